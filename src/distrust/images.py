@@ -64,7 +64,8 @@ class ImageSet:
     """Images and their labels; frozen, indexable by masks and slices.
 
     Args:
-        x: uint8 [N,C,H,W] raw images, or float32 [N,C,H,W] in pixel units 0..1 (a synthetic set may leave it).
+        x: uint8 [N,C,H,W] raw images, or float32 [N,C,H,W] in pixel units 0..1 (which a synthetic set may
+            leave).
         y: int64 [N] class numbers 0..K-1, or float32 [N,K] soft labels.
         classes: the K class names.
         name: where the images come from, for records.
@@ -117,9 +118,10 @@ class ImageSet:
 
     def __getitem__(self, rows: Any) -> ImageSet:
         """Take rows by mask, slice or integer tensor; labels, index and groups come along."""
-        late = None if self.late is None else Late(self.late.rows[rows], self.late.trigger)
-        group = None if self.group is None else self.group[rows]
-        return self.replace(x=self.x[rows], y=self.y[rows], index=self.index[rows], group=group, late=late)
+        kept = rows.cpu() if isinstance(rows, Tensor) else rows  # what `to` leaves on the CPU
+        late = None if self.late is None else Late(self.late.rows[kept], self.late.trigger)
+        group = None if self.group is None else self.group[kept]
+        return self.replace(x=self.x[rows], y=self.y[rows], index=self.index[kept], group=group, late=late)
 
     def __repr__(self) -> str:
         tainted = f", tainted by {'+'.join(self.taint)}" if self.taint else ""
@@ -210,7 +212,9 @@ def split(images: ImageSet, shares: dict[str, float], rng: Generator) -> dict[st
         chosen[order[start:stop]] = True
         rows = chosen[units].nonzero().flatten()
         if not len(rows):
-            raise BadInput(f"{images.name}: a share of {share} for {name!r} holds no image; ask for a larger share.")
+            raise BadInput(
+                f"{images.name}: a share of {share} for {name!r} holds no image; ask for a larger share."
+            )
         parts[name] = images[rows.to(images.x.device)]
         start = stop
     return parts
@@ -224,7 +228,9 @@ class Roles(NamedTuple):
     validation: ImageSet  # every choice is made on it
 
 
-def roles(images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rng: Generator | None = None) -> Roles:
+def roles(
+    images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rng: Generator | None = None
+) -> Roles:
     """Cut `images` into training, the defender's clean subset and validation, recorded by `index`.
 
     Args:
@@ -235,6 +241,12 @@ def roles(images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rn
     """
     rest = 1.0 - clean - validation
     if rest <= 0:
-        raise BadInput(f"clean={clean} and validation={validation} leave nothing to train on; make them smaller.")
-    parts = split(images, {"clean": clean, "validation": validation, "train": rest}, rng or make_rng(images.name, "roles"))
+        raise BadInput(
+            f"clean={clean} and validation={validation} leave nothing to train on; make them smaller."
+        )
+    parts = split(
+        images,
+        {"clean": clean, "validation": validation, "train": rest},
+        rng or make_rng(images.name, "roles"),
+    )
     return Roles(parts["train"], parts["clean"], parts["validation"])

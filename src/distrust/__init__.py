@@ -1,0 +1,64 @@
+"""Distrust: what did the student inherit? The public names, loaded when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "images": "sources",
+    "ImageSet": "images",
+    "Augment": "images",
+    "roles": "images",
+    "split": "images",
+    "model": "models",
+    "Normalize": "models",
+    "taps": "models",
+    "Taps": "models",
+    "group_ends": "models",
+    "fit": "training",
+    "distill": "training",
+    "watching": "training",
+    "Backdoor": "backdoor",
+    "measure": "measure",
+    "Measurement": "measure",
+    "rng": "rng",
+    "DistrustError": "errors",
+    "BadInput": "errors",
+    "NotFound": "errors",
+    "UnsafeFile": "errors",
+    "StoreError": "errors",
+    "Diverged": "errors",
+    "Skip": "errors",
+}
+_KINDS = ("triggers", "attacks", "distillers", "condensers", "encoders", "defenses", "detectors")
+
+__all__ = [*_HOME, *_KINDS, "__version__"]
+
+if TYPE_CHECKING:
+    from . import attacks, condensers, defenses, detectors, distillers, encoders, triggers
+    from .backdoor import Backdoor
+    from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
+    from .images import Augment, ImageSet, roles, split
+    from .measure import Measurement, measure
+    from .models import Normalize, Taps, group_ends, model, taps
+    from .rng import rng
+    from .sources import images
+    from .training import distill, fit, watching
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `import distrust` and `distrust --help` stay quick."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _KINDS:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'distrust' has no attribute {name!r}")
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,216 @@
+"""Files: weights are written as safetensors, records as JSON; a stranger's file is opened without running it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import pickletools
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .errors import BadInput, NotFound, StoreError, UnsafeFile
+
+NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+
+
+def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from a `.pt` that holds nothing but tensors and plain data.
+
+    Args:
+        path: the file.
+        key: where in a nested checkpoint the state dict lies, e.g. "state_dict" or "ema.model" (default: found
+            by itself under the usual names).
+
+    Raises:
+        NotFound: no such file, or no such key in it.
+        UnsafeFile: opening it would import and call something; lists what.
+        BadInput: it is damaged, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"no weights file {path}. Give a .safetensors or .pt file.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        asked = _globals_of(path)
+        if asked:
+            plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
+            raise UnsafeFile(
+                f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
+                "one saved with torch.save(model.state_dict(), …)."
+            ) from None
+        reason = str(error).partition("\n")[0][:200]
+        raise BadInput(f"{path} is not a readable checkpoint ({reason}). Download it again.") from None
+    return _state_dict(content, path, key)
+
+
+def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
+    if key:
+        for part in key.split("."):
+            if not isinstance(content, Mapping) or part not in content:
+                raise NotFound.among(f"key in {path.name}", part, map(str, content) if isinstance(content, Mapping) else [])
+            content = content[part]
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
+    if all(name.startswith("module.") for name in content):  # saved from DataParallel
+        content = {name.removeprefix("module."): v for name, v in content.items()}
+    return dict(content)
+
+
+def _globals_of(path: Path) -> list[str]:
+    """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                pickles = [archive.read(n) for n in archive.namelist() if n.endswith(".pkl")]
+        else:
+            pickles = [path.read_bytes()]
+        names = set()
+        for data in pickles:
+            words: list[str] = []
+            for code, argument, _ in pickletools.genops(data):
+                if code.name in ("GLOBAL", "INST"):
+                    names.add(str(argument).replace(" ", "."))
+                elif code.name == "STACK_GLOBAL":
+                    names.add(".".join(words[-2:]))
+                elif isinstance(argument, str):
+                    words.append(argument)
+    except (ValueError, OSError, zipfile.BadZipFile):
+        return []
+    allowed = {f"{f.__module__}.{f.__qualname__}" for f in torch.serialization.get_safe_globals() if hasattr(f, "__qualname__")}
+    harmless = ("torch._utils._rebuild", "torch.storage", "collections.OrderedDict", "torch.FloatStorage", "torch.LongStorage")
+    return sorted(n for n in names if n not in allowed and not n.startswith(harmless))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
+    """Put weights into `model`, key for key; only Normalize's buffers and BatchNorm's counters may be absent.
+
+    Raises:
+        BadInput: the checkpoint is of another architecture; lists what is missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
+    unexpected = [k for k in weights if k not in own]
+    shapes = [
+        f"{k} {list(weights[k].shape)}, not {list(own[k].shape)}"
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+        diff = "; ".join(f"{len(rows)} {what}: {_few(rows)}" for what, rows in parts if rows)
+        name = getattr(model, "spec", {}).get("name", type(model).__name__)
+        raise BadInput(f"{source} is not a {name}: {diff}. Name the right one with --model.")
+    model.load_state_dict({**own, **weights})
+    return model
+
+
+def _few(rows: list[str], most: int = 5) -> str:
+    return ", ".join(rows[:most]) + (f", … ({len(rows) - most} more)" if len(rows) > most else "")
+
+
+def model_bytes(model: nn.Module, record: Mapping[str, Any]) -> bytes:
+    """A model as a safetensors file; its `spec` and `record` go into the metadata, so it can be rebuilt."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    facts = {"spec": getattr(model, "spec", None), **record}
+    return save(tensors, {"distrust": json.dumps(facts)})
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """What Distrust wrote into a safetensors file beside the weights; {} for a stranger's file."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("distrust", "{}"))
+    except (SafetensorError, json.JSONDecodeError):
+        return {}
+
+
+def artefact_name(taint: tuple[str, ...] | list[str]) -> str:
+    """`model.safetensors`, or `model.tainted-badnets.safetensors` when an attack is among the ancestors."""
+    return f"model.tainted-{'+'.join(taint)}.safetensors" if taint else "model.safetensors"
+
+
+def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
+    """Write a folder of files, all or nothing: into a temporary neighbour first, then renamed.
+
+    Raises:
+        BadInput: the folder exists and is not empty.
+        StoreError: it cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    draft = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        for name, data in files.items():
+            (draft / name).write_bytes(data)
+        os.chmod(draft, 0o755)  # noqa: S103 - mkdtemp made it private
+        os.replace(draft, path)
+    except OSError as error:
+        if draft:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Nothing was left behind.") from None
+    return path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it.
+
+    Raises:
+        StoreError: it cannot be written; nothing is left behind.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        os.replace(draft, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Give another place.") from None
+
+
+def open_picture(path: str | Path) -> Tensor:
+    """A picture file as uint8 [3,H,W].
+
+    Raises:
+        NotFound: no such file.
+        BadInput: it is not a readable picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"no picture {path}. Give a PNG or JPEG file.")
+    try:
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file.") from None

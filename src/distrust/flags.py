@@ -1,0 +1,31 @@
+"""Flags: why a number must not be believed. Each has a paragraph in docs/flags.md, and here in one line."""
+
+from __future__ import annotations
+
+import warnings
+
+MEANING = {
+    "acc-floor": "The defence cost more than 10 points of ACC; its low ASR earns no credit.",
+    "control-fires": "The trigger also moves models that were never attacked; ASR is not evidence of a backdoor.",
+    "no-control": "No control arm was measured; ASR may be the trigger's own pull on any model.",
+    "one-seed": "One training run only; the spread between runs is unknown.",
+    "few-images": "Fewer than 200 triggered test images; the interval is wide.",
+    "off-range-trigger": "The trigger leaves 0..1 or the 8-bit lattice; no image file can show it.",
+    "attention-dead": "An attention map of 1×1 pixels is constant after normalisation and has no gradient.",
+    "loss-dead": "The distillation term has no gradient at the student; only the label term trained it.",
+    "teacher-in-train-mode": "The teacher ran in train mode; its outputs depend on the batch.",
+    "skipped": "The method cannot apply here; it said so and nothing was measured.",
+}
+
+
+class Flag(UserWarning):
+    """A warning that a study records beside the number; `name` is a key of `MEANING`."""
+
+    def __init__(self, name: str, detail: str = "") -> None:
+        super().__init__(f"{name}: {detail or MEANING[name]}")
+        self.name = name
+
+
+def flag(name: str, detail: str = "") -> None:
+    """Raise a flag on what is being computed; a user sees a warning, a study writes it into the record."""
+    warnings.warn(Flag(name, detail), stacklevel=3)

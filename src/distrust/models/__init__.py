@@ -1,0 +1,21 @@
+"""Models: built by name, read by layer."""
+
+from .groups import Layer, group_ends, layers, resolve
+from .modes import eval_mode
+from .normalize import Normalize
+from .registry import check_fits, families, model
+from .taps import Taps, taps
+
+__all__ = [
+    "Layer",
+    "Normalize",
+    "Taps",
+    "check_fits",
+    "eval_mode",
+    "families",
+    "group_ends",
+    "layers",
+    "model",
+    "resolve",
+    "taps",
+]

@@ -1,0 +1,123 @@
+"""Which layers does a model have, and where do its groups of layers end?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ..errors import BadInput
+from .modes import called, probe
+from .normalize import Normalize
+from .taps import locate
+
+
+class Layer(NamedTuple):
+    """One row of `distrust layers`."""
+
+    path: str
+    type: str
+    shape: tuple[int, ...] | None  # of the output without the batch; None if it did not run or is no tensor
+    parameters: int  # children's included
+    group_end: bool
+
+
+def group_ends(model: nn.Module, shape: Sequence[int] | None = None) -> dict[str, tuple[int, int, int]]:
+    """The last output at each image size inside the model: path → shape (C,H,W), in order of appearance.
+
+    One rule for every model. Two black images go through; modules that return [B,C,H,W] with more than one
+    pixel count, except the model itself and its normalisation. A size's end is the container (a module with
+    children) nearest to the root that returns it, the last one to finish among equals; or, where no container
+    returns this size, the last leaf. If at least two sizes have a container, the model is made of blocks, and
+    sizes that only leaves have (a 224-pixel network's stem and its pooling) are no groups.
+
+    So WRN gives block1, block2, block3; ResNet layer1, layer2, …; a flat chain of layers the last one before
+    each halving; ConvNet-3 `features.2`, `features.6`, `features.10` and `features`.
+
+    Args:
+        model: any module that takes images.
+        shape: (C,H,W) of the images (default: what the model was built for, else (3, 32, 32)).
+
+    Raises:
+        BadInput: the model cannot take such images.
+    """
+    return _ends(model, _shapes(model, shape))
+
+
+def layers(model: nn.Module, shape: Sequence[int] | None = None) -> list[Layer]:
+    """All modules of `model` in order of definition, with output shapes; arguments as for `group_ends`."""
+    shapes = _shapes(model, shape)
+    ends = _ends(model, shapes)
+    rows = []
+    for path, module in model.named_modules():
+        if path:
+            parameters = sum(p.numel() for p in module.parameters())
+            rows.append(Layer(path, type(module).__name__, shapes.get(path), parameters, path in ends))
+    return rows
+
+
+def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] | None = None) -> list[str]:
+    """Turn a choice of layers into module paths.
+
+    Args:
+        model: any module that takes images.
+        layers: "auto" for the group ends, or paths.
+        shape: as for `group_ends`.
+
+    Raises:
+        NotFound: no module has this path.
+        BadInput: "auto", and the model has no output with more than one pixel.
+    """
+    if layers != "auto":
+        return list(locate(model, layers))
+    ends = group_ends(model, shape)
+    if not ends:
+        raise BadInput(
+            f"{called(model)} has no layer whose output is an image, so layers=auto finds none. "
+            "Name the layers; `distrust layers` shows their paths."
+        )
+    return list(ends)
+
+
+def _ends(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int, int]]:
+    modules = dict(model.named_modules())
+    by_size: dict[tuple[int, ...], list[str]] = {}  # paths in the order they finished
+    for path, shape in shapes.items():
+        if len(shape) == 3 and shape[1:] > (1, 1) and not isinstance(modules[path], Normalize):
+            by_size.setdefault(shape[1:], []).append(path)
+    containers = {
+        size: [path for path in paths if next(modules[path].children(), None) is not None]
+        for size, paths in by_size.items()
+    }
+    blocks = sum(map(bool, containers.values())) >= 2
+    ends = {}
+    for size, paths in by_size.items():
+        if containers[size]:
+            end = min(reversed(containers[size]), key=lambda path: path.count("."))
+        elif blocks:
+            continue
+        else:
+            end = paths[-1]
+        ends[end] = shapes[end]
+    return ends  # type: ignore[return-value]
+
+
+def _shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
+    """Path → output shape without the batch, in the order in which modules finish (for the last time)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        shapes.pop(path, None)
+        if isinstance(output, Tensor):
+            shapes[path] = tuple(output.shape[1:])
+
+    modules = {path: module for path, module in model.named_modules() if path}
+    hooks = [module.register_forward_hook(partial(note, path)) for path, module in modules.items()]
+    try:
+        probe(model, shape)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes

@@ -1,0 +1,71 @@
+"""Running a model for a look without leaving a trace: modes, grad mode and random state stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadInput, DistrustError
+from ..rng import rng, seeded
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluate inside; afterwards every submodule gets back its own mode, also one that was frozen alone."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def called(model: nn.Module) -> str:
+    """What to call `model` in a message: the name it was built by, else its type."""
+    return _spec(model).get("name", type(model).__name__)
+
+
+def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
+    """Show the model two black images and return what it answers [2, …].
+
+    Args:
+        model: any module that takes images.
+        shape: (C,H,W) of the images (default: what the model was built for, else (3, 32, 32)).
+
+    Raises:
+        BadInput: the model cannot take such images.
+    """
+    spec = _spec(model)
+    built = (spec["channels"], *pair(spec["size"])) if spec else (3, 32, 32)
+    shape = built if shape is None else shape
+    state = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
+    like = next(state, torch.zeros(()))
+    # Two images: norms over the batch refuse a single value per channel.
+    images = torch.zeros(2, *shape, device=like.device, dtype=like.dtype)
+    try:
+        with eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")):
+            return model(images)
+    except (torch.OutOfMemoryError, DistrustError):
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        made = f", built for {'×'.join(map(str, built))} images," if spec else ""
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BadInput(
+            f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images: {why}. "
+            "Build it for them with model(name, images), or give the shape it takes."
+        ) from error
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of `size`, which may be one side of a square."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _spec(model: nn.Module) -> dict:
+    spec = getattr(model, "spec", None)
+    return spec if isinstance(spec, dict) and {"name", "channels", "size"} <= spec.keys() else {}

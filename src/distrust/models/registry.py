@@ -1,0 +1,164 @@
+"""From a model's name to the model."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Generator, Tensor, nn
+
+from ..errors import BadInput, NotFound
+from ..images import ImageSet
+from ..rng import rng as make_rng
+from ..rng import seeded
+from . import strangers
+from .convnet import convnet
+from .modes import called, pair, probe
+from .normalize import Normalize
+from .resnet import resnet, resnet18
+from .vgg import vgg_small
+from .wrn import wrn
+
+
+class Family(NamedTuple):
+    """Models that share a builder, which takes the numbers in the name."""
+
+    name: str  # regular expression; its groups are the builder's numbers
+    build: Callable[..., nn.Module]
+    examples: tuple[str, ...]
+    summary: str
+
+
+FAMILIES = {
+    "wrn{depth}-{width}": Family(
+        r"wrn([1-9]\d*)-([1-9]\d*)",
+        wrn,
+        ("wrn10-1", "wrn16-1", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
+        "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels",
+    ),
+    "resnet18": Family(
+        "resnet18", resnet18, ("resnet18",), "ResNet-18 for small images; 64, 128, 256, 512 channels"
+    ),
+    "resnet{depth}": Family(
+        r"resnet([1-9]\d*)",
+        resnet,
+        ("resnet8", "resnet20", "resnet56", "resnet110"),
+        "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels",
+    ),
+    "vgg-small": Family(
+        "vgg-small", vgg_small, ("vgg-small",), "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"
+    ),
+    "convnet{depth}[-w{width}]": Family(
+        r"convnet([1-9]\d*)(?:-w([1-9]\d*))?",
+        convnet,
+        ("convnet3", "convnet3-w64", "convnet4"),
+        "ConvNet of dataset condensation; depth blocks of width (128) channels, instance norm",
+    ),
+}
+STRANGERS = {
+    "FILE.py:FACTORY": "a torch.nn.Module from your own file, which is executed: models/mine.py:make",
+    "timm:NAME": "a model of timm, without its weights",
+    "torchvision:NAME": "a model of torchvision, without its weights",
+}
+
+
+def families() -> dict[str, str]:
+    """What can be asked for: pattern of the name → one line about it."""
+    return {pattern: family.summary for pattern, family in FAMILIES.items()} | STRANGERS
+
+
+def model(
+    name: str,
+    images: ImageSet | None = None,
+    *,
+    classes: int | None = None,
+    channels: int = 3,
+    size: int | Sequence[int] = 32,
+    rng: Generator | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> nn.Module:
+    """Build an untrained model that takes images [B,C,H,W] in 0..1 and returns logits [B,K].
+
+    A model of ours normalises inside, as `model.normalize`. One from elsewhere (`FILE.py:FACTORY`, whose code
+    is executed, `timm:NAME`, `torchvision:NAME`) gets images in 0..1 as they are; with `normalize` it becomes
+    a chain of `normalize` and `model`, and its paths begin with `model.`.
+
+    `model.spec` is a JSON-able dict for which `model(**spec)` builds the same architecture again.
+
+    Args:
+        name: such as wrn16-2 or convnet3-w64; `families()` lists the patterns.
+        images: what the model is for; gives classes, channels, size and the normalisation.
+        classes: K (default: as `images`).
+        channels: of the images, unless `images` is given.
+        size: side in pixels, or height and width, unless `images` is given.
+        rng: draws the initial weights (default: a fixed stream); the global generators stay as they were.
+        normalize: mean and std per channel in pixel units 0..1 (default: those of `images`, else 0 and 1).
+
+    Raises:
+        NotFound: an unknown name, file, factory or model of a library.
+        BadInput: a depth, a size or a normalisation that does not fit, or a library that is not installed.
+    """
+    if images is not None:
+        channels, size = images.x.shape[1], tuple(images.x.shape[2:])
+        classes = len(images.classes) if classes is None else classes
+    if classes is None:
+        raise BadInput(f"model {name!r}: how many classes? Give images, or classes=10.")
+    height, width = pair(size)
+    side = height if height == width else [height, width]
+    spec = {"name": name, "classes": classes, "channels": channels, "size": side}
+
+    first = None if normalize is None else Normalize(*normalize)
+    if first is not None and first.mean.shape[1] != channels:
+        raise BadInput(
+            f"model {name!r}: normalize has {first.mean.shape[1]} channels, the images {channels}. "
+            "Give one mean and one std per channel."
+        )
+    with seeded(rng if rng is not None else make_rng(0, "model")):
+        built = _stranger(name, classes, channels, side)
+        if built is None:
+            build, numbers = _family(name)
+            if first is None:
+                first = Normalize.identity(channels) if images is None else Normalize.of(images)
+            built = build(*numbers, normalize=first, classes=classes, channels=channels, size=(height, width))
+        elif first is not None:
+            built = nn.Sequential(OrderedDict(normalize=first, model=built))
+            spec["normalize"] = [first.mean.flatten().tolist(), first.std.flatten().tolist()]
+    built.spec = spec  # type: ignore[assignment]
+    return built
+
+
+def check_fits(model: nn.Module, images: ImageSet) -> None:
+    """Make sure that a classifier takes these images and knows as many classes; nothing about it changes.
+
+    Raises:
+        BadInput: it cannot take their channels or size, or does not return one logit per class.
+    """
+    logits = probe(model, images.x.shape[1:])
+    classes = len(images.classes)
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        got = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+        raise BadInput(
+            f"{called(model)} returns {got} per image; {images.name} has {classes} classes, so it should "
+            f"return ({classes},). Build it with classes={classes}."
+        )
+
+
+def _family(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
+    for family in FAMILIES.values():
+        if match := re.fullmatch(family.name, name):
+            return family.build, [int(number) for number in match.groups() if number]
+    examples = [example for family in FAMILIES.values() for example in family.examples]
+    raise NotFound.among("model", name, [*examples, *STRANGERS])
+
+
+def _stranger(name: str, classes: int, channels: int, size: int | list[int]) -> nn.Module | None:
+    if match := re.fullmatch(r"(.+\.py):(\w+)", name):
+        return strangers.from_file(*match.groups(), classes=classes, channels=channels, size=size)
+    library, _, inner = name.partition(":")
+    if inner and library == "timm":
+        return strangers.from_timm(inner, classes=classes, channels=channels)
+    if inner and library == "torchvision":
+        return strangers.from_torchvision(inner, classes=classes)
+    return None

@@ -1,0 +1,189 @@
+"""Selectors: `nad[beta=0,lr=tune(0.1,0.01)]`, the same words in study files and on the command line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import BadInput
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Candidates of which the study picks one on clean validation images."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A name with options, e.g. `badnets[rate=0.1]`; `text` writes it in the normal form."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The normal form; parses back to an equal selector."""
+        if not self.options:
+            return self.name
+        return f"{self.name}[{','.join(f'{k}={_write(v)}' for k, v in self.options.items())}]"
+
+    @property
+    def tuned(self) -> dict[str, tuple[Any, ...]]:
+        """Options to be chosen on validation images, with their candidates."""
+        return {k: v.values for k, v in self.options.items() if isinstance(v, Tune)}
+
+    def fixed(self, **chosen: Any) -> Selector:
+        """The same selector with some options set."""
+        return Selector(self.name, {**self.options, **chosen})
+
+
+def parse(text: str) -> list[Selector]:
+    """Read a selector; a list `rate=[0.01,0.1]` is an axis and gives one selector for each value.
+
+    A tuple value is written as a list in a list: `beta=[[500,1000,1000]]`.
+
+    Raises:
+        BadInput: the text is not a selector; says where.
+    """
+    reader = _Reader(text)
+    name, options = reader.selector()
+    axes = [value if isinstance(value, list) else [value] for value in options.values()]
+    return [Selector(name, dict(zip(options, values, strict=True))) for values in itertools.product(*axes)]
+
+
+def parse_one(text: str) -> Selector:
+    """Read a selector that must not hold an axis.
+
+    Raises:
+        BadInput: as `parse`, or the text stands for several selectors.
+    """
+    found = parse(text)
+    if len(found) != 1:
+        raise BadInput(f"{text!r} stands for {len(found)} selectors; one is wanted here. Give each option one value.")
+    return found[0]
+
+
+class _Reader:
+    """A recursive reader of `name[option=value,…]`."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def selector(self) -> tuple[str, dict[str, Any]]:
+        name = self._until("[")
+        options: dict[str, Any] = {}
+        if not name:
+            self._fail("a name")
+        if self._take("["):
+            while not self._take("]"):
+                key = self._until("=,]")
+                if not key or not self._take("="):
+                    self._fail("option=value")
+                if key in options:
+                    raise BadInput(f"selector {self.text!r}: option {key!r} is given twice.")
+                options[key] = self._value()
+                if not self._take(",") and self._peek() != "]":
+                    self._fail("',' or ']'")
+        if self.at != len(self.text):
+            self._fail("the end")
+        return name, options
+
+    def _value(self) -> Any:
+        self._space()
+        if self._take("["):
+            return self._items("]")
+        if self.text.startswith("tune(", self.at):
+            self.at += len("tune(")
+            return Tune(tuple(self._items(")")))
+        if self._peek() == '"':
+            try:
+                value, length = json.JSONDecoder().raw_decode(self.text[self.at :])
+            except json.JSONDecodeError:
+                self._fail('a closing "')
+            self.at += length
+            return value
+        start, depth = self.at, 0
+        while self.at < len(self.text):
+            sign = self.text[self.at]
+            if depth == 0 and sign in ",])":
+                break
+            depth += (sign in "[(") - (sign in "])")
+            self.at += 1
+        word = self.text[start : self.at].strip()
+        if not word:
+            self._fail("a value")
+        return _plain(word)
+
+    def _items(self, end: str) -> list[Any]:
+        items = []
+        while not self._take(end):
+            items.append(self._value())
+            if not self._take(",") and self._peek() != end:
+                self._fail(f"',' or {end!r}")
+        if not items:
+            self._fail("at least one value")
+        return items
+
+    def _until(self, signs: str) -> str:
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in signs:
+            self.at += 1
+        return self.text[start : self.at].strip()
+
+    def _space(self) -> None:
+        while self._peek() == " ":
+            self.at += 1
+
+    def _peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def _take(self, sign: str) -> bool:
+        self._space()
+        if self._peek() != sign:
+            return False
+        self.at += 1
+        return True
+
+    def _fail(self, wanted: str) -> None:
+        raise BadInput(
+            f"selector {self.text!r}: expected {wanted} at character {self.at + 1}. "
+            "Write name or name[option=value,option=value]."
+        )
+
+
+def _plain(word: str) -> Any:
+    """A bare word: a JSON number, true, false or null, else text."""
+    try:
+        value = json.loads(word)
+    except json.JSONDecodeError:
+        return word
+    return value if isinstance(value, int | float | bool | None) else word
+
+
+def _write(value: Any) -> str:
+    if isinstance(value, Tune):
+        return f"tune({','.join(map(_inner, value.values))})"
+    if isinstance(value, list | tuple):
+        return f"[{_inner(value)}]"  # the outer brackets keep a tuple from being read as an axis
+    if isinstance(value, str):
+        bare = _plain(value) == value and value == value.strip() and _balanced(value)
+        return value if bare and not value.startswith(("[", '"', "tune(")) else json.dumps(value)
+    return json.dumps(value)
+
+
+def _inner(value: Any) -> str:
+    return f"[{','.join(map(_inner, value))}]" if isinstance(value, list | tuple) else _write(value)
+
+
+def _balanced(word: str) -> bool:
+    """Whether the reader would take exactly this word as a bare value."""
+    depth = 0
+    for sign in word:
+        if depth == 0 and sign in ",])":
+            return False
+        depth += (sign in "[(") - (sign in "])")
+    return depth == 0 and word != ""

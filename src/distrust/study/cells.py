@@ -1,0 +1,184 @@
+"""Cells: one flat object a line of a table, scored from stored predictions; re-scored without re-running."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import BadInput, NotFound
+from ..files import write_file
+from ..measurement import Seen, carry_over, score
+from .plan import Plan, PlannedCell, Stage
+from .run import Outcome
+from .store import Store
+
+Cell = dict[str, Any]
+
+
+def score_cells(plan: Plan, store: Store, outcome: Outcome) -> list[Cell]:
+    """Score every planned cell from what the store has; cells without predictions carry their error."""
+    reader = _Reader(store, outcome)
+    return [_cell(planned, plan, reader) for planned in plan.cells]
+
+
+class _Reader:
+    """Reads each stage's predictions once."""
+
+    def __init__(self, store: Store, outcome: Outcome) -> None:
+        self.store, self.records = store, outcome.records
+        self.seen: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(self, stage: Stage) -> dict[str, Tensor] | None:
+        record = self.records.get(stage.key)
+        if record is None or record["state"] != "done":
+            return None
+        if stage.key not in self.seen:
+            tensors = self.store.tensors(stage.key, "predictions.safetensors")
+            self.seen[stage.key] = {k: v.long() for k, v in tensors.items()}
+        return self.seen[stage.key]
+
+
+def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
+    study = plan.study
+    lineage = list(_lineage(planned.seen))
+    cell: Cell = {
+        "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
+        "seed": planned.seed, "state": "done", "error": None, "target": planned.target,
+    }  # fmt: skip
+    records = [read.records[s.key] for s in lineage if s.key in read.records]
+    flags = [f for r in records for f in r["flags"]]
+    seen = read(planned.seen)
+    if seen is None:
+        last = read.records.get(planned.seen.key, {"state": "missing", "error": "not run yet"})
+        cell |= {"state": last["state"], "error": last.get("error"), "flags": sorted(set(flags))}
+        cell |= dict.fromkeys(("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over"))
+    else:
+        cell |= _score(planned, seen, read, flags, study.seeds)
+    cell["published"] = [row for row in study.published if _matches(row, planned.axes)]
+    cell["chosen"] = next((r["option"] for r in records if "chosen" in r), None)
+    cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
+    cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
+    cell["env"] = records[-1].get("env") if records else None
+    return cell
+
+
+def _score(planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: list[str], seeds: int) -> Cell:
+    control = read(planned.control) if planned.control else None
+    undefended = read(planned.undefended) if planned.undefended else None
+    own = Seen(seen["clean"], seen.get("triggered"))
+    other = Seen(control["clean"], control.get("triggered")) if control else None
+    found = score(
+        seen["y"],
+        own,
+        target=planned.target,
+        control=other,
+        undefended=undefended["clean"] if undefended else None,
+        seeds=seeds,
+        flags=flags,
+    )
+    teachers = [read(stage) for stage in planned.teacher or ()]
+    carried_by_teacher = None
+    if planned.target is not None and len(teachers) == 2 and all(teachers):
+        ours, theirs = (Seen(t["clean"], t["triggered"]) for t in teachers if t)
+        carried_by_teacher = score(seen["y"], ours, target=planned.target, control=theirs).carried
+    extra: Cell = {"carry_over": carry_over(found.carried, carried_by_teacher)}
+    extra["acc_control"] = float((control["clean"] == control["y"]).double().mean()) if control else None
+    if undefended and planned.target is not None:
+        before = score(seen["y"], Seen(undefended["clean"], undefended["triggered"]), target=planned.target)
+        extra |= {"undefended_acc": before.acc, "undefended_asr": before.asr}
+    others = seen["y"] != planned.target
+    extra["acc_others"] = float((seen["clean"] == seen["y"])[others].double().mean())  # NAD's repository counts so
+    return {**found.record(), **extra}
+
+
+def _lineage(stage: Stage) -> Iterable[Stage]:
+    """A stage's ancestors, parents first, each once."""
+    done: dict[str, Stage] = {}
+
+    def visit(s: Stage) -> None:
+        for parent in s.parents:
+            visit(parent)
+        done.setdefault(s.key, s)
+
+    visit(stage)
+    return done.values()
+
+
+def _matches(row: dict[str, Any], axes: dict[str, str]) -> bool:
+    """A published row belongs to the cells whose axes begin with its words."""
+    return all(axes[axis] == value or axes[axis].startswith(f"{value}[") for axis, value in row.items() if axis in axes)
+
+
+def write_cells(cells: list[Cell], folder: str | Path) -> Path:
+    """Write one `<id>.json` a cell.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    for cell in cells:
+        write_file(folder / f"{cell['id']}.json", json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
+    return folder
+
+
+def read_cells(folder: str | Path) -> list[Cell]:
+    """Read a results folder.
+
+    Raises:
+        NotFound: there is no such folder, or no cell in it.
+        BadInput: a file in it is not a cell.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        near = [str(p.parent) for p in folder.parent.glob("*/*.json")]
+        raise NotFound.among("results in", str(folder), sorted(set(near)))
+    cells = []
+    for file in files:
+        try:
+            cell = json.loads(file.read_text())
+            cell["id"], cell["acc"], cell["seed"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise BadInput(f"{file} is not a cell ({error}). Remove it, or give another folder.") from None
+        cells.append(cell)
+    return cells
+
+
+def compare(cells: list[Cell], expected: list[Cell]) -> list[str]:
+    """Where a second run leaves the first one's intervals: mean ACC and ASR over seeds, cell by cell.
+
+    A mean must lie within the expected mean ± the 95 % interval over its seeds, or, if that is narrower, within
+    2 points. Returns one line for each that does not.
+    """
+    from ..measurement import over_seeds
+
+    lines = []
+    ours, theirs = by_axes(cells), by_axes(expected)
+    for axes, rows in theirs.items():
+        if axes not in ours:
+            lines.append(f"{' · '.join(axes)}: not in this run")
+            continue
+        for name in ("acc", "asr"):
+            want = [r[name] for r in rows if r[name] is not None]
+            got = [r[name] for r in ours[axes] if r[name] is not None]
+            if not want:
+                continue
+            mean, interval = over_seeds(want)
+            reach = max(0.02, interval[1] - mean if interval else 0.0)
+            if not got or abs(sum(got) / len(got) - mean) > reach:
+                value = f"{sum(got) / len(got):.3f}" if got else "nothing"
+                lines.append(f"{' · '.join(axes)}: {name} {value}, expected {mean:.3f} ± {reach:.3f}")
+    return lines
+
+
+def by_axes(cells: list[Cell]) -> dict[tuple[str, ...], list[Cell]]:
+    """Cells that differ only in their seed, together."""
+    groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[tuple(cell[axis] for axis in ("images", "teacher", "attack", "distiller", "student", "defense"))].append(cell)
+    return dict(groups)

@@ -1,0 +1,163 @@
+"""Run: walk the graph of stages with an executor; resume, retry, force, or only look."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import BadInput
+from ..training import watching
+from .plan import Plan, Stage
+from .store import Record, Store
+from .work import cores, limit_threads, work
+
+Mode = Literal["resume", "retry", "force", "only-cached"]
+Tell = Callable[[str, Stage, Record], None]
+
+
+@dataclass
+class Outcome:
+    """How a run went: the record of every stage that has one, and how many stages were done now."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    ran: int = 0
+    cached: int = 0
+    failed: int = 0
+    skipped: int = 0
+    missing: int = 0
+
+
+class InProcess(Executor):
+    """Runs each stage where it is submitted. Any other concurrent.futures executor fits in its place."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call at once; an error is kept in the future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(call(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def executor(jobs: int) -> Any:
+    """In-process for one job; else spawned processes that share the processor's cores evenly.
+
+    On an interrupt the processes are stopped at once; the store keeps what was finished.
+    """
+    if jobs < 1:
+        raise BadInput(f"jobs={jobs}: give 1 or more.")
+    if jobs == 1:
+        yield InProcess()
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(cores() // jobs, 1),))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _start_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    limit_threads(threads)
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    *,
+    jobs: int = 1,
+    mode: Mode = "resume",
+    device: str | None = None,
+    tell: Tell = lambda event, stage, record: None,
+) -> Outcome:
+    """Carry out what the store does not have yet; call it again after any interruption.
+
+    Args:
+        plan: the stages.
+        store: where results go.
+        jobs: stages at a time; 1 runs in this process.
+        mode: "resume" runs what is missing; "retry" also what failed or was skipped; "force" everything;
+            "only-cached" nothing.
+        device: torch device of the work (default: CPU).
+        tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record
+            (of "step": `step`, `steps`, `loss`; in-process only).
+
+    Raises:
+        StoreError: the store cannot be written; what was finished stays.
+    """
+    outcome = Outcome()
+    waiting: dict[str, Stage] = {}
+    for key, stage in plan.stages.items():
+        record = None if mode == "force" else store.record(key)
+        if record is not None and mode == "retry" and record["state"] != "done":
+            record = None
+        if record is None:
+            waiting[key] = stage
+            continue
+        outcome.records[key] = record
+        outcome.cached += 1
+        tell("cached", stage, record)
+    if mode == "only-cached":
+        outcome.missing = len(waiting)
+        return outcome
+    if waiting:
+        store.check_writable()
+        with executor(jobs) as pool:
+            _drain(waiting, outcome, pool, jobs, store, device, tell)
+    return outcome
+
+
+def _drain(
+    waiting: dict[str, Stage], outcome: Outcome, pool: Executor, jobs: int, store: Store, device: str | None, tell: Tell
+) -> None:
+    running: dict[Future[Record], Stage] = {}
+    while waiting or running:
+        for key in list(waiting):
+            stage = waiting[key]
+            if len(running) >= jobs:
+                break
+            if any(parent.key not in outcome.records for parent in stage.parents):
+                continue
+            del waiting[key]
+            broken = [p for p in stage.parents if outcome.records[p.key]["state"] != "done"]
+            if broken:
+                _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
+                continue
+            tell("start", stage, {})
+            with watching(lambda step, steps, loss, stage=stage: tell("step", stage, _step(step, steps, loss))):
+                running[pool.submit(work, stage, store.url, device)] = stage
+        for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+            stage = running.pop(future)
+            outcome.ran += 1
+            _finish(stage, future.result(), outcome, tell)
+
+
+def _step(step: int, steps: int, loss: float) -> Record:
+    return {"step": step, "steps": steps, "loss": loss}
+
+
+def _finish(stage: Stage, record: Record, outcome: Outcome, tell: Tell) -> None:
+    outcome.records[stage.key] = record
+    outcome.failed += record["state"] == "failed"
+    outcome.skipped += record["state"] == "skipped"
+    tell(record["state"], stage, record)
+
+
+def _inherited(parent: Stage, record: Record) -> Record:
+    """A stage whose parent has nothing to give shares its fate; nothing is stored, so a retry reaches it."""
+    error = record.get("error", "")
+    if not error.startswith("after "):
+        error = f"after {parent.label}: {error}"
+    return {"state": record["state"], "error": error, "flags": record["flags"], "seconds": 0.0}

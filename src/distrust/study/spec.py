@@ -1,0 +1,135 @@
+"""Study files: TOML whose lists are axes and whose entries are selectors."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..errors import BadInput, NotFound
+from ..selectors import Selector, parse
+
+AXES = ("images", "teacher", "attack", "distiller", "student", "defense")
+
+Axis = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Budget(BaseModel):
+    """How much work a cell gets: one dial for subsets and epochs.
+
+    Args:
+        train: at most so many training images (default: all that the roles leave).
+        test: at most so many test images.
+        clean: the defender's share of the training split.
+        validation: the share on which choices are made.
+        size: side in pixels to which images are resized (default: as they are).
+        teacher: options of `fit` for teachers, e.g. epochs, lr, batch_size.
+        student: options of `distill` for students.
+        defense: options given to every defence that has them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    train: int | None = Field(None, ge=1)
+    test: int | None = Field(None, ge=1)
+    clean: Share = 0.05
+    validation: Share = 0.05
+    size: int | None = Field(None, ge=4)
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    defense: dict[str, Any] = {}
+
+
+class Study(BaseModel):
+    """What a study file says.
+
+    Args:
+        name: of the study and of its results folder.
+        question: one sentence, shown on top of the report.
+        budget: which of `budgets` is used by default.
+        seeds: repetitions; each draws its own roles, initialisation, order and augmentation.
+        images, teacher, attack, distiller, student, defense: the axes; "none" is a real entry.
+        grid: blocks that replace some axes; the study is the union of their products.
+        budgets: named budgets.
+        within: a tuned option takes the largest candidate that costs at most this much validation ACC.
+        published: numbers by others, in their own convention, shown beside ours.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    question: str = ""
+    budget: str = "cpu"
+    seeds: int = Field(1, ge=1, le=1000)
+    images: Axis = ["digits"]
+    teacher: Axis = ["wrn16-1"]
+    attack: Axis = ["none"]
+    distiller: Axis = ["none"]
+    student: Axis = ["same"]
+    defense: Axis = ["none"]
+    grid: list[dict[str, Axis]] = []
+    budgets: dict[str, Budget] = {"cpu": Budget()}
+    within: float = Field(0.05, ge=0, le=1)
+    published: list[dict[str, Any]] = []
+
+    def combinations(self) -> Iterator[dict[str, Selector]]:
+        """Every combination of axis entries once, in the order of the file."""
+        seen = set()
+        for block in self.grid or [{}]:
+            axes = [
+                [selector for text in block.get(axis, getattr(self, axis)) for selector in parse(text)]
+                for axis in AXES
+            ]
+            for entry in itertools.product(*axes):
+                chosen = dict(zip(AXES, entry, strict=True))
+                if chosen["distiller"].name == "none":
+                    chosen["student"] = Selector("none")
+                elif chosen["student"].name == "same":
+                    chosen["student"] = chosen["teacher"]
+                texts = tuple(s.text for s in chosen.values())
+                if texts not in seen:
+                    seen.add(texts)
+                    yield chosen
+
+
+def read_study(path: str | Path, **changes: Any) -> Study:
+    """Read a study file; `changes` (budget, seeds) replace what it says.
+
+    Raises:
+        NotFound: no such file, or a budget that it does not define.
+        BadInput: it is not TOML, or has an entry that no study has.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = [str(p) for p in sorted({*path.parent.glob("*.toml"), *Path("studies").glob("*.toml")})]
+        raise NotFound.among("study file", str(path), near)
+    try:
+        content = tomllib.loads(path.read_text())
+        return study_from({**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not TOML: {error}.") from None
+
+
+def study_from(content: dict[str, Any], source: str = "the study") -> Study:
+    """Validate a study given as a dict.
+
+    Raises:
+        BadInput, NotFound: as `read_study`.
+    """
+    for block in [content, *content.get("grid", [])]:
+        known = Study.model_fields if block is content else AXES
+        for name in block:
+            if name not in known:
+                raise NotFound.among(f"entry of {source}", name, known)
+    try:
+        study = Study(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{source}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r}).") from None
+    if study.budget not in study.budgets:
+        raise NotFound.among(f"budget in {source}", study.budget, study.budgets)
+    return study

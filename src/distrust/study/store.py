@@ -1,0 +1,124 @@
+"""The store: one folder per key, on any fsspec path; a folder is there wholly or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import NotFound, StoreError
+
+Record = dict[str, Any]
+
+
+class Store:
+    """Finished stages by key. `stage.json` is written last, so a folder that has it is complete.
+
+    Args:
+        url: a directory, or any fsspec URL such as `s3://bucket/path` or `memory://name`.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = os.fspath(url)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"store {self.url!r} cannot be opened ({error}). Give a directory or an fsspec URL.") from None
+        self.local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+
+    def record(self, key: str) -> Record | None:
+        """What is written about a stage: state, recipe, parents, seconds, flags; None if it never ran."""
+        try:
+            return json.loads(self.fs.cat_file(f"{self.root}/{key}/stage.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except json.JSONDecodeError:
+            raise StoreError(f"{self.root}/{key}/stage.json is damaged. Remove the folder {key} and run again.") from None
+
+    def find(self, prefix: str) -> tuple[str, Record]:
+        """The stage whose key begins with `prefix`.
+
+        Raises:
+            NotFound: none or several do.
+        """
+        keys = self.keys()
+        found = [k for k in keys if k.startswith(prefix)]
+        if len(found) != 1:
+            if found:
+                raise NotFound(f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it.")
+            raise NotFound.among(f"key in {self.url}", prefix, keys)
+        return found[0], self.record(found[0]) or {}
+
+    def keys(self) -> list[str]:
+        """All keys with a complete folder."""
+        try:
+            names = [path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False)]
+        except FileNotFoundError:
+            return []
+        return sorted(n for n in names if len(n) == 32 and self.fs.exists(f"{self.root}/{n}/stage.json"))
+
+    def tensors(self, key: str, name: str) -> dict[str, Tensor]:
+        """A safetensors file of a finished stage.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        try:
+            return load(self.fs.cat_file(f"{self.root}/{key}/{name}"))
+        except FileNotFoundError:
+            raise StoreError(f"{self.root}/{key}/{name} is gone. Remove the folder {key} and run again.") from None
+
+    def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None) -> None:
+        """Write a stage's folder under a temporary name and rename it; an older one is replaced.
+
+        Raises:
+            StoreError: read-only, full or unreachable; nothing half-written remains.
+        """
+        folder = f"{self.root}/{key}"
+        draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
+        text = json.dumps(record, indent=1).encode()
+        try:
+            self.fs.makedirs(draft, exist_ok=True)
+            for name, data in {**(files or {}), "stage.json": text}.items():
+                with self.fs.open(f"{draft}/{name}", "wb") as file:
+                    file.write(data)
+            if self.local:
+                if self.fs.exists(folder):
+                    self.fs.rm(folder, recursive=True)
+                os.replace(draft, folder)
+        except OSError as error:
+            self._sweep(draft)
+            raise StoreError(
+                f"store {self.url} cannot be written ({error.strerror or error}). What was finished before is "
+                "still there; free space or give another --store, and run the same command again."
+            ) from error
+
+    def _sweep(self, draft: str) -> None:
+        try:
+            self.fs.rm(draft, recursive=True)
+        except OSError:
+            return  # a store that cannot be written may not let us clean up either
+
+    def check_writable(self) -> None:
+        """Fail before any work starts if the store cannot be written.
+
+        Raises:
+            StoreError: says why.
+        """
+        probe = "0" * 32
+        self.save(probe, {"state": "probe"})
+        self.fs.rm(f"{self.root}/{probe}", recursive=True)
+
+
+def pack(**tensors: Tensor) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save({k: v.contiguous() for k, v in tensors.items()})

@@ -1,0 +1,213 @@
+"""Work: carry out one stage. Everything it needs is in the stage and the store, so any process can do it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..backdoor import Backdoor, predict
+from ..errors import BadInput, DistrustError, Skip, StoreError
+from ..files import artefact_name, load_weights, model_bytes
+from ..flags import Flag
+from ..images import Augment, ImageSet, Roles, roles
+from ..methods import registry
+from ..models import model as make_model
+from ..rng import rng
+from ..sources import images as open_images
+from ..training import distill, fit
+from .plan import Recipe, Stage
+from .store import Record, Store, pack
+
+
+class Data(NamedTuple):
+    """The four roles."""
+
+    train: ImageSet
+    clean: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+def work(stage: Stage, url: str, device: str | None = None) -> Record:
+    """Run a stage, write it into the store, and return its record.
+
+    A method's `Skip`, and any error in the stage, become records with state "skipped" or "failed"; only a store
+    that cannot be written raises.
+    """
+    store = Store(url)
+    start = time.perf_counter()
+    record: Record = {
+        "state": "done", "kind": stage.kind, "label": stage.label, "recipe": stage.recipe,
+        "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [], "env": environment(),
+    }  # fmt: skip
+    files: dict[str, bytes] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            facts, files = DO[stage.kind](stage, store, torch.device(device or "cpu"))
+            record |= facts
+        except StoreError:
+            raise
+        except Skip as reason:
+            record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
+        except (DistrustError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+            record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+    raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
+    record["flags"] = list(dict.fromkeys([*record["flags"], *raised]))
+    record["seconds"] = round(time.perf_counter() - start, 3)
+    store.save(stage.key, record, files)
+    return record
+
+
+def environment() -> dict[str, Any]:
+    """Where a number was made; recorded, never part of a key."""
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }  # fmt: skip
+
+
+@functools.lru_cache(2)
+def _data(recipe: str) -> Data:
+    r = json.loads(recipe)
+    options = {k: r[k] for k in ("size", "channels", "group") if r.get(k) is not None}
+    train, test = open_images(r["source"], **options)
+    cut: Roles = roles(train, clean=r["clean"], validation=r["validation"], rng=rng("roles", r["seed"]))
+    train = _at_most(cut.train, r["train"], "train", r["seed"])
+    return Data(train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
+
+
+def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
+    if most is None or most >= len(images):
+        return images
+    rows = torch.randperm(len(images), generator=rng(role, seed))[:most].sort().values
+    return images[rows]
+
+
+def data(images: Recipe) -> Data:
+    """Open and cut the images of a recipe; the last ones stay open."""
+    return _data(json.dumps(images, sort_keys=True))
+
+
+def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet, Backdoor | None]:
+    """Carry out an attack on training data; it is cheap and seeded, so it is redone and not stored."""
+    if attack is None:
+        return train, None
+    method = registry.get("attacks", attack["name"])
+    poisoned = method.call(train, **attack["options"], rng=rng("attack", seed))
+    return poisoned.images, poisoned.backdoor
+
+
+def load_model(store: Store, key: str) -> nn.Module:
+    """Rebuild the model that a stage made; a choice leads to the model it chose.
+
+    Raises:
+        StoreError: the store has no such model.
+    """
+    record = store.record(key)
+    if record is None or record["state"] != "done":
+        raise StoreError(f"stage {key} has no model in {store.url}. Run the study again.")
+    if "chosen" in record:
+        return load_model(store, record["chosen"])
+    spec = record["spec"]
+    return load_weights(make_model(**spec), store.tensors(key, record["file"]), f"stage {key}").eval()
+
+
+Result = tuple[Record, dict[str, bytes]]
+
+
+def _teacher(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
+    model = make_model(r["model"], train, rng=rng("teacher", "start", r["seed"]))
+    model = fit(model, train, rng=rng("teacher", r["seed"]), device=device, **_options(r["options"]))
+    return _model(stage, model, len(train))
+
+
+def _student(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    train = data(r["images"]).train
+    teacher = load_model(store, stage.parents[0].key)
+    start = make_model(r["model"], train, rng=rng("student", "start", r["seed"]))
+    loss = functools.partial(registry.get("distillers", r["distiller"]["name"]).call, **r["distiller"]["options"])
+    options = _options(r["options"])
+    model = distill(start, teacher, train, loss=loss, rng=rng("student", r["seed"]), device=device, **options)
+    return _model(stage, model, len(train))
+
+
+def _defense(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    clean = data(r["images"]).clean
+    suspect = load_model(store, stage.parents[0].key).to(device)
+    method = registry.get("defenses", r["defense"]["name"])
+    return _model(stage, method.call(suspect, clean, **r["defense"]["options"], rng=rng("defense", r["seed"])), len(clean))
+
+
+def _choose(stage: Stage, store: Store, device: torch.device) -> Result:
+    """The first candidate, in the study's order, that keeps validation ACC within the limit; else the best."""
+    r = stage.recipe
+    validation = data(r["images"]).validation
+    before, *after = [_accuracy(load_model(store, p.key).to(device), validation) for p in stage.parents]
+    good = [i for i, acc in enumerate(after) if acc >= before - r["within"]]
+    chosen = good[0] if good else max(range(len(after)), key=after.__getitem__)
+    facts = {"chosen": stage.parents[1 + chosen].key, "option": r["candidates"][chosen]}
+    return {**facts, "validation": {"before": before, "after": after}}, {}
+
+
+def _predict(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    roles_ = data(r["images"])
+    _, backdoor = poison(roles_.train, r["attack"], r["seed"])
+    model = load_model(store, stage.parents[0].key).to(device)
+    small = torch.uint8 if len(roles_.test.classes) <= 256 else torch.int32
+    tensors: dict[str, Tensor] = {"y": roles_.test.hard, "clean": predict(model, roles_.test)}
+    if backdoor:
+        tensors["triggered"] = predict(model, roles_.test, backdoor)
+    flags = ["off-range-trigger"] if backdoor and backdoor.as_published else []
+    return {"flags": flags, "n": len(roles_.test)}, {
+        "predictions.safetensors": pack(**{k: v.to(small) for k, v in tensors.items()})
+    }
+
+
+DO = {"teacher": _teacher, "student": _student, "defense": _defense, "choose": _choose, "predict": _predict}
+
+
+def _accuracy(model: nn.Module, images: ImageSet) -> float:
+    return float((predict(model, images) == images.hard.cpu()).float().mean())
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    """TOML tables become what the loop takes."""
+    options = dict(options)
+    if "augment" in options:
+        try:
+            options["augment"] = Augment(**options["augment"])
+        except TypeError as error:
+            raise BadInput(f"augment: {error}. It has flip, crop and cutout.") from None
+    if "milestones" in options:
+        options["milestones"] = tuple(options["milestones"])
+    return options
+
+
+def _model(stage: Stage, model: nn.Module, images: int) -> Result:
+    name = artefact_name(stage.taint)
+    facts = {"taint": list(stage.taint), "key": stage.key}
+    return {"spec": model.spec, "file": name, "images": images}, {name: model_bytes(model.cpu(), facts)}
+
+
+def limit_threads(threads: int) -> None:
+    """In a worker process: as many BLAS threads as its share of the processor."""
+    torch.set_num_threads(threads)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from distrust.errors import BadInput, NotFound
+from distrust.images import ImageSet
+from distrust.models import Normalize, check_fits, eval_mode, families, group_ends, model
+from distrust.rng import rng
+
+EVERY = ["wrn10-1", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
+
+
+def pictures(channels=3, height=16, width=16, classes=4, n=8):
+    x = torch.randint(256, (n, channels, height, width), generator=rng("pictures"), dtype=torch.uint8)
+    return ImageSet(x, torch.arange(n) % classes, tuple(f"class {i}" for i in range(classes)))
+
+
+def parameters(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def wrn_formula(depth, width, classes):
+    """Convolutions without bias, two numbers per normalised channel, a linear layer."""
+    total, inputs = 3 * 16 * 9, 16
+    for outputs in (16 * width, 32 * width, 64 * width):
+        for _ in range((depth - 4) // 6):
+            total += 2 * inputs + 9 * inputs * outputs + 2 * outputs + 9 * outputs * outputs
+            total += inputs * outputs if inputs != outputs else 0
+            inputs = outputs
+    return total + 2 * inputs + inputs * classes + classes
+
+
+def resnet_formula(widths, blocks, classes):
+    total, inputs = 3 * widths[0] * 9 + 2 * widths[0], widths[0]
+    for outputs in widths:
+        for _ in range(blocks):
+            total += 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
+            total += inputs * outputs + 2 * outputs if inputs != outputs else 0
+            inputs = outputs
+    return total + inputs * classes + classes
+
+
+def convnet_formula(depth, width, channels, classes, pixels_left):
+    total = sum(9 * (width if i else channels) * width + width + 2 * width for i in range(depth))
+    return total + width * pixels_left * classes + classes
+
+
+VGG8 = sum(9 * a * b + b + 2 * b for a, b in [(3, 64), (64, 128), (128, 256), (256, 512), (512, 512)])
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "published", "counted"),
+    [
+        # NAD (arXiv 2101.05930) trains WRN-16-1; the public definition has 175,066 parameters.
+        ("wrn16-1", 10, 175_066, wrn_formula(16, 1, 10)),
+        # 5.87 M at 100 classes.
+        ("wrn28-4", 100, 5_872_180, wrn_formula(28, 4, 100)),
+        ("wrn40-2", 100, 2_255_156, wrn_formula(40, 2, 100)),  # 2.26 M: CRD, arXiv 1910.10699, appendix
+        ("resnet56", 100, 861_620, resnet_formula((16, 32, 64), 9, 100)),  # 0.86 M: the same appendix
+        ("resnet20", 100, 278_324, resnet_formula((16, 32, 64), 3, 100)),  # 0.28 M: the same
+        (
+            "resnet18",
+            10,
+            11_173_962,
+            resnet_formula((64, 128, 256, 512), 2, 10),
+        ),  # the public CIFAR definition
+        ("vgg-small", 100, 3_965_028, VGG8 + 512 * 100 + 100),  # VGG-8, 3.97 M: the same appendix
+        ("convnet3", 10, 320_010, convnet_formula(3, 128, 3, 10, 16)),  # arXiv 2006.05929
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, classes, published, counted):
+    assert counted == published
+    assert parameters(model(name, classes=classes)) == published
+
+
+def test_parameter_names_are_those_of_public_checkpoints():
+    def names(name):
+        return {path for path, _ in model(name, classes=10).named_parameters()}
+
+    wrn = names("wrn16-1")
+    assert {"conv1.weight", "block1.layer.0.bn1.weight", "block2.layer.0.convShortcut.weight"} <= wrn
+    assert {"block3.layer.1.conv2.weight", "bn1.weight", "fc.weight", "fc.bias"} <= wrn
+    assert "block1.layer.0.convShortcut.weight" not in wrn  # the width does not change there
+    assert "block1.layer.0.convShortcut.weight" in names("wrn10-2")
+    assert {"layer2.0.downsample.0.weight", "layer2.0.downsample.1.weight", "fc.bias"} <= names("resnet8")
+    assert {"layer4.0.shortcut.0.weight", "layer1.1.bn2.bias", "linear.bias"} <= names("resnet18")
+    assert {"block0.0.weight", "block0.0.bias", "block4.1.weight", "classifier.bias"} <= names("vgg-small")
+    assert {"features.0.weight", "features.1.weight", "classifier.weight"} <= names("convnet3")
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 16, 24)])
+def test_every_family_takes_every_size(name, shape):
+    images = pictures(*shape, classes=3, n=3)
+    net = model(name, images)
+    check_fits(net, images)
+    assert net(images.pixels()).shape == (3, 3)
+    assert net.spec == {"name": name, "classes": 3, "channels": shape[0], "size": net.spec["size"]}
+    assert net.spec["size"] == (shape[1] if shape[1] == shape[2] else list(shape[1:]))
+
+
+def test_grey_mnist_is_padded_to_32_as_published():
+    net = model("convnet3-w8", classes=10, channels=1, size=28)
+    assert group_ends(net)["features.2"] == (8, 32, 32)
+    assert net.classifier.in_features == 8 * 4 * 4
+    assert model("convnet3-w8", classes=10, channels=3, size=28).classifier.in_features == 8 * 3 * 3
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_same_generator_same_bits(name):
+    def build(seed):
+        return model(name, classes=5, rng=rng(seed, "net")).state_dict()
+
+    before = torch.random.get_rng_state()
+    one, two, other = build(1), build(1), build(2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+    torch.rand(3)  # the default stream does not depend on the global one
+    fixed = model(name, classes=5).state_dict()
+    assert all(torch.equal(value, fixed[key]) for key, value in model(name, classes=5).state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["wrn16-2", "resnet20", "vgg-small"])
+def test_he_initialisation(name):
+    net = model(name, classes=10)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            expected = (2 / (module.out_channels * module.kernel_size[0] ** 2)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.weight.eq(1).all() and module.bias.eq(0).all()
+        if isinstance(module, nn.Linear):
+            assert module.bias.eq(0).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_spec_builds_it_again(name):
+    net = model(name, pictures(), rng=rng("a"))
+    again = model(**json.loads(json.dumps(net.spec)))
+    again.load_state_dict(net.state_dict())
+    x = pictures().pixels()
+    with eval_mode(net), eval_mode(again):
+        assert torch.equal(net(x), again(x))
+    assert copy.deepcopy(net).spec == net.spec
+
+
+def test_normalisation_is_inside_and_of_the_images():
+    images = pictures(n=7)
+    net = model("wrn10-1", images)
+    pixels = images.pixels()
+    torch.testing.assert_close(net.normalize.mean, pixels.mean((0, 2, 3), keepdim=True))
+    torch.testing.assert_close(net.normalize.std, pixels.std((0, 2, 3), keepdim=True, correction=0))
+    chunked = Normalize.of(images, chunk=2)
+    torch.testing.assert_close(chunked.state_dict(), net.normalize.state_dict())
+    normal = net.normalize(pixels)
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    assert not [name for name, _ in net.named_parameters() if "normalize" in name]
+    assert {"normalize.mean", "normalize.std"} <= net.state_dict().keys()
+    assert "mean=[0.5" in repr(model("wrn10-1", classes=2, channels=1, normalize=([0.5], [0.2])).normalize)
+
+    raw = model("wrn10-1", classes=4)
+    raw.load_state_dict(net.state_dict() | raw.normalize.state_dict(prefix="normalize."))
+    with eval_mode(net), eval_mode(raw):
+        torch.testing.assert_close(net(pixels), raw(normal))  # the identity leaves images alone
+
+
+def test_a_constant_channel_does_not_divide_by_zero():
+    flat = pictures(channels=2).replace(x=torch.full((8, 2, 4, 4), 7, dtype=torch.uint8))
+    assert Normalize.of(flat).std.flatten().tolist() == [1, 1]
+
+
+def test_bad_normalisations():
+    with pytest.raises(BadInput, match="one mean and one positive std"):
+        Normalize([0.5, 0.5], [1.0])
+    with pytest.raises(BadInput, match="positive std"):
+        Normalize([0.5], [0.0])
+    with pytest.raises(BadInput, match="1 channels, the images 3"):
+        model("wrn10-1", classes=2, normalize=([0.5], [0.5]))
+
+
+def test_unknown_names_get_near_matches():
+    with pytest.raises(NotFound, match="no model 'wrm16-1'. Did you mean 'wrn16-1'"):
+        model("wrm16-1", classes=10)
+    for name in ("wrn16-0", "resnet", "convnet3-w", "timm:", "", "wrn16-1x"):
+        with pytest.raises(NotFound, match="no model"):
+            model(name, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("wrn15-1", "Take wrn10-1 or wrn16-1"),
+        ("wrn4-2", "Take wrn10-2 or wrn16-2"),
+        ("resnet57", "Take resnet56, resnet62"),
+        ("resnet2", "Take resnet8, resnet14"),
+        ("convnet6", "32×32 pixels can be halved 5 times. Take convnet3"),
+    ],
+)
+def test_a_depth_that_does_not_fit(name, hint):
+    with pytest.raises(BadInput, match=hint):
+        model(name, classes=10)
+
+
+def test_classes_must_be_known():
+    with pytest.raises(BadInput, match="how many classes"):
+        model("wrn10-1")
+    assert model("wrn10-1", pictures(), classes=9).spec["classes"] == 9
+
+
+def test_families_say_what_there_is():
+    assert {"wrn{depth}-{width}", "resnet18", "FILE.py:FACTORY", "timm:NAME"} <= families().keys()
+    assert all(line and "\n" not in line for line in families().values())
+
+
+def test_check_fits():
+    net = model("wrn10-1", classes=10)
+    net.train()
+    net.bn1.eval()
+    before = copy.deepcopy(net.state_dict())
+    for channels in (1, 4):  # one channel would broadcast
+        with pytest.raises(BadInput, match=f"takes 3 channels, the images have {channels}. Build it"):
+            check_fits(net, pictures(channels=channels, classes=10, n=10))
+    with pytest.raises(BadInput, match="convnet2-w8, built for 3×32×32 images, cannot take 3×16×16 images"):
+        check_fits(model("convnet2-w8", classes=4), pictures())
+    with pytest.raises(BadInput, match=r"returns \(10,\) per image; images has 4 classes"):
+        check_fits(net, pictures())
+    check_fits(net, pictures(classes=10, n=10))
+    assert net.training and net.block1.training and not net.bn1.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    with pytest.raises(BadInput, match="Sequential cannot take"):
+        check_fits(nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), pictures())
+    with pytest.raises(BadInput, match="returns tuple"):
+        check_fits(nn.MaxPool2d(2, return_indices=True), pictures())
+
+
+MINE = """
+import torch
+from torch import nn
+from helper import WIDTH
+
+def make(classes, size=32):
+    head = nn.Linear(WIDTH * (size - 2) ** 2, classes)
+    return nn.Sequential(nn.Conv2d(3, WIDTH, 3), nn.ReLU(), nn.Flatten(), head)
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+def other(num_classes=2): return nn.Linear(1, num_classes)
+def needy(classes, dropout): return None
+def nothing(): return "a string"
+def broken(): raise KeyError("oops")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "helper.py").write_text("WIDTH = 5\n")
+    (tmp_path / "mine.py").write_text(MINE)
+    yield tmp_path / "mine.py"
+    sys.modules.pop("helper", None)
+
+
+def test_a_model_from_a_file(mine):
+    images, name = pictures(), f"{mine}:make"
+    path, before = list(sys.path), torch.random.get_rng_state()
+    net = model(name, images, rng=rng(1))
+    assert torch.equal(torch.random.get_rng_state(), before) and sys.path == path
+    check_fits(net, images)
+    assert not hasattr(net, "normalize")  # it gets images in [0, 1]
+    assert net.spec == {"name": name, "classes": 4, "channels": 3, "size": 16}
+    assert torch.equal(net[0].weight, model(name, images, rng=rng(1))[0].weight)
+    assert isinstance(model(f"{mine}:Net", classes=3), nn.Linear)
+    assert model(f"{mine}:other", classes=3).out_features == 3
+    assert not list(mine.parent.glob("__pycache__/mine*"))
+
+    wrapped = model(name, images, rng=rng(1), normalize=([0.5] * 3, [0.25] * 3))
+    assert list(dict(wrapped.named_children())) == ["normalize", "model"]
+    x = images.pixels()
+    torch.testing.assert_close(wrapped(x), net((x - 0.5) / 0.25))
+    again = model(**json.loads(json.dumps(wrapped.spec)))
+    again.load_state_dict(wrapped.state_dict())
+
+
+def test_what_can_be_wrong_with_a_file(mine):
+    with pytest.raises(NotFound, match="no file.*Did you mean '.*mine.py'"):
+        model(f"{mine.parent}/mein.py:make", classes=2)
+    with pytest.raises(NotFound, match="no factory in .*mine.py 'maek'. Did you mean 'make'"):
+        model(f"{mine}:maek", classes=2)
+    with pytest.raises(
+        BadInput, match="missing a required argument: 'dropout'.*give its other arguments defaults"
+    ):
+        model(f"{mine}:needy", classes=2)
+    with pytest.raises(BadInput, match="made a str"):
+        model(f"{mine}:nothing", classes=2)
+    with pytest.raises(BadInput, match="broken failed: KeyError: 'oops'"):
+        model(f"{mine}:broken", classes=2)
+    mine.write_text("def (")
+    with pytest.raises(BadInput, match="mine.py failed: SyntaxError"):
+        model(f"{mine}:make", classes=2)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_library_that_is_not_installed(library, monkeypatch):
+    monkeypatch.delitem(sys.modules, library, raising=False)
+
+    class Nowhere:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == library:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Nowhere, *sys.meta_path])
+    with pytest.raises(BadInput, match=f"Type: pip install {library}"):
+        model(f"{library}:resnet18", classes=2)
+
+
+def test_models_of_libraries(monkeypatch):
+    timm, torchvision = ModuleType("timm"), ModuleType("torchvision")
+    timm.is_model = lambda name: name == "vit"
+    timm.list_models = lambda: ["vit"]
+    timm.create_model = lambda name, pretrained, num_classes, in_chans: nn.Conv2d(in_chans, num_classes, 1)
+    torchvision.models = SimpleNamespace(
+        list_models=lambda module: ["resnet18"],
+        get_model=lambda name, weights, num_classes: nn.Linear(3, num_classes),
+    )
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setitem(sys.modules, "torchvision", torchvision)
+    assert model("timm:vit", classes=7, channels=1).weight.shape == (7, 1, 1, 1)
+    assert model("torchvision:resnet18", classes=7).out_features == 7
+    with pytest.raises(NotFound, match="no timm model 'vot'. Did you mean 'vit'"):
+        model("timm:vot", classes=7)
+    with pytest.raises(NotFound, match="no torchvision model"):
+        model("torchvision:resnet19", classes=7)
