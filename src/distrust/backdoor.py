@@ -18,7 +18,7 @@ from .methods import registry
 from .models import eval_mode
 from .selectors import parse_one
 
-BATCH = 500
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
             part = part.to(device)
             part = part.float().div_(255) if part.dtype == torch.uint8 else part
             part = backdoor.stamp_on(part) if backdoor else part
+            part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same
             found.append(model(part).argmax(1).cpu())
     return torch.cat(found)
 

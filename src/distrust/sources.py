@@ -403,7 +403,8 @@ def _folder(path: Path) -> _Tables:
         )
         return train, test
 
-    return _Tables(path.name, _fingerprint(path, [file for part in rows for file, _ in part]), tables, split)
+    files = _fingerprint(path, [file for part in rows for file, _ in part])
+    return _Tables(path.name, [*files, classes], tables, split)  # a class may have no file
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -414,7 +415,7 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     """Class name → image files, both in sorted order."""
     # By hand, because `datasets`' imagefolder guesses splits and labels from every folder name on the way:
     # of a class named "train", the test images would be read as training images too.
-    known = Image.registered_extensions()
+    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
     def files(at: Path) -> Iterator[Path]:
         for child in _visible(at):
@@ -450,23 +451,14 @@ def _no_bars() -> Iterator[None]:
     import datasets
     import huggingface_hub.utils as hub
 
-    shown = [
-        enable
-        for hidden, disable, enable in (
-            (
-                datasets.are_progress_bars_disabled,
-                datasets.disable_progress_bars,
-                datasets.enable_progress_bars,
-            ),
-            (hub.are_progress_bars_disabled, hub.disable_progress_bars, hub.enable_progress_bars),
-        )
-        if not hidden() and (disable() or True)
-    ]
+    shown = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
+    for library in shown:
+        library.disable_progress_bars()
     try:
         yield
     finally:
-        for enable in shown:
-            enable()
+        for library in shown:
+            library.enable_progress_bars()
 
 
 def _decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -9,10 +10,12 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..backdoor import trigger_files
 from ..errors import BadInput, NotFound
+from ..images import Augment
 from ..methods import Method, registry
 from ..models import model as make_model
 from ..selectors import Selector
@@ -123,8 +126,10 @@ class _Builder:
         self.study, self.budget = study, study.budgets[study.budget]
         self.known: dict[str, Stage] = {}
         self.calls: dict[tuple[str, str], Recipe] = {}
-        _check_options("teacher", self.budget.teacher, loop)
-        _check_options("student", self.budget.student, loop, distill)
+        self.options = {
+            "teacher": _resolved("teacher", self.budget.teacher, loop),
+            "student": _resolved("student", self.budget.student, loop, distill),
+        }
 
     def cell(self, chosen: dict[str, Selector], seed: int) -> PlannedCell:
         attack = None if chosen["attack"].name == "none" else self.call("attacks", chosen["attack"])
@@ -153,23 +158,23 @@ class _Builder:
         """Teacher, then student, then defence: the models of one arm. The control arm has no attack."""
         images = self.images(chosen["images"], seed)
         size = self.budget.train or 1
-        options = self.budget.teacher
+        options = self.options["teacher"]
         teacher = self.stage(
             "teacher",
-            {"model": _model(chosen["teacher"].text), "attack": attack, "options": options, "images": images, "seed": seed},
+            {**_model(chosen["teacher"].text), "attack": attack, "options": options, "images": images, "seed": seed},
             (),
             (attack["name"],) if attack else (),
-            work=size * options.get("epochs", 10),
+            work=size * options["epochs"],
         )
         arm = [teacher]
         if chosen["distiller"].name != "none":
-            options = self.budget.student
+            options = self.options["student"]
             student = {
-                "model": _model(chosen["student"].text), "distiller": self.call("distillers", chosen["distiller"]),
+                **_model(chosen["student"].text), "distiller": self.call("distillers", chosen["distiller"]),
                 "options": options, "images": images, "seed": seed,
             }  # fmt: skip
             arm.append(
-                self.stage("student", student, (teacher,), teacher.taint, work=1.4 * size * options.get("epochs", 10))
+                self.stage("student", student, (teacher,), teacher.taint, work=1.4 * size * options["epochs"])
             )
         if chosen["defense"].name != "none":
             arm.append(self.defense(arm[-1], chosen["defense"], images, seed))
@@ -261,22 +266,30 @@ def _plain(value: Any) -> Any:
 
 
 @functools.cache
-def _model(name: str) -> str:
-    """A model name, checked by building it once."""
+def _model(name: str) -> Recipe:
+    """A model's part of a recipe; it is built once, so that a wrong name stops the plan."""
     make_model(name, classes=10)
-    return name
+    file, _, factory = name.rpartition(":")
+    if factory and Path(file).is_file():
+        return {"model": name, "model_file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    return {"model": name}
 
 
-def _check_options(axis: str, options: dict[str, Any], *takers: Any) -> None:
-    known = {
-        name
+def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
+    """Every option of the loop with its value; what only concerns the machine counts if it is asked for."""
+    defaults = {
+        name: p.default
         for taker in takers
         for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and name not in ("rng", "device", "extra", "beside", "loss", "objective")
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in ("rng", "device", "extra", "beside")
     }
-    for name in options:
-        if name not in known:
-            raise NotFound.among(f"option of {axis}", name, known)
+    for name in given:
+        if name not in defaults:
+            raise NotFound.among(f"option of {axis}", name, defaults)
+    options = {k: v for k, v in defaults.items() if k not in ("precision", "memory_format")} | given
+    if isinstance(options["augment"], dict):
+        options["augment"] = Augment(**options["augment"])
+    return {**options, "augment": dataclasses.asdict(options["augment"]), "milestones": list(options["milestones"])}
 
 
 def _attack_label(attack: Recipe | None) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backdoor import Backdoor, predict
-from ..errors import BadInput, DistrustError, Skip, StoreError
+from ..errors import DistrustError, Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag
 from ..images import Augment, ImageSet, Roles, roles
@@ -185,16 +185,8 @@ def _accuracy(model: nn.Module, images: ImageSet) -> float:
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:
-    """TOML tables become what the loop takes."""
-    options = dict(options)
-    if "augment" in options:
-        try:
-            options["augment"] = Augment(**options["augment"])
-        except TypeError as error:
-            raise BadInput(f"augment: {error}. It has flip, crop and cutout.") from None
-    if "milestones" in options:
-        options["milestones"] = tuple(options["milestones"])
-    return options
+    """JSON back to what the loop takes."""
+    return {**options, "augment": Augment(**options["augment"]), "milestones": tuple(options["milestones"])}
 
 
 def _model(stage: Stage, model: nn.Module, images: int) -> Result:

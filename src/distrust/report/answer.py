@@ -1,0 +1,249 @@
+"""The answer in words: what the student inherited and what cleaned it, computed from the cells alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..measurement import TEACHER_CARRIES, Interval
+from ..measurement import over_seeds as mean_and_interval
+from .aggregate import AXES, DOUBT, SETTING, Cell, attacked, doubted, is_teacher, over_seeds, varying
+from . import heatmap
+from .text import count, interval, listing, percent, span
+
+CLOSE = 0.05  # two ASRs that are no further apart are called the same
+NO_WORSE = 0.01  # an ACC that is lower by no more than this is called no worse
+CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
+SPELLED_OUT = 3  # with more attacks than this, they are counted
+
+
+class Cleaning(NamedTuple):
+    """What a defence does to the backdoored models that every defence was run on."""
+
+    defense: str
+    asr: float
+    asr_interval: Interval | None
+    acc: float
+    cost: float
+    floored: int
+
+
+def answer(cells: Sequence[Cell]) -> str:
+    """Say what the student inherited, which defence cleans best at which cost, and what not to believe.
+
+    Args:
+        cells: flat cells, as in `Report.cells`.
+    """
+    return " ".join(sentences(cells))
+
+
+def sentences(cells: Sequence[Cell]) -> list[str]:
+    """The answer as a list, the most important sentence first."""
+    rows = over_seeds(cells)
+    measured = [row for row in rows if row["state"] == "done"]
+    under_attack = [row for row in measured if attacked(row)]
+    if not measured:
+        return ["Nothing was measured, so nothing can be said.", *_missing(cells)]
+    if not under_attack:
+        accs = [row["acc"] for row in measured if row["acc"] is not None]
+        reach = f"; the clean models reach ACC {percent(min(accs))}–{percent(max(accs))} %" if accs else ""
+        return [f"No attack was measured, so nothing can be said about inheritance{reach}.", *_missing(cells)]
+    return [*_inheritance(under_attack), *_cleaning(cells, under_attack), *_doubts(under_attack), *_missing(cells)]
+
+
+def _inheritance(rows: Sequence[Cell]) -> list[str]:
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for row in rows:
+        if row["defense"] == "none":
+            groups.setdefault(tuple(row[axis] for axis in SETTING), []).append(row)
+    if not groups:
+        return ["No undefended model was measured, so nothing can be said about inheritance."]
+    if len(groups) > SPELLED_OUT:
+        return _counted(list(groups.values()))
+    beside = varying(rows)
+    names = [" / ".join([g[0]["attack"], *(str(g[0][axis]) for axis in beside)]) for g in groups.values()]
+    return [_inherited(name, group) for name, group in zip(names, groups.values(), strict=True)]
+
+
+def _inherited(name: str, rows: Sequence[Cell]) -> str:
+    """One attack: what its teacher carries, and through which distillers that reached the student."""
+    unknown = "so nothing can be said about inheritance"
+    if all("control-fires" in row["flags"] for row in rows):
+        return f"The {name} trigger also moves models that were never attacked (control-fires), {unknown}."
+    judged = [row for row in rows if row["carried"] is not None and not doubted(row)]
+    teacher = next((row for row in judged if is_teacher(row)), None)
+    students = [row for row in judged if not is_teacher(row)]
+    if not judged:
+        return f"No {name} number can be believed (no control arm, or flagged), {unknown}."
+    clean = rows[0]["place"] in CLEAN_TEACHER
+    if teacher and not clean and teacher["carried"] < TEACHER_CARRIES:
+        found = f"it carries {_carried(teacher)}; {_basis([teacher])}"
+        return f"The {name} teacher did not learn the backdoor ({found}), {unknown}."
+    if teacher and not students:
+        found = f"{_carried(teacher)}; {_basis([teacher])}"
+        return f"Only the {name} teacher can be judged, which carries {found}; {unknown}."
+    if clean:
+        origin = f"Under {name}, whose teacher is clean,"
+    elif teacher:
+        origin = f"From the {name} teacher (carried {_carried(teacher)})"
+    else:
+        origin = f"From a {name} teacher that could not be judged"
+    said: dict[str, list[str]] = {"yes": [], "no": [], "unclear": []}
+    several = len({row["student"] for row in students}) > 1
+    for row in students:
+        via = " → ".join(filter(None, heatmap.column(row["distiller"], row["student"], several)))
+        rate = f", carry-over {100 * row['carry_over']:.0f} %" if row["carry_over"] is not None else ""
+        said[_verdict(row)].append(f"{via} ({_carried(row)}{rate})")
+    parts = [f"inherited the backdoor through {listing(said['yes'])}"] if said["yes"] else []
+    if said["no"]:
+        parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}")
+    if said["unclear"]:
+        lead = "and may or may not have" if parts else "may or may not have inherited the backdoor"
+        parts.append(f"{lead} through {listing(said['unclear'])}")
+    return f"{origin} the student {', '.join(parts)}; {_basis(students)}."
+
+
+def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
+    """Many attacks: how many backdoors each distiller passed on, of those that a teacher had."""
+    tally: dict[str, list[Cell]] = {}
+    learnt = 0
+    for rows in groups:
+        judged = [row for row in rows if row["carried"] is not None and not doubted(row)]
+        teacher = next((row for row in judged if is_teacher(row)), None)
+        if teacher and teacher["carried"] < TEACHER_CARRIES and rows[0]["place"] not in CLEAN_TEACHER:
+            continue
+        learnt += bool(judged)
+        for row in judged:
+            if not is_teacher(row):
+                tally.setdefault(row["distiller"] or "none", []).append(row)
+    start = f"Of {len(groups)} attacked settings, {learnt} can be judged"
+    if not tally:
+        return [f"{start}, and none of them has a student, so nothing can be said about inheritance."]
+    parts = []
+    for name, rows in tally.items():
+        inherited = sum(_verdict(row) == "yes" for row in rows)
+        low, high = (percent(pick(row["carried"] for row in rows)) for pick in (min, max))
+        parts.append(f"through {name} in {inherited} of {len(rows)} (carried {low} to {high} points)")
+    basis = _basis([row for rows in tally.values() for row in rows])
+    return [f"{start}; the student inherited the backdoor {listing(parts)}; {basis}."]
+
+
+def _verdict(row: Cell) -> str:
+    low, high = row["carried_interval"] or (row["carried"], row["carried"])
+    if row["carried"] >= TEACHER_CARRIES and low > 0:
+        return "yes"
+    return "no" if high < TEACHER_CARRIES else "unclear"
+
+
+def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
+    """Compare the defences on backdoored models that every one of them was run on, seed by seed."""
+    backdoored = {
+        _model(row)
+        for row in rows
+        if row["defense"] == "none" and not doubted(row) and (row["carried"] or 0) >= TEACHER_CARRIES
+    }
+    runs: dict[str, dict[tuple[object, ...], Cell]] = {}
+    for cell in cells:
+        if cell["state"] == "done" and _model(cell) in backdoored and None not in (cell["acc"], cell["asr"]):
+            runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
+    before = runs.pop("none", {})
+    if not before or not runs:
+        return []
+    shared = [key for key in before if all(key in done for done in runs.values())]
+    if not shared:
+        return ["No backdoored model was run under every defence, so the defences cannot be compared."]
+    results = {name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()}
+    best = min(results.values(), key=lambda result: result.asr)
+    start = math.fsum(before[key]["asr"] for key in shared) / len(shared)
+    basis = f"{count(len(shared), 'backdoored model')}, {count(len({k[-1] for k in shared}), 'seed')}"
+    if start - best.asr < CLOSE:
+        left = f"{best.defense} at best moves ASR from {percent(start)} % to {_asr(best)}"
+        return [f"No defence cleans them: {left} ({basis})."]
+    credit = f"; {best.floored} flagged acc-floor count as not cleaned" if best.floored else ""
+    lead = f"Of {len(results)} defences, {best.defense} cleans best" if len(results) > 1 else f"{best.defense} cleans"
+    fall = f"ASR falls from {percent(start)} % to {_asr(best)}"
+    price = f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
+    return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results)]
+
+
+def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
+    """A model that the defence destroyed (acc-floor) counts with the ASR it had before: no credit."""
+    by_seed: dict[object, list[float]] = {}
+    for before, after in pairs:
+        credited = before if "acc-floor" in after["flags"] else after
+        by_seed.setdefault(after["seed"], []).append(credited["asr"])
+    asr, bounds = mean_and_interval([math.fsum(values) / len(values) for values in by_seed.values()])
+    acc = math.fsum(after["acc"] for _, after in pairs) / len(pairs)
+    cost = math.fsum(before["acc"] for before, _ in pairs) / len(pairs) - acc
+    return Cleaning(name, asr, bounds, acc, cost, sum("acc-floor" in after["flags"] for _, after in pairs))
+
+
+def _against_finetuning(results: dict[str, Cleaning]) -> list[str]:
+    """Whether a specialised defence is worth more than plain fine-tuning on the same models."""
+    special = min((r for r in results.values() if r.defense not in heatmap.NULL_DEFENSES), key=lambda r: r.asr, default=None)
+    plain = results.get("finetune")
+    if special is None:
+        return []
+    name = special.defense
+    if plain is None:
+        return [f"Plain fine-tuning was not measured, so it is not known whether {name} does more than that."]
+    numbers = (
+        f"ASR {_asr(plain)} against {_asr(special)}, ACC {percent(plain.acc)} % against {percent(special.acc)} %"
+    )
+    cheap = plain.acc >= special.acc - NO_WORSE
+    gap = plain.asr - special.asr
+    if gap < -CLOSE and cheap:
+        return [f"Plain fine-tuning does better than {name}: {numbers}."]
+    if gap <= CLOSE and cheap:
+        return [f"Plain fine-tuning does as well as {name}: {numbers}."]
+    if gap <= CLOSE:
+        return [f"Plain fine-tuning leaves as little ASR as {name} but costs more ACC: {numbers}."]
+    if cheap and _overlap(plain.asr_interval, special.asr_interval):
+        return [f"Plain fine-tuning cannot be told from {name}, as their intervals overlap: {numbers}."]
+    return [f"Plain fine-tuning does worse than {name}: {numbers}."]
+
+
+def _doubts(rows: Sequence[Cell]) -> list[str]:
+    """Name what must not be believed, then count what needs care."""
+    lines = []
+    for flag in DOUBT:
+        named = [heatmap.describe(row) for row in rows if flag in row["flags"]]
+        if named:
+            more = [f"{len(named) - 3} more"] if len(named) > 3 else []
+            credit = ", no credit for its ASR" if flag == "acc-floor" else ""
+            lines.append(f"{'; '.join([*named[:3], *more])} ({flag}{credit})")
+    care: dict[str, int] = {}
+    for flag in (flag for row in rows for flag in row["flags"] if flag not in (*DOUBT, "skipped")):
+        care[flag] = care.get(flag, 0) + 1
+    said = [f"Not to be believed: {'; '.join(lines)}."] if lines else []
+    if care:
+        said.append(f"Read with care: {listing([f'{flag} ({k} of {len(rows)})' for flag, k in care.items()])}.")
+    return said
+
+
+def _missing(cells: Sequence[Cell]) -> list[str]:
+    counts = {state: sum(cell["state"] == state for cell in cells) for state in ("failed", "skipped")}
+    parts = [f"{count(k, 'cell')} {'failed' if s == 'failed' else 'skipped'}" for s, k in counts.items() if k]
+    return [f"{listing(parts)}; the reasons are listed below.".capitalize()] if parts else []
+
+
+def _model(cell: Cell) -> tuple[object, ...]:
+    return tuple(cell.get(axis) for axis in AXES if axis != "defense")
+
+
+def _carried(row: Cell) -> str:
+    return f"{percent(row['carried'])} points {interval(row['carried_interval'])}".strip()
+
+
+def _asr(result: Cleaning) -> str:
+    return f"{percent(result.asr)} % {interval(result.asr_interval)}".strip()
+
+
+def _basis(rows: Sequence[Cell]) -> str:
+    seeds = [len(row["seeds"]) for row in rows]
+    return f"{span(seeds)} seed{'' if max(seeds) == 1 else 's'}, n = {span([row['n'] for row in rows])}"
+
+
+def _overlap(one: Interval | None, other: Interval | None) -> bool:
+    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]

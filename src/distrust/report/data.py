@@ -1,0 +1,30 @@
+"""What a report is made of: plain dictionaries, gathered by the study engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows.
+
+    Args:
+        title: name of the study.
+        cells: one flat object per measured model and seed; rates are fractions 0..1 or None. A cell whose
+            `distiller` is "none" and whose `student` is None is the teacher itself.
+        pictures: attack → {"clean", "triggered", "difference": PNG bytes, "caption"}; see `pictures.strip`.
+        lineage: stage key → {"kind", "method", "options", "seconds", "parents", "flags", "state"}.
+        published: other people's numbers: {"source", "convention", "attack", "defense", "acc", "asr", "note"}.
+        glossary: flag → the paragraph that explains it.
+        made_by: the command that made the report.
+    """
+
+    title: str
+    cells: list[dict[str, Any]]
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: list[dict[str, Any]] = field(default_factory=list)
+    glossary: dict[str, str] = field(default_factory=dict)
+    made_by: str = ""

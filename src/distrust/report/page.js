@@ -1,0 +1,201 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const cells = new Map(data.cells.map((cell) => [cell.id, cell]));
+const panel = document.getElementById("panel");
+
+// Text enters the page as text nodes only, so that no name can become markup.
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+const missing = (value) => value === null || value === undefined;
+const percent = (value) => (missing(value) ? "–" : (100 * value).toFixed(1).replace(/^-0\.0$/, "0.0").replace("-", "−"));
+const interval = (bounds) => (bounds ? `[${percent(bounds[0])}, ${percent(bounds[1])}]` : "");
+function duration(seconds) {
+  if (missing(seconds)) return "–";
+  if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
+  return seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${seconds.toFixed(1)} s`;
+}
+const number = (value, bounds) =>
+  make("td", { class: "num" }, percent(value), bounds && !missing(value) ? make("small", {}, interval(bounds)) : null);
+const flagged = (names) => names.map((name) => make("span", { class: "flag" }, name));
+
+const RATES = [
+  ["acc", "ACC"], ["asr", "ASR"], ["asr_all", "ASR, target class counted"], ["base", "Base (control)"],
+  ["untriggered", "Untriggered"], ["titg", "TITG"], ["carried", "Carried"], ["carry_over", "Carry-over"],
+];
+
+function bars(row) {
+  const box = make("div", { class: "bars" });
+  const lines = [
+    ["ACC", row.acc, true], ["control", row.acc_control], ["undefended", row.undefended_acc],
+    ["ASR", row.asr, true], ["control", row.base], ["undefended", row.undefended_asr],
+  ];
+  for (const [name, value, ours] of lines) {
+    if (missing(value)) continue;
+    const fill = make("div", { class: ours ? "fill ours" : "fill" });
+    fill.style.width = `${100 * Math.min(Math.max(value, 0), 1)}%`;
+    box.append(make("span", {}, ours ? make("b", {}, name) : name), make("div", { class: "track" }, fill),
+      make("span", { class: "num" }, `${percent(value)} %`));
+  }
+  return box;
+}
+
+function numbers(row, members) {
+  const done = members.filter((cell) => cell.state === "done");
+  const head = ["", "Mean", ...done.map((cell) => `Seed ${cell.seed}`)];
+  const body = RATES.map(([key, name]) => make("tr", {}, make("th", { scope: "row" }, name),
+    number(row[key], row[`${key}_interval`]), ...done.map((cell) => number(cell[key], cell[`${key}_interval`]))));
+  const n = make("tr", {}, make("th", { scope: "row" }, "n"),
+    ...[row, ...done].map((item) => make("td", { class: "num" }, String(item.n ?? "–"))));
+  const heads = head.map((text, i) => make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text));
+  return make("div", { class: "scroll" }, make("table", { class: "data" },
+    make("caption", {}, "Percent or points. Mean: t-interval over seeds; seeds: Wilson interval over images."),
+    make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body, n)));
+}
+
+function ancestors(keys) {
+  const order = [];
+  const seen = new Set();
+  const visit = (key) => {
+    if (!key || seen.has(key)) return;
+    seen.add(key);
+    for (const parent of data.lineage[key]?.parents ?? []) visit(parent);
+    order.push(key);
+  };
+  for (const name of ["teacher", "student", "defense"]) visit(keys?.[name]);
+  Object.values(keys ?? {}).forEach(visit);
+  return order;
+}
+
+function chain(cell) {
+  const steps = ancestors(cell.keys).map((key) => {
+    const stage = data.lineage[key];
+    if (!stage) return make("li", {}, make("code", {}, key));
+    const options = Object.entries(stage.options ?? {}).map(([k, v]) => `${k}=${JSON.stringify(v)}`).join(", ");
+    const state = stage.state && stage.state !== "done" ? ` · ${stage.state}` : "";
+    return make("li", {}, make("b", {}, stage.method ?? stage.kind), ` ${stage.kind} · ${duration(stage.seconds)}${state} `,
+      ...flagged(stage.flags ?? []), make("code", {}, [key, options].filter(Boolean).join(" · ")));
+  });
+  return make("ol", { class: "chain", "aria-label": "Lineage" }, ...steps);
+}
+
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {  // no clipboard permission from file:// in this browser
+    const area = make("textarea", { class: "unseen" });
+    area.value = text;
+    panel.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+}
+
+function run(cell, open) {
+  const button = make("button", { type: "button", "aria-label": `Copy the command for seed ${cell.seed}` }, "Copy");
+  button.addEventListener("click", () => copy(cell.reproduce ?? "", button));
+  const note = cell.state === "done" ? duration(cell.seconds) : cell.state;
+  const box = make("details", { class: "seed" }, make("summary", {}, `Seed ${cell.seed} · ${note}`),
+    cell.error ? make("p", { class: "error" }, cell.error) : null,
+    cell.reproduce ? make("div", { class: "command" }, make("code", {}, cell.reproduce), button) : null, chain(cell));
+  box.open = open;
+  return box;
+}
+
+function published(row, members) {
+  const same = data.published.filter((p) => p.attack === row.attack && p.defense === row.defense);
+  const own = members.map((cell) => cell.published).filter(Boolean);
+  const all = [...new Map([...same, ...own].map((p) => [JSON.stringify(p), p])).values()];
+  if (!all.length) return [];
+  const lines = all.map((p) => make("tr", {}, make("th", { scope: "row" }, p.source ?? "published"),
+    make("td", {}, p.convention ?? "–", p.note ? make("small", {}, p.note) : null), number(p.acc), number(p.asr)));
+  const ours = make("tr", {}, make("th", { scope: "row" }, "Here"), make("td", {}, "Distrust"),
+    number(row.acc, row.acc_interval), number(row.asr, row.asr_interval));
+  const heads = ["Source", "Convention", "ACC", "ASR"].map((text, i) =>
+    make("th", i > 1 ? { scope: "col", class: "num" } : { scope: "col" }, text));
+  return [make("h3", {}, "Published, in its own convention"), make("div", { class: "scroll" },
+    make("table", { class: "data" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ours, ...lines)))];
+}
+
+function show(index) {
+  const row = data.rows[index];
+  const members = row.cells.map((id) => cells.get(id));
+  const model = row.distiller && row.distiller !== "none" ? [row.distiller, row.student] : [row.student ?? "teacher"];
+  document.getElementById("panel-title").textContent =
+    `${[row.attack ?? "none", ...model].filter(Boolean).join(" → ")} · ${row.defense === "none" ? "no defence" : row.defense}`;
+  const setting = [row.images, row.teacher, row.budget].filter(Boolean).join(" · ");
+  const parts = [make("p", { class: "note" }, setting)];
+  if (row.state === "done") parts.push(bars(row));
+  else parts.push(...row.errors.map((text) => make("p", { class: "error" }, `${row.state}: ${text}`)));
+  for (const flag of row.flags)
+    parts.push(make("p", {}, ...flagged([flag]), " ", data.glossary[flag] ?? ""));
+  if (row.state === "done") parts.push(make("h3", {}, "Numbers"), numbers(row, members));
+  parts.push(...published(row, members));
+  for (const strip of document.querySelectorAll("main .strip"))
+    if (strip.dataset.attack === row.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
+  parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));
+  document.getElementById("panel-body").replaceChildren(...parts);
+  panel.showModal();
+  panel.scrollTop = 0;
+  document.getElementById("panel-title").focus();
+}
+
+for (const button of document.querySelectorAll("[data-row]"))
+  button.addEventListener("click", () => show(Number(button.dataset.row)));
+panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
+
+for (const input of document.querySelectorAll("[data-filter]")) {
+  const lines = [...document.querySelectorAll(`#${input.dataset.filter} tbody tr`)];
+  const words = lines.map((line) => line.textContent.toLowerCase());
+  input.addEventListener("input", () => {
+    const asked = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    lines.forEach((line, i) => { line.hidden = !asked.every((word) => words[i].includes(word)); });
+    const left = lines.filter((line) => !line.hidden).length;
+    document.querySelector(`[data-count="${input.dataset.filter}"]`).textContent = `${left} of ${lines.length}`;
+  });
+}
+
+// Missing numbers go last in both directions.
+function compare(a, b, sign) {
+  if (a === "" || b === "") return (a === "") - (b === "");
+  return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
+}
+for (const button of document.querySelectorAll(".sort")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const body = head.closest("table").tBodies[0];
+    const column = head.cellIndex;
+    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    const value = (line) => {
+      const { v } = line.cells[column].dataset;
+      return v === undefined ? line.cells[column].textContent.trim() : v === "" || v === "None" ? "" : Number(v);
+    };
+    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b), sign)));
+  });
+}
+
+const theme = document.getElementById("theme");
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const root = document.documentElement;
+function paint(choice) {
+  if (choice) root.dataset.theme = choice;
+  theme.setAttribute("aria-pressed", String((root.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark"));
+}
+let kept = null;
+try { kept = localStorage.getItem("distrust-theme"); } catch { /* storage may be refused; the system's choice holds */ }
+paint(kept === "light" || kept === "dark" ? kept : null);
+dark.addEventListener("change", () => paint(null));
+theme.addEventListener("click", () => {
+  const choice = theme.getAttribute("aria-pressed") === "true" ? "light" : "dark";
+  paint(choice);
+  try { localStorage.setItem("distrust-theme", choice); } catch { /* lasts until the page is closed */ }
+});
+addEventListener("beforeprint", () => document.querySelectorAll("main details").forEach((box) => { box.open = true; }));

@@ -1,0 +1,45 @@
+"""How numbers are written: percent and points with one decimal, a dash for what was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .aggregate import finite
+
+
+def percent(value: float | None) -> str:
+    """0.8812 → "88.1"; None → "–". A true minus sign, so that columns line up."""
+    if value is None or not finite(value):
+        return "–"
+    return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−")
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """[0.87, 0.89] → "[87.0, 89.0]"; None → ""."""
+    return f"[{percent(bounds[0])}, {percent(bounds[1])}]" if bounds else ""
+
+
+def duration(seconds: float | None) -> str:
+    """75 → "1.2 min"."""
+    if seconds is None or not finite(seconds):
+        return "–"
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def count(number: int, noun: str) -> str:
+    """1, "seed" → "1 seed"; 3 → "3 seeds"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def span(values: Sequence[int]) -> str:
+    """[3, 3] → "3"; [1, 3] → "1–3"."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def listing(words: Sequence[str], last: str = "and") -> str:
+    """["a", "b", "c"] → "a, b and c"."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,114 @@
+"""A report with synthetic numbers, for tests alone: 2 attacks × (teacher, kd, at) × 4 defences × 3 seeds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+from distrust.measurement import carry_over, wilson
+from distrust.report import Report
+from distrust.report.pictures import strip
+
+N, TEST = 900, 1000
+CARRIED = {
+    ("badnets", "none"): 0.95, ("badnets", "kd"): 0.88, ("badnets", "at"): 0.02,
+    ("blend[rate=0.05]", "none"): 0.79, ("blend[rate=0.05]", "kd"): 0.61, ("blend[rate=0.05]", "at"): 0.20,
+}  # fmt: skip
+KEPT = {"none": 1.0, "finetune": 0.05, "nad": 0.03, "prune": 0.01}  # share of the backdoor that is left
+COST = {"none": 0.0, "finetune": 0.012, "nad": 0.018, "prune": 0.19}  # ACC
+
+
+def cell(**changes: Any) -> dict[str, Any]:
+    """One flat cell; everything that a test does not care about has a plain value."""
+    values: dict[str, Any] = {
+        "study": "example", "budget": "cpu", "images": "digits", "teacher": "wrn16-2", "attack": "badnets",
+        "place": 1, "distiller": "none", "student": None, "defense": "none", "seed": 0, "acc": 0.9, "asr": 0.95,
+        "asr_all": 0.955, "base": 0.01, "untriggered": 0.01, "titg": 0.85, "carried": 0.94, "carry_over": None,
+        "n": N, "flags": [], "acc_interval": None, "asr_interval": None, "acc_control": 0.905,
+        "undefended_acc": None, "undefended_asr": None, "published": None, "seconds": 12.0, "keys": {},
+        "reproduce": "", "state": "done", "error": None, **changes,
+    }  # fmt: skip
+    model = values["student"] or values["teacher"]
+    parts = (values["attack"], values["distiller"], model, values["defense"], f"seed{values['seed']}")
+    values.setdefault("id", "/".join(parts))
+    if not values["reproduce"]:
+        only = "/".join(parts[:-1])
+        values["reproduce"] = f"distrust run studies/example.toml --only {only} --seed {values['seed']}"
+    return values
+
+
+def unmeasured(state: str, error: str, **changes: Any) -> dict[str, Any]:
+    """A cell that failed or was skipped: no numbers."""
+    rates = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over", "acc_control")
+    flags = ["skipped"] if state == "skipped" else []
+    return cell(**dict.fromkeys(rates), n=0, state=state, error=error, flags=flags, seconds=0.4, **changes)
+
+
+def _measured(attack: str, distiller: str, defense: str, seed: int, lineage: dict[str, Any]) -> dict[str, Any]:
+    draw = random.Random(f"{attack} {distiller} {defense} {seed}")
+    student = None if distiller == "none" else "wrn16-1"
+    base = 0.004 + 0.006 * draw.random()
+    carried = CARRIED[attack, distiller] * KEPT[defense] + draw.gauss(0, 0.008)
+    asr = min(max(round((base + carried) * N) / N, 0.0), 1.0)
+    acc = round((0.968 - 0.02 * (student is not None) - COST[defense] + draw.gauss(0, 0.003)) * TEST) / TEST
+    flags = ["one-seed", *(["acc-floor"] if defense == "prune" else [])]
+    if distiller == "at" and attack == "badnets":
+        flags.append("attention-dead")
+    chain = [("attack", attack, {"rate": 0.1, "target": 0}, ""), ("teacher", "fit", {"epochs": 20, "lr": 0.1}, attack)]
+    chain += [] if student is None else [("student", distiller, {"epochs": 20, "weight": 1.0}, f"{attack}{distiller}")]
+    chain += [] if defense == "none" else [("defense", defense, {"epochs": 10}, f"{attack}{distiller}{defense}")]
+    keys, parents = {}, []
+    for kind, method, options, what in chain:
+        key = f"{random.Random(f'{kind} {what} {attack} {seed}').getrandbits(48):012x}"
+        lineage[key] = {
+            "kind": kind, "method": method, "options": options, "seconds": 2.0 + 90 * draw.random(),
+            "parents": parents, "flags": [], "state": "done",
+        }  # fmt: skip
+        keys[kind], parents = key, [key]
+    return cell(
+        attack=attack, distiller=distiller, student=student, defense=defense, seed=seed, acc=acc, asr=asr,
+        asr_all=min(1.0, 0.9 * asr + 0.1), base=base, untriggered=0.011, titg=0.88 * asr, carried=asr - base,
+        carry_over=carry_over(asr - base, CARRIED[attack, "none"]) if student else None, flags=flags,
+        acc_interval=list(wilson(round(acc * TEST), TEST)), asr_interval=list(wilson(round(asr * N), N)),
+        undefended_acc=None if defense == "none" else 0.955,
+        undefended_asr=None if defense == "none" else CARRIED[attack, distiller], seconds=20 + 60 * draw.random(),
+        keys=keys,
+    )  # fmt: skip
+
+
+def example_report() -> Report:
+    """A realistic report; the first seed of one cell failed, and one defence does not apply."""
+    lineage: dict[str, Any] = {}
+    cells = [
+        _measured(attack, distiller, defense, seed, lineage)
+        for attack, distiller in CARRIED
+        for defense in KEPT
+        for seed in range(3)
+    ]
+    for seed in range(3):
+        clean = cell(attack="none", place=None, seed=seed, acc=0.97 - 0.001 * seed, flags=["one-seed"])
+        nothing = ("asr", "asr_all", "base", "untriggered", "titg", "carried", "acc_control")
+        cells.append(clean | dict.fromkeys(nothing) | {"n": 0})
+    cells.append(unmeasured("failed", "Diverged: loss 1.2e+09 at step 40; lower lr.", attack="badnets", distiller="kd",
+                            student="wrn16-1", defense="fineprune"))  # fmt: skip
+    cells.append(unmeasured("skipped", "mimic needs an encoder; this is a classifier", defense="mimic"))
+    images = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    stamped, blended = images.clone(), (images * 0.9 + 12).to(torch.uint8)
+    stamped[:, :, -4:-1, -4:-1] = 255
+    return Report(
+        title="Carry-over on digits",
+        cells=cells,
+        pictures={
+            "badnets": strip(images, stamped, caption="A white 3 × 3 patch, one pixel from the corner."),
+            "blend[rate=0.05]": strip(images, blended),
+        },
+        lineage=lineage,
+        published=[{
+            "source": "NAD paper, table 1", "convention": "asr_all, best epoch on test", "attack": "badnets",
+            "defense": "nad", "acc": 0.8165, "asr": 0.0469, "note": "CIFAR-10, WRN-16-1",
+        }],
+        glossary={"acc-floor": "Raised if a defence costs more than 10 points of ACC. It gets no credit."},
+        made_by="distrust report studies/example.toml",
+    )  # fmt: skip
