@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from distrust.errors import BadInput, NotFound
-from distrust.images import ImageSet
+from distrust.imageset import ImageSet
 from distrust.models import Normalize, check_fits, eval_mode, families, group_ends, model
-from distrust.rng import rng
+from distrust.seeds import rng
 
 EVERY = ["wrn10-1", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
 

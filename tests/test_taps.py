@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from distrust.errors import BadInput, NotFound
 from distrust.models import eval_mode, group_ends, layers, model, resolve, taps
-from distrust.rng import rng
+from distrust.seeds import rng
 
 
 def batch(n=2, channels=3, size=16):

@@ -9,10 +9,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "images": "sources",
-    "ImageSet": "images",
-    "Augment": "images",
-    "roles": "images",
-    "split": "images",
+    "ImageSet": "imageset",
+    "Augment": "imageset",
+    "roles": "imageset",
+    "split": "imageset",
     "model": "models",
     "Normalize": "models",
     "taps": "models",
@@ -22,9 +22,9 @@ _HOME = {
     "distill": "training",
     "watching": "training",
     "Backdoor": "backdoor",
-    "measure": "measure",
-    "Measurement": "measure",
-    "rng": "rng",
+    "measure": "measurement",
+    "Measurement": "measurement",
+    "rng": "seeds",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from . import attacks, condensers, defenses, detectors, distillers, encoders, triggers
     from .backdoor import Backdoor
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
-    from .images import Augment, ImageSet, roles, split
-    from .measure import Measurement, measure
+    from .imageset import Augment, ImageSet, roles, split
+    from .measurement import Measurement, measure
     from .models import Normalize, Taps, group_ends, model, taps
-    from .rng import rng
+    from .seeds import rng
     from .sources import images
     from .training import distill, fit, watching
 

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .errors import BadInput, NotFound
-from .images import ImageSet, as_8_bit
+from .imageset import ImageSet, as_8_bit
 from .methods import registry
 from .models import eval_mode
 from .selectors import parse_one

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .backdoor import Backdoor, predict
 from .errors import BadInput
 from .flags import MEANING
-from .images import ImageSet
+from .imageset import ImageSet
 from .models import check_fits
 
 ACC_FLOOR = 0.10  # a defence that costs more earns no credit

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from .errors import BadInput, NotFound, UnsafeFile
-from .images import ImageSet
+from .imageset import ImageSet
 
 # `datasets` is imported inside functions: it takes a second, and most sources do without it.
 

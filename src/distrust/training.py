@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from .errors import BadInput, Diverged
 from .flags import flag
-from .images import Augment, ImageSet
+from .imageset import Augment, ImageSet
 from .models import Taps, check_fits, resolve, taps
 from .probe import fastest
-from .rng import rng as make_rng
-from .rng import seeded, spawn
+from .seeds import rng as make_rng
+from .seeds import seeded, spawn
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watcher = Callable[[int, int, float], None]

@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 
 from ..backdoor import Backdoor, make_trigger
 from ..errors import BadInput
-from ..images import ImageSet, Late
-from ..rng import rng as make_rng
+from ..imageset import ImageSet, Late
+from ..seeds import rng as make_rng
 
 Stamp = Literal["before", "after"]
 

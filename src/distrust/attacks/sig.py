@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Generator
 
-from ..images import ImageSet
+from ..imageset import ImageSet
 from ..methods import ClassNumber, NonNegative, Rate, attack
 from ._poison import Poisoned, Stamp, check_target, plant
 

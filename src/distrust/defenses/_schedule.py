@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..images import Augment
+from ..imageset import Augment
 
 
 def schedule(epochs: int, lr: float, batch_size: int) -> dict[str, Any]:

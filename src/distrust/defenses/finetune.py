@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Generator, nn
 
-from ..images import ImageSet
+from ..imageset import ImageSet
 from ..methods import Count, Positive, defense
-from ..rng import rng as make_rng
+from ..seeds import rng as make_rng
 from ..training import fit
 from ._schedule import schedule
 

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ..distillers._attention import attention_loss
-from ..images import ImageSet
+from ..imageset import ImageSet
 from ..methods import Count, Positive, defense
 from ..models import Taps
-from ..rng import rng as make_rng
-from ..rng import spawn
+from ..seeds import rng as make_rng
+from ..seeds import spawn
 from ..training import distill, fit
 from ._schedule import schedule
 

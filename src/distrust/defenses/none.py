@@ -6,7 +6,7 @@ import copy
 
 from torch import Generator, nn
 
-from ..images import ImageSet
+from ..imageset import ImageSet
 from ..methods import defense
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadInput, DistrustError
-from ..rng import rng, seeded
+from ..seeds import rng, seeded
 
 
 @contextmanager

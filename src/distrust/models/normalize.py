@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadInput
-from ..images import ImageSet
+from ..imageset import ImageSet
 
 
 class Normalize(nn.Module):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from torch import Generator, Tensor, nn
 
 from ..errors import BadInput, NotFound
-from ..images import ImageSet
-from ..rng import rng as make_rng
-from ..rng import seeded
+from ..imageset import ImageSet
+from ..seeds import rng as make_rng
+from ..seeds import seeded
 from . import strangers
 from .convnet import convnet
 from .modes import called, pair, probe

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backdoor import trigger_files
 from ..errors import BadInput, NotFound
-from ..images import Augment
+from ..imageset import Augment
 from ..methods import Method, registry
 from ..models import model as make_model
 from ..selectors import Selector

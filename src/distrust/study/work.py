@@ -17,10 +17,10 @@ from ..backdoor import Backdoor, predict
 from ..errors import DistrustError, Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag
-from ..images import Augment, ImageSet, Roles, roles
+from ..imageset import Augment, ImageSet, Roles, roles
 from ..methods import registry
 from ..models import model as make_model
-from ..rng import rng
+from ..seeds import rng
 from ..sources import images as open_images
 from ..training import distill, fit
 from .plan import Recipe, Stage

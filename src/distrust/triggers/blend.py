@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ..errors import BadInput
 from ..files import open_picture
 from ..methods import Rate, trigger
-from ..rng import rng
+from ..seeds import rng
 from ._base import Trigger
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distrust.errors import BadInput
-from distrust.images import PLAIN, Augment, ImageSet, Late, as_8_bit, roles, split
-from distrust.rng import rng
+from distrust.imageset import PLAIN, Augment, ImageSet, Late, as_8_bit, roles, split
+from distrust.seeds import rng
 
 
 def make(n: int = 10, k: int = 3, **fields) -> ImageSet:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from .errors import BadInput
-from .rng import rng as make_rng
+from .seeds import rng as make_rng
 
 
 @dataclass(frozen=True)
