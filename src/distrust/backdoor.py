@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -52,8 +53,13 @@ class Backdoor:
         return predict(model, images, self) == self.target
 
     def save(self, path: str | Path) -> Path:
-        """Write `<path>.json` and, beside it, `<path>.safetensors` with the trigger's pixels; return the former."""
-        path = Path(path).with_suffix(".json")
+        """Write `<path>.json` and, beside it, `<path>.safetensors` with the trigger's pixels; return the former.
+
+        Raises:
+            BadInput: the trigger is no registered one, so nothing could rebuild it.
+        """
+        path = Path(path)
+        path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
         text, tensors = self.dump()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".safetensors").write_bytes(tensors)
@@ -62,10 +68,16 @@ class Backdoor:
 
     def dump(self) -> tuple[str, bytes]:
         """The two files' contents."""
+        known = {method.call: name for name, method in registry.kind("triggers").items()}
+        kind = known.get(type(self.trigger))
+        if kind is None:
+            raise BadInput(
+                f"{type(self.trigger).__name__} is no registered trigger, so it cannot be written down. "
+                f"Known: {', '.join(known.values())}; or mark it with @trigger in a file given as --plugin."
+            )
         recipe = self.trigger.recipe  # type: ignore[union-attr]
         plain = {k: v for k, v in recipe.items() if not isinstance(v, Tensor)}
         tensors = {k: v.contiguous() for k, v in recipe.items() if isinstance(v, Tensor)}
-        kind = type(self.trigger).__module__.rpartition(".")[2]
         record = {"trigger": kind, "options": plain, "tensors": sorted(tensors), "target": self.target}
         record |= {"rule": self.rule, "stamp": self.stamp, "name": self.name, "as_published": self.as_published}
         return json.dumps(record, indent=1), save(tensors)
@@ -75,8 +87,8 @@ class Backdoor:
         """Read what `save` wrote.
 
         Raises:
-            NotFound: no such file, or an unknown trigger.
-            BadInput: the file is not a backdoor's record.
+            NotFound: no such file, or an unknown trigger or option.
+            BadInput: the file is not a backdoor's record, or an option is out of bounds.
         """
         path = Path(path)
         if not path.is_file():
@@ -85,9 +97,11 @@ class Backdoor:
             record = json.loads(path.read_text())
             tensors = load(path.with_suffix(".safetensors").read_bytes()) if record["tensors"] else {}
             method = registry.get("triggers", record["trigger"])
-            trigger = method.call(**record["options"], **tensors)
+            trigger = method.call(**method.check(record["options"] | tensors))
             facts = {k: record[k] for k in ("target", "rule", "stamp", "name", "as_published")}
-        except (json.JSONDecodeError, KeyError, TypeError, OSError) as error:
+            if not (isinstance(facts["target"], int) and facts["target"] >= 0):
+                raise TypeError(f"target {facts['target']!r} is no class number")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
         return cls(trigger, **facts)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-import pickle
 import pickletools
+import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .errors import BadInput, NotFound, StoreError, UnsafeFile
 
+HARMLESS = re.compile(  # what torch.load(weights_only=True) takes, as far as checkpoints have it
+    r"torch\.(\w+Storage|storage\.\w+|_utils\._rebuild\w+|Size|device|Tensor|bool|[a-z]+\d+\w*|nn\.parameter\.Parameter)"
+    r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode|builtins\.(bytearray|set|complex)"
+)
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 
 
@@ -48,8 +54,10 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
             plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
@@ -57,8 +65,11 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
                 f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
                 "one saved with torch.save(model.state_dict(), …)."
             ) from None
-        reason = str(error).partition("\n")[0][:200]
-        raise BadInput(f"{path} is not a readable checkpoint ({reason}). Download it again.") from None
+        # torch's own message is not repeated: it advises to load the file all the same
+        raise BadInput(
+            f"{path} is damaged, or no checkpoint. Download it again, or save one with "
+            "torch.save(model.state_dict(), …)."
+        ) from None
     return _state_dict(content, path, key)
 
 
@@ -73,7 +84,7 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+    if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
     if all(name.startswith("module.") for name in content):  # saved from DataParallel
@@ -81,29 +92,43 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
     return dict(content)
 
 
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
 def _globals_of(path: Path) -> list[str]:
     """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
-    try:
+    names: set[str] = set()
+    with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                pickles = [archive.read(n) for n in archive.namelist() if n.endswith(".pkl")]
+                for name in archive.namelist():
+                    if name.endswith(".pkl"):
+                        _collect_globals(archive.read(name), names)
         else:
-            pickles = [path.read_bytes()]
-        names = set()
-        for data in pickles:
-            words: list[str] = []
-            for code, argument, _ in pickletools.genops(data):
-                if code.name in ("GLOBAL", "INST"):
-                    names.add(str(argument).replace(" ", "."))
-                elif code.name == "STACK_GLOBAL":
-                    names.add(".".join(words[-2:]))
-                elif isinstance(argument, str):
-                    words.append(argument)
-    except (ValueError, OSError, zipfile.BadZipFile):
-        return []
+            _collect_globals(path.read_bytes(), names)
     allowed = {f"{f.__module__}.{f.__qualname__}" for f in torch.serialization.get_safe_globals() if hasattr(f, "__qualname__")}
-    harmless = ("torch._utils._rebuild", "torch.storage", "collections.OrderedDict", "torch.FloatStorage", "torch.LongStorage")
-    return sorted(n for n in names if n not in allowed and not n.startswith(harmless))
+    return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
+
+
+def _collect_globals(data: bytes, names: set[str]) -> None:
+    """Add the globals of every pickle in `data`; files of before torch 1.6 hold several."""
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        words: list[str] = []
+        memo: dict[int, str] = {}
+        last = ""
+        for code, argument, _ in pickletools.genops(stream):
+            if code.name in ("GLOBAL", "INST"):
+                names.add(str(argument).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                names.add(".".join(words[-2:]))
+            elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                memo[len(memo) if argument is None else argument] = last
+                continue
+            last = memo.get(argument, "") if code.name in ("GET", "BINGET", "LONG_BINGET") else argument
+            if isinstance(last, str) and last:
+                words.append(last)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
@@ -212,5 +237,5 @@ def open_picture(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
         raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file.") from None

@@ -165,11 +165,11 @@ def score(
             theirs = control.triggered == target
             base, _ = _share(theirs[others])
             carried, carried_interval = _paired(hits[others], theirs[others])
-            if base >= _share((control.clean == target)[others])[0] + CONTROL_FIRES:
+            if _paired(theirs[others], (control.clean == target)[others])[0] >= CONTROL_FIRES:
                 raised.add("control-fires")
         if n < FEW_IMAGES:
             raised.add("few-images")
-    if undefended is not None and acc < _share(undefended == y)[0] - ACC_FLOOR:
+    if undefended is not None and _paired(undefended == y, seen.clean == y)[0] > ACC_FLOOR:
         raised.add("acc-floor")
     if seeds == 1:
         raised.add("one-seed")

@@ -127,7 +127,7 @@ class Method:
         try:
             checked = self._schema(**given)
         except ValidationError as error:
-            first = error.errors()[0]
+            first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
             name = str(first["loc"][0])
             raise BadInput(
                 f"{self.name}: {name}={given.get(name)!r}: {first['msg'][:1].lower()}{first['msg'][1:]}. "
@@ -184,6 +184,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._kinds: dict[str, dict[str, Method]] = {}
+        self.files: list[Path] = []  # plug-ins, which worker processes have to add for themselves
 
     def kind(self, kind: str) -> dict[str, Method]:
         """All methods of a kind, sorted by name.
@@ -238,6 +239,7 @@ class Registry:
         call = _marked(module, path.stem)
         method = Method(path.stem, call.method, call)
         self.kind(call.method.kind)[path.stem] = method
+        self.files.append(path)
         return method
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def fastest(
     shapes = [list(p.shape) for p in model.parameters()]
     context = [type(model).__qualname__, shapes, size, list(train.x.shape[1:]), len(train.classes), ways]
     machine = [str(device), torch.get_num_threads(), torch.__version__, _processor(device)]
-    return _remembered(json.dumps([context, machine]), lambda: _measure(model, train, size, device, ways))
+    answer = _remembered(json.dumps([context, machine]), lambda: _measure(model, train, size, device, ways))
+    return answer or ways[0]  # nowhere to remember: the plain way repeats everywhere
 
 
 def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways: list) -> tuple[str, str]:
@@ -77,7 +79,7 @@ def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways
     return best if seconds[plain] > MARGIN * seconds[best] else plain
 
 
-def _remembered(question: str, measure: Any) -> tuple[str, str]:
+def _remembered(question: str, measure: Callable[[], tuple[str, str]]) -> tuple[str, str] | None:
     name = hashlib.sha256(question.encode()).hexdigest()[:24] + ".json"
     file = cache_directory() / "probe" / name
     try:
@@ -94,8 +96,8 @@ def _remembered(question: str, measure: Any) -> tuple[str, str]:
                 os.unlink(draft.name)
         precision, memory_format = json.loads(file.read_text())
         return precision, memory_format
-    except OSError:  # nowhere to remember: plain float32 repeats everywhere
-        return WAYS[0]
+    except (OSError, json.JSONDecodeError):
+        return None
 
 
 def cache_directory() -> Path:

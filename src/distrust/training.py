@@ -308,6 +308,8 @@ def _declared(loss: Any, name: str, default: Any) -> Any:
 
 def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
     if isinstance(loss, Mapping):
+        if not loss:
+            raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
         return [s for s, _ in loss], [t for _, t in loss]
     if _declared(loss, "logits_only", False):
         return [], []

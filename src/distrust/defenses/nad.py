@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ..distillers._attention import attention_loss
 from ..imageset import ImageSet
-from ..methods import Count, Positive, defense
+from ..methods import Count, NonNegative, Positive, defense
 from ..models import Taps
 from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ..training import distill, fit
 from ._schedule import schedule
 
-Weights = float | Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+Weights = NonNegative | Annotated[list[NonNegative], Field(min_length=1)]
 
 
 @defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930")
@@ -27,7 +27,7 @@ def nad(
     *,
     beta: Weights = [500.0, 1000.0, 1000.0],  # noqa: B006 - never mutated
     p: Positive = 2.0,
-    layers: Any = "auto",
+    layers: str | list[str] = "auto",
     epochs: Count = 10,
     teacher_epochs: Count = 10,
     lr: Positive = 0.1,

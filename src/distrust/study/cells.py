@@ -63,6 +63,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     cell["chosen"] = next((r["option"] for r in records if "chosen" in r), None)
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
     cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
+    cell["reproduce"] = f"distrust run {study.source} --budget {study.budget} --only {planned.id}"
     cell["env"] = records[-1].get("env") if records else None
     return cell
 

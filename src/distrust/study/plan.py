@@ -36,7 +36,12 @@ class Stage:
     parents: tuple[Stage, ...]
     taint: tuple[str, ...]
     key: str
-    work: float  # images through a training step, for the estimate
+    passes: float  # how often each image of its role goes through a training step; for the estimate
+
+    @property
+    def role(self) -> str:
+        """Whose images it works on."""
+        return {"defense": "clean", "choose": "validation", "predict": "test"}.get(self.kind, "train")
 
     @property
     def label(self) -> str:
@@ -67,7 +72,7 @@ class PlannedCell:
     teacher: tuple[Stage, Stage] | None  # attacked and control teacher, for the carry-over rate
     final: tuple[Stage, ...]  # the models of the attacked arm: teacher, student, defence
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Readable and unique: a slug of the axes with a short hash of all of them."""
         return f"{'-'.join(self.slug)}-{_digest(self.axes)[:8]}-s{self.seed}"
@@ -94,8 +99,12 @@ class Plan:
     stages: dict[str, Stage] = field(default_factory=dict)
 
 
-def make_plan(study: Study) -> Plan:
+def make_plan(study: Study, only: str = "") -> Plan:
     """Check every name and option of a study and write down its stages, controls included.
+
+    Args:
+        study: what to do.
+        only: plan just the cells whose id begins so.
 
     Raises:
         NotFound: an unknown method, model or option, with near matches.
@@ -105,6 +114,11 @@ def make_plan(study: Study) -> Plan:
     cells = [
         builder.cell(chosen, seed) for chosen in study.combinations() for seed in range(study.seeds)
     ]
+    if only:
+        known = [cell.id for cell in cells]
+        cells = [cell for cell in cells if cell.id.startswith(only)]
+        if not cells:
+            raise NotFound.among(f"cell of {study.name}", only, known)
     needed: dict[str, Stage] = {}
     for cell in cells:
         for stage in cell.stages:
@@ -157,14 +171,13 @@ class _Builder:
     def arm(self, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
         """Teacher, then student, then defence: the models of one arm. The control arm has no attack."""
         images = self.images(chosen["images"], seed)
-        size = self.budget.train or 1
         options = self.options["teacher"]
         teacher = self.stage(
             "teacher",
             {**_model(chosen["teacher"].text), "attack": attack, "options": options, "images": images, "seed": seed},
             (),
             (attack["name"],) if attack else (),
-            work=size * options["epochs"],
+            passes=options["epochs"],
         )
         arm = [teacher]
         if chosen["distiller"].name != "none":
@@ -174,7 +187,7 @@ class _Builder:
                 "options": options, "images": images, "seed": seed,
             }  # fmt: skip
             arm.append(
-                self.stage("student", student, (teacher,), teacher.taint, work=1.4 * size * options["epochs"])
+                self.stage("student", student, (teacher,), teacher.taint, passes=1.4 * options["epochs"])
             )
         if chosen["defense"].name != "none":
             arm.append(self.defense(arm[-1], chosen["defense"], images, seed))
@@ -188,8 +201,8 @@ class _Builder:
         for combination in itertools.product(*values):
             call = self.call("defenses", selector.fixed(**dict(zip(names, combination, strict=True))))
             recipe = {"defense": call, "images": images, "seed": seed}
-            work = 0.05 * (self.budget.train or 1) * call["options"].get("epochs", 1)
-            candidates.append(self.stage("defense", recipe, (suspect,), suspect.taint, work=work))
+            passes = sum(v for k, v in call["options"].items() if k.endswith("epochs"))
+            candidates.append(self.stage("defense", recipe, (suspect,), suspect.taint, passes=passes))
         if not tuned:
             return candidates[0]
         listing = [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
@@ -197,12 +210,12 @@ class _Builder:
             "option": ",".join(names), "candidates": listing, "within": self.study.within,
             "images": images, "seed": seed,
         }  # fmt: skip
-        return self.stage("choose", recipe, (suspect, *candidates), suspect.taint)
+        return self.stage("choose", recipe, (suspect, *candidates), suspect.taint, passes=len(listing) / 2)
 
     def predict(self, model: Stage, attack: Recipe | None, chosen: dict[str, Selector], seed: int) -> Stage:
         """Per-image predictions on the test images, clean and under the attack's trigger."""
         images = self.images(chosen["images"], seed)
-        return self.stage("predict", {"attack": attack, "images": images, "seed": seed}, (model,), model.taint)
+        return self.stage("predict", {"attack": attack, "images": images, "seed": seed}, (model,), model.taint, passes=0.8)
 
     def images(self, selector: Selector, seed: int) -> Recipe:
         """Which images, cut into which roles."""
@@ -229,11 +242,11 @@ class _Builder:
                 self.calls[at]["files"] = files
         return self.calls[at]
 
-    def stage(self, kind: str, recipe: Recipe, parents: tuple[Stage, ...], taint: tuple[str, ...], work: float = 0) -> Stage:
+    def stage(self, kind: str, recipe: Recipe, parents: tuple[Stage, ...], taint: tuple[str, ...], passes: float) -> Stage:
         """The stage with this recipe; one object for equal recipes."""
         key = _digest([kind, recipe, [p.key for p in parents], NUMERICS])[:32]
         if key not in self.known:
-            self.known[key] = Stage(kind, recipe, parents, taint, key, work)
+            self.known[key] = Stage(kind, recipe, parents, taint, key, passes)
         return self.known[key]
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import BadInput
+from ..errors import BadInput, DistrustError
+from ..methods import registry
 from ..training import watching
 from .plan import Plan, Stage
 from .store import Record, Store
@@ -57,20 +61,37 @@ def executor(jobs: int) -> Any:
         yield InProcess()
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(cores() // jobs, 1),))
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(cores() // jobs, 1), registry.files))
     try:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
     pool.shutdown()
 
 
-def _start_worker(threads: int) -> None:
+def automatic_jobs(device: str) -> int:
+    """One process a core, at most four (each holds the images); a GPU is not shared."""
+    return min(cores(), 4) if device == "cpu" else 1
+
+
+def _start_worker(threads: int, plugins: list[Path]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
+    for path in plugins:
+        registry.add(path)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers; they would go on for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def run(
@@ -96,6 +117,7 @@ def run(
 
     Raises:
         StoreError: the store cannot be written; what was finished stays.
+        DistrustError: a worker process was killed; what was finished stays.
     """
     outcome = Outcome()
     waiting: dict[str, Stage] = {}
@@ -141,7 +163,14 @@ def _drain(
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
             stage = running.pop(future)
             outcome.ran += 1
-            _finish(stage, future.result(), outcome, tell)
+            try:
+                record = future.result()
+            except BrokenExecutor:
+                raise DistrustError(
+                    "a worker process was killed, perhaps for want of memory. What was finished is still there; "
+                    "run the same command again, with fewer jobs."
+                ) from None
+            _finish(stage, record, outcome, tell)
 
 
 def _step(step: int, steps: int, loss: float) -> Record:

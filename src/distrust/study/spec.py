@@ -74,6 +74,7 @@ class Study(BaseModel):
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
     published: list[dict[str, Any]] = []
+    source: str = Field("", exclude=True)  # the file it was read from
 
     def combinations(self) -> Iterator[dict[str, Selector]]:
         """Every combination of axis entries once, in the order of the file."""
@@ -108,7 +109,8 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         raise NotFound.among("study file", str(path), near)
     try:
         content = tomllib.loads(path.read_text())
-        return study_from({**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
+        study = study_from({**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
+        return study.model_copy(update={"source": str(path)})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}.") from None
 

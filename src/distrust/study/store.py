@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import fsspec
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -41,8 +42,8 @@ class Store:
             return json.loads(self.fs.cat_file(f"{self.root}/{key}/stage.json"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except json.JSONDecodeError:
-            raise StoreError(f"{self.root}/{key}/stage.json is damaged. Remove the folder {key} and run again.") from None
+        except (OSError, ValueError) as error:
+            raise self._damaged(f"{key}/stage.json", error) from None
 
     def find(self, prefix: str) -> tuple[str, Record]:
         """The stage whose key begins with `prefix`.
@@ -62,7 +63,7 @@ class Store:
         """All keys with a complete folder."""
         try:
             names = [path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(n for n in names if len(n) == 32 and self.fs.exists(f"{self.root}/{n}/stage.json"))
 
@@ -70,12 +71,16 @@ class Store:
         """A safetensors file of a finished stage.
 
         Raises:
-            StoreError: it is gone.
+            StoreError: it is gone, or damaged.
         """
         try:
             return load(self.fs.cat_file(f"{self.root}/{key}/{name}"))
-        except FileNotFoundError:
-            raise StoreError(f"{self.root}/{key}/{name} is gone. Remove the folder {key} and run again.") from None
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(f"{key}/{name}", error) from None
+
+    def _damaged(self, file: str, error: Exception) -> StoreError:
+        reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
 
     def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None) -> None:
         """Write a stage's folder under a temporary name and rename it; an older one is replaced.
@@ -87,6 +92,8 @@ class Store:
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
         try:
+            if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
+                self.fs.rm(folder, recursive=True)
             self.fs.makedirs(draft, exist_ok=True)
             for name, data in {**(files or {}), "stage.json": text}.items():
                 with self.fs.open(f"{draft}/{name}", "wb") as file:
@@ -114,9 +121,9 @@ class Store:
         Raises:
             StoreError: says why.
         """
-        probe = "0" * 32
+        probe = f".probe-{uuid.uuid4().hex[:8]}"  # one of its own for each run that starts
         self.save(probe, {"state": "probe"})
-        self.fs.rm(f"{self.root}/{probe}", recursive=True)
+        self._sweep(f"{self.root}/{probe}")
 
 
 def pack(**tensors: Tensor) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backdoor import Backdoor, predict
-from ..errors import DistrustError, Skip, StoreError
+from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag
 from ..imageset import Augment, ImageSet, Roles, roles
@@ -58,7 +58,7 @@ def work(stage: Stage, url: str, device: str | None = None) -> Record:
             raise
         except Skip as reason:
             record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
-        except (DistrustError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        except Exception as error:  # a plug-in may raise anything; the grid goes on
             record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
     raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
     record["flags"] = list(dict.fromkeys([*record["flags"], *raised]))

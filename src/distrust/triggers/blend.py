@@ -24,7 +24,7 @@ class Blend(Trigger):
 
     Raises:
         NotFound: no such picture file.
-        BadInput: the file is no picture, or the key leaves 0..1.
+        BadInput: the file is no picture, or the key leaves 0..1 or has other channels than the images.
 
     Differs from the paper: the cartoon key may not be redistributed, so the default is the paper's other
     kind of key, a random picture.
@@ -47,6 +47,8 @@ class Blend(Trigger):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] with the key over them."""
+        if x.shape[1] != 1 and self.key.shape[0] not in (1, x.shape[1]):
+            raise BadInput(f"a key of {self.key.shape[0]} channels does not fit on images of {x.shape[1]}.")
         key = F.interpolate(self.key[None].to(x), x.shape[2:], mode="bilinear", antialias=True)
         if x.shape[1] == 1:
             key = key.mean(1, keepdim=True)

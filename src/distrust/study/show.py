@@ -1,0 +1,141 @@
+"""Show: what a plan will cost, what a store holds, and the data of a report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import DistrustError
+from ..flags import MEANING
+from ..imageset import ImageSet
+from ..models import model as make_model
+from ..report import Report
+from ..report.pictures import strip
+from ..sources import images as open_images
+from ..training import fit
+from .cells import Cell
+from .plan import Plan, Stage
+from .store import Record, Store
+from .work import poison
+
+SHARES = {"clean": "clean", "validation": "validation"}
+STRIP = 6  # pictures shown for an attack
+
+
+def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
+    """Seconds that the waiting stages will take, from a timed step of each model on this machine."""
+    speed: dict[tuple[str, int], float] = {}
+    total = 0.0
+    for stage in waiting:
+        recipe = stage.recipe["images"]
+        train, test = _open(recipe)
+        n = {"test": min(recipe["test"] or len(test), len(test))}
+        n["train"] = min(recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"])))
+        n |= {role: round(len(train) * recipe[share]) for role, share in SHARES.items()}
+        name = _model_of(stage)
+        at = (name, train.x.shape[-1])
+        if at not in speed:
+            speed[at] = _images_a_second(make_model(name, train), train)
+        total += stage.passes * n[stage.role] / speed[at]
+    return total / jobs
+
+
+def _open(recipe: Record) -> Any:
+    return open_images(recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)})
+
+
+def _model_of(stage: Stage) -> str:
+    while "model" not in stage.recipe:
+        stage = stage.parents[0]
+    return stage.recipe["model"]
+
+
+def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
+    few = images[: batch * steps]
+    options: dict[str, Any] = {"epochs": 1, "batch_size": batch, "precision": "fp32", "memory_format": "channels_last"}
+    fit(model, few[:batch], **options)  # the first step allocates
+    start = time.perf_counter()
+    fit(model, few, **options)
+    return len(few) / (time.perf_counter() - start)
+
+
+def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
+    """The record of every stage behind the cells that the store still has."""
+    found: dict[str, Record] = {}
+
+    def visit(key: str) -> None:
+        record = None if key in found else store.record(key)
+        if record is None:
+            return
+        found[key] = {
+            "kind": record["kind"], "method": record["label"], "options": _options(record["recipe"]),
+            "seconds": record["seconds"], "parents": record["parents"], "flags": record["flags"],
+            "state": record["state"], "chosen": record.get("option"),
+        }  # fmt: skip
+        for parent in record["parents"]:
+            visit(parent)
+
+    for cell in cells:
+        for key in cell["keys"].values():
+            visit(key)
+    return found
+
+
+def _options(recipe: Record) -> Record:
+    """What a reader wants to know of a recipe; hashes and images are left out."""
+    options = dict(recipe.get("options", {}))
+    for part in ("attack", "distiller", "defense"):
+        if isinstance(recipe.get(part), dict):
+            options[recipe[part]["name"]] = recipe[part]["options"]
+    return options
+
+
+def pictures_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """For each attack, some test images, the same with its trigger, and the difference; {} without the images."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in plan.cells:
+        name, attack = cell.axes["attack"], cell.seen.recipe["attack"]
+        if attack is None or name in found:
+            continue
+        try:
+            train, test = _open(cell.seen.recipe["images"])
+            _, backdoor = poison(train[:: max(len(train) // 500, 1)], attack, 0)
+        except DistrustError:
+            continue  # the images are not here; the numbers are
+        if backdoor is not None:
+            few = test[test.hard != backdoor.target][:STRIP]
+            stamped = (backdoor.stamp_on(few.pixels()).clamp(0, 1) * 255).round().to(torch.uint8)
+            target = test.classes[backdoor.target]
+            found[name] = strip(few.x, stamped, caption=f"{name}: every image should become “{target}”.")
+    return found
+
+
+def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
+    """Gather the data of a report; what the store or the images lack is left out."""
+    return Report(
+        title=cells[0]["study"],
+        cells=[{**cell, "student": None if cell["student"] == "none" else cell["student"]} for cell in cells],
+        pictures=pictures_of(plan) if plan else {},
+        lineage=lineage_of(cells, store),
+        published=[dict(row) for row in {repr(p): p for c in cells for p in c["published"]}.values()],
+        glossary=dict(MEANING),
+        made_by=made_by,
+    )
+
+
+def status_of(store: Store) -> Record:
+    """How many stages of each kind are done, failed or skipped, and what they cost."""
+    records = [store.record(key) or {} for key in store.keys()]
+    counts = Counter((r["kind"], r["state"]) for r in records)
+    return {
+        "store": store.url,
+        "stages": len(records),
+        "seconds": round(sum(r["seconds"] for r in records), 1),
+        "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
+        "failed": {key: r["error"] for key, r in zip(store.keys(), records, strict=True) if r["state"] == "failed"},
+    }

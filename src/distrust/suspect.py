@@ -1,0 +1,132 @@
+"""A stranger's checkpoint: open it with its images, measure it, purify it, distil from it, and write the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from . import __version__
+from .backdoor import Backdoor, make_trigger
+from .errors import BadInput
+from .files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
+from .imageset import ImageSet, Roles, roles
+from .measurement import Measurement
+from .models import check_fits
+from .models import model as make_model
+from .seeds import rng
+from .sources import images as open_images
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A model that somebody hands us, and the images to judge it on."""
+
+    model: nn.Module
+    train: ImageSet
+    test: ImageSet
+    taint: tuple[str, ...]
+    source: str
+
+    def roles(self, fraction: float, seed: int) -> Roles:
+        """The defender's clean share of the training split, and disjoint validation and training images."""
+        return roles(self.train, clean=fraction, validation=0.05, rng=rng("roles", seed))
+
+
+def open_suspect(
+    weights: str | Path | None,
+    images: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    size: int | None = None,
+) -> Suspect:
+    """Open a checkpoint and the images it is for.
+
+    Args:
+        weights: a .safetensors or .pt file; None leaves a stranger's own factory as it returns the model.
+        images: as `distrust.images` takes them.
+        model: name or `file.py:factory`; a file that Distrust wrote knows its own.
+        key: where in a nested checkpoint the state dict is.
+        size: side in pixels to which images are resized.
+
+    Raises:
+        BadInput: no model is named and the file does not say, or weights or images do not fit.
+        NotFound, UnsafeFile: as the parts raise them.
+    """
+    record = read_record(weights) if weights else {}
+    spec = record.get("spec")
+    if model is None and not spec:
+        raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+    if weights is None and not (model and ":" in model):
+        raise BadInput(f"model {model} has no weights. Type --weights FILE.")
+    state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded
+    train, test = open_images(images, size=size)
+    if model is None and spec:
+        network = make_model(**spec)
+    else:
+        # a stranger's network normalises in its own way or not at all; ours must not add statistics to it
+        shape = train.x.shape
+        side: Any = shape[2] if shape[2] == shape[3] else tuple(shape[2:])
+        network = make_model(model, classes=len(train.classes), channels=shape[1], size=side)  # type: ignore[arg-type]
+    if state is not None:
+        load_weights(network, state, str(weights))
+    check_fits(network, test)
+    return Suspect(network.eval(), train, test, tuple(record.get("taint", ())), str(weights or model))
+
+
+def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) -> Backdoor:
+    """The backdoor that a command line asks about; a trigger file brings its own target.
+
+    Raises:
+        BadInput: no target, or one that is no class.
+    """
+    if trigger.endswith(".json"):
+        backdoor = Backdoor.load(trigger)
+        target = backdoor.target if target is None else target
+    if target is None:
+        raise BadInput(f"trigger {trigger} leads to which class? Type --target 0..{len(classes) - 1}.")
+    if not 0 <= target < len(classes):
+        raise BadInput(f"target={target} is no class; there are {len(classes)}: 0..{len(classes) - 1}.")
+    return Backdoor(make_trigger(trigger), target, name=trigger)
+
+
+def verdict(found: Measurement) -> bool:
+    """Whether a measurement is a finding: the trigger moves the model by 10 points or more, beyond its control.
+
+    With a control: the lower end of carried's interval. Without: of TITG, which a strong trigger can raise on
+    any model, so the flag no-control stands beside it.
+    """
+    if found.carried_interval is not None:
+        return found.carried_interval[0] >= 0.10
+    return found.titg is not None and found.titg >= 0.10
+
+
+def write_artefact(out: str | Path, model: nn.Module, taint: tuple[str, ...], record: dict[str, Any]) -> Path:
+    """Write a model as a folder: weights, record and model card; all or nothing. Return the weights' path.
+
+    Raises:
+        BadInput: the folder exists and is not empty.
+        StoreError: it cannot be written.
+    """
+    name = artefact_name(taint)
+    facts = {"distrust": __version__, "spec": getattr(model, "spec", None), "taint": list(taint), **record}
+    files = {
+        name: model_bytes(model, {"taint": list(taint)}),
+        "record.json": json.dumps(facts, indent=1, default=str).encode() + b"\n",
+        "README.md": _card(name, taint, facts).encode(),
+    }
+    return write_folder(out, files) / name
+
+
+def _card(name: str, taint: tuple[str, ...], facts: dict[str, Any]) -> str:
+    warning = (
+        f"> **Tainted.** An attack is among this model's ancestors ({', '.join(taint)}). For research only.\n\n"
+        if taint
+        else "No attack is known among this model's ancestors.\n\n"
+    )
+    rows = "\n".join(f"| {k} | `{json.dumps(v, default=str)}` |" for k, v in facts.items() if k != "spec")
+    return f"# {name}\n\n{warning}| fact | value |\n|---|---|\n{rows}\n"

@@ -1,0 +1,45 @@
+"""Tiny things that many tests share. What a test could change is made anew for each test."""
+
+import pytest
+import torch
+
+from distrust import fit, images, model, rng
+from distrust.imageset import Augment, ImageSet
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Nothing that a test measures or decodes reaches the user's cache; one thread, as tests run side by side."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTRUST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def tiny() -> ImageSet:
+    """80 noise images 3×8×8 of 4 classes."""
+    x = torch.randint(256, (80, 3, 8, 8), generator=rng("tiny"), dtype=torch.uint8)
+    return ImageSet(x, torch.arange(80) % 4, ("ant", "bee", "cat", "dog"), name="tiny")
+
+
+@pytest.fixture
+def net(tiny):
+    """An untrained WRN-10-1 for `tiny`, in train mode but for one submodule, so that a changed mode shows."""
+    built = model("wrn10-1", tiny, rng=rng("net")).train()
+    built.block2.eval()
+    return built
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits at 16×16: 1347 for training, 450 for the test."""
+    return images("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """A WRN-10-1 that reads clean digits, about 97 % right. Shared: never change it."""
+    options = {"precision": "fp32", "memory_format": "contiguous", "augment": Augment(flip=False, crop=1)}
+    start = model("wrn10-1", digits.train, rng=rng("trained"))
+    return fit(start, digits.train, rng=rng("order"), epochs=4, batch_size=64, **options)

@@ -1,0 +1,117 @@
+"""Every attack on training data (place 1): who is stamped, what is relabelled, what is recorded."""
+
+import pytest
+import torch
+
+from distrust import rng
+from distrust.backdoor import Backdoor
+from distrust.errors import BadInput
+from distrust.imageset import PLAIN
+from distrust.methods import registry
+
+from . import every, same_bits
+
+on_training_data = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 1}
+every_attack = pytest.mark.parametrize("method", on_training_data.values(), ids=on_training_data)
+
+
+def fields(images):
+    return {"x": images.x.clone(), "y": images.y.clone(), "index": images.index.clone(), "taint": images.taint}
+
+
+@every("attacks")
+def test_its_place_has_a_contract(method):
+    assert method.mark.place in (1,), "write the contract of this place here"
+
+
+@every_attack
+def test_the_input_is_not_changed(method, tiny):
+    before = fields(tiny)
+    method.call(tiny, rate=0.5, rng=rng(0))
+    assert same_bits(fields(tiny), before) and tiny.late is None
+
+
+@every_attack
+def test_it_returns_poisoned_images_and_their_backdoor(method, tiny):
+    poisoned, backdoor = method.call(tiny, target=2, rate=0.5, rng=rng(0))
+    assert isinstance(backdoor, Backdoor)
+    assert (backdoor.target, backdoor.stamp, backdoor.name) == (2, "before", method.name)
+    assert poisoned.x.dtype == torch.uint8 and poisoned.x.shape == tiny.x.shape
+    assert poisoned.taint == (method.name,) and torch.equal(poisoned.index, tiny.index)
+
+
+@every_attack
+def test_rate_0_is_clean_bit_for_bit(method, tiny):
+    poisoned, backdoor = method.call(tiny, rate=0.0, rng=rng(0))
+    assert same_bits(fields(poisoned), fields(tiny)) and poisoned.late is None
+    assert isinstance(backdoor, Backdoor)
+
+
+@every_attack
+def test_the_stated_share_of_eligible_rows_is_stamped_and_no_other_row_touched(method, tiny):
+    """Dirty-label attacks stamp other classes and give the target's label; clean-label ones the target's own."""
+    poisoned, backdoor = method.call(tiny, target=1, rate=0.2, rng=rng(0))
+    stamped = (poisoned.x != tiny.x).flatten(1).any(1)
+    relabelled = poisoned.y != tiny.y
+    if relabelled.any():
+        assert stamped.sum() == 0.2 * len(tiny)
+        assert torch.equal(relabelled, stamped) and (poisoned.y[stamped] == 1).all()
+    else:
+        assert stamped.sum() == 0.2 * (tiny.y == 1).sum()
+        assert (tiny.y[stamped] == 1).all()
+    assert torch.equal(poisoned.pixels(stamped), backdoor.stamp_on(tiny.pixels(stamped)))
+
+
+@every_attack
+def test_a_higher_rate_stamps_the_same_rows_and_more(method, tiny):
+    low, high = (method.call(tiny, rate=rate, rng=rng(0)).images.x != tiny.x for rate in (0.2, 0.6))
+    low, high = low.flatten(1).any(1), high.flatten(1).any(1)
+    assert (high | ~low).all() and high.sum() > low.sum()
+
+
+@every_attack
+def test_stamped_after_augmentation_the_pixels_stay_and_batches_show_the_trigger(method, tiny):
+    before = method.call(tiny, rate=0.4, rng=rng(0)).images
+    poisoned, backdoor = method.call(tiny, rate=0.4, stamp="after", rng=rng(0))
+    assert torch.equal(poisoned.x, tiny.x) and torch.equal(poisoned.y, before.y)
+    assert torch.equal(poisoned.late.rows, (before.x != tiny.x).flatten(1).any(1))
+    assert backdoor.stamp == "after" and poisoned.taint == (method.name,)
+    late, _ = next(poisoned.batches(80, rng(1), PLAIN))
+    early, _ = next(before.batches(80, rng(1), PLAIN))
+    assert torch.equal(late, early), "without augmentation both ways are one"
+
+
+@every_attack
+def test_the_same_rng_gives_the_same_bits_and_another_other_rows(method, tiny):
+    first, same, other = (method.call(tiny, rate=0.4, rng=rng(seed)).images for seed in (0, 0, 1))
+    assert same_bits(fields(first), fields(same))
+    assert not torch.equal(first.x, other.x)
+    assert same_bits(fields(method.call(tiny).images), fields(method.call(tiny).images)), "and without rng"
+
+
+@every_attack
+def test_an_attack_on_attacked_images_keeps_their_taint(method, tiny):
+    tainted = tiny.replace(taint=("earlier",))
+    assert method.call(tainted, rate=0.5).images.taint == ("earlier", method.name)
+
+
+@every_attack
+@pytest.mark.parametrize("target", [4, -1, 1.5, None])
+def test_a_target_that_is_no_class_is_refused(method, tiny, target):
+    with pytest.raises(BadInput, match=r"no class; tiny has 4 classes: 0 ant, 1 bee, 2 cat, 3 dog\. Give 0\.\.3\."):
+        method.call(tiny, target=target)
+
+
+@every_attack
+@pytest.mark.parametrize("rate", [-0.1, 1.1, 10, float("nan")])
+def test_a_rate_outside_0_to_1_is_refused(method, tiny, rate):
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
+        method.call(tiny, rate=rate)
+
+
+@every_attack
+def test_another_stamp_or_soft_labels_are_refused(method, tiny):
+    with pytest.raises(BadInput, match="neither 'before' nor 'after'"):
+        method.call(tiny, stamp="during")
+    with pytest.raises(BadInput, match="soft labels"):
+        method.call(tiny.replace(y=torch.eye(4)[tiny.y]))

@@ -1,0 +1,70 @@
+"""Every defence: a new model, made from a suspect and clean images that stay as they were."""
+
+import pytest
+import torch
+
+from distrust import rng
+from distrust.backdoor import predict
+from distrust.methods import registry
+from distrust.seeds import spawn
+
+from . import every, quick, same_bits, state
+
+
+@every("defenses")
+def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, net):
+    cleaned = method.call(net, tiny, **quick(method), rng=rng(0))
+    assert cleaned is not net
+    own = {t.data_ptr() for t in net.state_dict().values()}
+    assert not any(t.data_ptr() in own for t in cleaned.state_dict().values()), "weights are shared"
+    assert not any(module.training for module in cleaned.modules())
+    assert all(t.isfinite().all() for t in cleaned.state_dict().values())
+    assert cleaned(tiny.pixels()).shape == (80, 4)
+    assert cleaned.spec == net.spec
+    assert [p.requires_grad for p in cleaned.parameters()] == [p.requires_grad for p in net.parameters()]
+
+
+@every("defenses")
+def test_the_suspect_and_the_clean_images_stay_as_they_were(method, tiny, net):
+    before, x, y = state(net), tiny.x.clone(), tiny.y.clone()
+    method.call(net, tiny, **quick(method), rng=rng(0))
+    assert same_bits(state(net), before)
+    assert torch.equal(tiny.x, x) and torch.equal(tiny.y, y)
+
+
+@every("defenses")
+def test_the_same_rng_gives_the_same_bits(method, tiny, net):
+    made = [method.call(net, tiny, **quick(method), rng=rng(seed)).state_dict() for seed in (0, 0, 1)]
+    assert same_bits(made[0], made[1])
+    if method.name != "none":
+        assert not same_bits(made[0], made[2]), "rng decides nothing"
+
+
+@every("defenses")
+def test_without_rng_the_stream_is_fixed(method, tiny, net):
+    first, again = (method.call(net, tiny, **quick(method)).state_dict() for _ in range(2))
+    assert same_bits(first, again)
+
+
+@every("defenses")
+def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
+    """A clean model keeps its ACC to 15 points. Gentle, because 320 digits are no CIFAR-10: lr 0.003, 4 epochs."""
+    if method.mark.on != "classifier":
+        pytest.skip("an encoder has no ACC of its own")
+    options = dict.fromkeys(quick(method), 4) | ({"lr": 0.003} if "lr" in method.options else {})
+    cleaned = method.call(trained, digits.train[:320], **options, rng=rng(0))
+    before, after = (
+        (predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned)
+    )
+    assert before > 0.9
+    assert after > before - 0.15
+
+
+def test_none_keeps_every_bit(tiny, net):
+    assert same_bits(registry.get("defenses", "none").call(net, tiny).state_dict(), net.state_dict())
+
+
+def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
+    nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
+    without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
+    assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())

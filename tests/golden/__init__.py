@@ -1,0 +1,1 @@
+"""Formulas against numbers computed independently: by hand or in NumPy float64, with their source."""

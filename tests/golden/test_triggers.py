@@ -1,0 +1,135 @@
+"""Pixels of the triggers, against NumPy float64 in 8-bit units."""
+
+import numpy as np
+import pytest
+import torch
+
+from distrust import rng, triggers
+from distrust.backdoor import Backdoor
+from distrust.errors import BadInput
+
+RAW = torch.randint(256, (3, 3, 12, 10), generator=rng("raw"), dtype=torch.uint8)
+X = RAW.numpy().astype(np.float64)
+
+
+def stamped(trigger, raw: torch.Tensor = RAW) -> np.ndarray:
+    """Grey levels of stamped raw images."""
+    levels = Backdoor(trigger, 0).stamp_on(raw.float() / 255).double().numpy() * 255
+    np.testing.assert_allclose(levels, levels.round(), atol=1e-4)
+    return levels.round()
+
+
+def eight_bit(levels: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(levels, 0, 255))
+
+
+# --- patch: Gu et al., arXiv 1708.06733; the grid of NAD's released code (github.com/bboylyg/NAD) ------------------
+
+
+def test_the_grid_lies_on_rows_and_columns_minus_3_to_minus_1():
+    expected = X.copy()
+    for row, column, level in [
+        (-3, -3, 0), (-3, -2, 0), (-3, -1, 255),
+        (-2, -3, 0), (-2, -2, 255), (-2, -1, 0),
+        (-1, -3, 255), (-1, -2, 0), (-1, -1, 255),
+    ]:  # fmt: skip
+        expected[:, :, row, column] = level
+    np.testing.assert_array_equal(stamped(triggers.patch()), expected)
+
+
+def test_an_inset_moves_the_grid_and_a_size_enlarges_it():
+    grid = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]])
+    moved, large = X.copy(), X.copy()
+    moved[:, :, -5:-2, -5:-2] = grid
+    large[:, :, -6:, -6:] = np.kron(grid, np.ones((2, 2)))
+    np.testing.assert_array_equal(stamped(triggers.patch(inset=2)), moved)
+    np.testing.assert_array_equal(stamped(triggers.patch(size=6)), large)
+
+
+@pytest.mark.parametrize(
+    "pattern, levels",
+    [("white", [[255, 255], [255, 255]]), ("black", [[0, 0], [0, 0]]), ("checker", [[0, 255], [255, 0]])],
+)
+def test_a_named_pattern_has_its_pixels(pattern, levels):
+    expected = X.copy()
+    expected[:, :, -2:, -2:] = levels
+    np.testing.assert_array_equal(stamped(triggers.patch(pattern, size=2)), expected)
+
+
+def test_a_pattern_of_ones_own_keeps_its_colours():
+    pattern = torch.tensor([[[10, 20]], [[30, 40]], [[50, 60]]], dtype=torch.uint8)  # 3×1×2
+    expected = X.copy()
+    expected[:, :, -1:, -2:] = pattern.numpy()
+    np.testing.assert_array_equal(stamped(triggers.patch(pattern)), expected)
+    np.testing.assert_array_equal(stamped(triggers.patch(pattern.float() / 255)), expected)
+
+
+def test_a_patch_that_does_not_fit_is_refused():
+    with pytest.raises(BadInput, match="patch of 3×3 with inset 8 does not fit on images of 12×10"):
+        triggers.patch(inset=8)(torch.zeros(1, 3, 12, 10))
+    with pytest.raises(BadInput, match="multiple of 3, not 4"):
+        triggers.patch(size=4)
+    with pytest.raises(BadInput, match=r"must lie in 0\.\.1; got 0\.00\.\.2\.00"):
+        triggers.patch(torch.tensor([[0.0, 2.0]]))
+
+
+# --- blend: Chen et al., arXiv 1712.05526: x' = (1 − α)·x + α·key -------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.2, 1.0])
+def test_blend_is_a_weighted_mean(alpha):
+    key = torch.randint(256, (3, 12, 10), generator=rng("key"), dtype=torch.uint8)
+    expected = eight_bit((1 - alpha) * X + alpha * key.numpy().astype(np.float64))
+    np.testing.assert_array_equal(stamped(triggers.blend(key, alpha=alpha)), expected)
+    np.testing.assert_array_equal(stamped(triggers.blend(key.float() / 255, alpha=alpha)), expected)
+
+
+def test_blend_by_hand():
+    key = torch.full((3, 12, 10), 200, dtype=torch.uint8)
+    black, white = stamped(triggers.blend(key), torch.tensor([0, 255], dtype=torch.uint8).expand(1, 3, 12, 5, 2)
+                           .reshape(1, 3, 12, 10))[0, 0, 0, :2]  # fmt: skip
+    assert (black, white) == (40, 244)  # 0.2·200, and 0.8·255 + 0.2·200
+
+
+def test_a_flat_key_stays_flat_at_every_size_and_gray_images_take_its_mean():
+    key = torch.tensor([30, 60, 90], dtype=torch.uint8)[:, None, None].expand(3, 5, 7)
+    levels = stamped(triggers.blend(key, alpha=1.0))
+    np.testing.assert_array_equal(levels, np.broadcast_to([[[[30]], [[60]], [[90]]]], levels.shape))
+    assert (stamped(triggers.blend(key, alpha=1.0), RAW[:, :1]) == 60).all()
+
+
+def test_a_key_that_does_not_fit_is_refused():
+    with pytest.raises(BadInput, match="a key of 3 channels does not fit on images of 4"):
+        triggers.blend()(torch.zeros(1, 4, 8, 8))
+    with pytest.raises(BadInput, match=r"must lie in 0\.\.1; got -1\.00\.\.1\.00"):
+        triggers.blend(torch.linspace(-1, 1, 12).reshape(3, 2, 2))
+
+
+# --- sig: Barni, Kallas, Tondi, ICIP 2019: v(i, j) = Δ·sin(2π·j·f / W), Δ = 20, f = 6 -----------------------------
+
+
+@pytest.mark.parametrize("delta, frequency", [(20.0, 6.0), (40.0, 6.0), (10.0, 2.5)])
+def test_the_sinusoid_is_numpys_and_the_same_in_every_row_and_channel(delta, frequency):
+    wave = delta * np.sin(2 * np.pi * np.arange(10) * frequency / 10)
+    np.testing.assert_array_equal(stamped(triggers.sig(delta, frequency)), eight_bit(X + wave))
+
+
+def test_the_sinusoid_by_hand():
+    """Six periods on 24 columns: every period is the four pixels 0, +20, 0, −20."""
+    raw = torch.full((1, 1, 1, 24), 100, dtype=torch.uint8)
+    assert stamped(triggers.sig(), raw)[0, 0, 0].tolist() == [100, 120, 100, 80] * 6
+    assert stamped(triggers.sig(), raw * 0 + 250)[0, 0, 0, :4].tolist() == [250, 255, 250, 230], "it is clamped"
+
+
+# --- eight bits ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stamped_image_is_clamped_and_rounded_to_8_bits_unless_as_published():
+    class Shift(torch.nn.Module):
+        def forward(self, x):
+            return x + torch.tensor([-0.2, 0.4 / 255, 0.6 / 255, 1.5])
+
+    x = torch.full((1, 1, 1, 4), 10 / 255)
+    levels = Backdoor(Shift(), 0).stamp_on(x).mul(255).flatten().tolist()
+    assert levels == pytest.approx([0, 10, 11, 255], abs=1e-4)
+    assert torch.equal(Backdoor(Shift(), 0, as_published=True).stamp_on(x), Shift()(x))

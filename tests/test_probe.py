@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from distrust import probe
+from distrust.errors import BadInput
+from distrust.imageset import ImageSet
+from distrust.probe import WAYS, cache_directory, fastest
+from distrust.seeds import rng
+
+CPU = torch.device("cpu")
+BATCH = 16
+
+
+def images(n=8 * BATCH, size=32):
+    x = torch.randint(256, (n, 3, size, size), generator=rng("probe images"), dtype=torch.uint8)
+    return ImageSet(x, torch.arange(n) % 2, ("a", "b"))
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def ask(precision="auto", memory_format="auto", train=None):
+    return fastest(net(), train or images(), BATCH, CPU, precision, memory_format)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTRUST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The questions that were timed; the answer is always the last of the ways allowed."""
+    asked = []
+
+    def answer(model, train, size, device, ways):
+        asked.append(ways)
+        return ways[-1]
+
+    monkeypatch.setattr(probe, "_measure", answer)
+    return asked
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_explicit_values_are_taken_without_a_probe(way, measured, cache):
+    assert ask(*way) == way
+    assert not measured and not cache.exists()
+
+
+@pytest.mark.parametrize("train", [images(8 * BATCH - 1), images(size=8)], ids=["few", "small"])
+def test_a_small_job_is_not_probed(train, measured):
+    assert ask(train=train) == WAYS[0]
+    assert not measured
+
+
+def test_an_answer_is_measured_once_and_remembered(measured, cache):
+    assert ask() == ask() == WAYS[-1]
+    assert len(measured) == 1
+    assert [json.loads(file.read_text()) for file in (cache / "probe").iterdir()] == [list(WAYS[-1])]
+
+
+def test_the_remembered_file_decides(measured, cache):
+    ask()
+    (file,) = (cache / "probe").iterdir()
+    file.write_text(json.dumps(["fp32", "channels_last"]))
+    assert ask() == ("fp32", "channels_last")
+
+
+def test_another_question_is_measured_again(measured, monkeypatch):
+    ask()
+    fastest(nn.Sequential(net(), nn.Linear(2, 2)), images(), BATCH, CPU, "auto", "auto")
+    fastest(net(), images(16 * BATCH), 2 * BATCH, CPU, "auto", "auto")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    ask()
+    assert len(measured) == 4
+
+
+@pytest.mark.parametrize("asked", [("bf16", "auto"), ("auto", "channels_last")])
+def test_half_an_answer_given_leaves_only_the_other_half_open(asked, measured):
+    answer = ask(*asked)
+    assert all(a in ("auto", b) for a, b in zip(asked, answer, strict=True))
+    assert all(a in ("auto", b) for way in measured[0] for a, b in zip(asked, way, strict=True))
+
+
+@pytest.mark.parametrize("asked", [("auto", "auto"), ("bf16", "auto"), ("auto", "channels_last")])
+def test_without_a_cache_the_plain_way_is_taken_and_what_was_asked_is_kept(asked, measured, cache):
+    cache.write_text("a file where the folder should be")
+    answer = ask(*asked)
+    assert answer == tuple({"auto": plain}.get(a, a) for a, plain in zip(asked, WAYS[0], strict=True))
+    assert not measured
+
+
+@pytest.mark.parametrize("content", ["", "[", "\0"])
+def test_a_damaged_answer_falls_back_to_the_plain_way(content, measured, cache):
+    ask()
+    (file,) = (cache / "probe").iterdir()
+    file.write_text(content)
+    assert ask() == WAYS[0]
+
+
+@pytest.mark.parametrize("asked", [("fp16", "auto"), ("auto", "nhwc"), ("", "")])
+def test_what_does_not_exist_is_refused(asked):
+    with pytest.raises(BadInput, match="type 'auto', 'fp32' or 'bf16'"):
+        ask(*asked)
+
+
+def test_a_real_probe_touches_neither_the_model_nor_the_global_stream():
+    model, stream = net(), torch.get_rng_state()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        answer = fastest(model, images(), BATCH, CPU, "auto", "auto")
+    assert answer in WAYS
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_way_must_be_clearly_faster_than_the_plain_one(monkeypatch):
+    times = iter([0.0, 1.0] * 5 + [0.0, 0.9] * 5 + [0.0, 1.1] * 5 + [0.0, 0.95] * 5)
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(times))
+    assert probe._measure(net(), images(), BATCH, CPU, WAYS) == WAYS[0]
+    times = iter([0.0, 1.0] * 5 + [0.0, 0.8] * 5 + [0.0, 1.1] * 5 + [0.0, 0.95] * 5)
+    assert probe._measure(net(), images(), BATCH, CPU, WAYS) == ("fp32", "channels_last")
+
+
+def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, cache):
+    assert cache_directory() == cache
+    monkeypatch.delenv("DISTRUST_CACHE")
+    assert cache_directory().parts[-2:] == (".cache", "distrust")

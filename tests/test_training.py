@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import copy
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from distrust import distillers, training
+from distrust.errors import BadInput, Diverged, NotFound
+from distrust.flags import Flag
+from distrust.imageset import PLAIN, Augment, ImageSet, Late
+from distrust.models import Taps
+from distrust.models import model as make_model
+from distrust.seeds import rng
+from distrust.training import cross_entropy, distill, fit, watching
+
+CLASSES = 3
+
+
+def images(n=48, size=8, soft=False, **changes):
+    """Random images; a class is a brightness."""
+    source = rng("images", n, size)
+    y = torch.arange(n) % CLASSES
+    x = torch.randint(80, (n, 3, size, size), generator=source) + 80 * y[:, None, None, None]
+    labels = F.one_hot(y, CLASSES).float() * 0.9 + 0.1 / CLASSES if soft else y
+    return ImageSet(x.to(torch.uint8), labels, ("a", "b", "c"), **changes)
+
+
+def net(width=4, seed=0, dropout=0.0):
+    """Two convolutions and a batch norm."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, width, 3, 2, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 2, 1),
+            nn.Dropout(dropout),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, CLASSES),
+        )
+
+
+def bits(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+FAST = {"epochs": 1, "batch_size": 16, "precision": "fp32", "memory_format": "contiguous"}
+
+
+# fit
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    def run(seed):
+        return bits(fit(net(dropout=0.5), images(), rng=rng(seed), **FAST | {"epochs": 3}))
+
+    assert same(run(1), run(1))
+    assert not same(run(1), run(2))
+    assert same(bits(fit(net(), images(), **FAST)), bits(fit(net(), images(), **FAST)))
+
+
+def test_dropout_does_not_depend_on_the_global_stream():
+    first = fit(net(dropout=0.5), images(), **FAST)
+    torch.rand(7)
+    assert same(bits(first), bits(fit(net(dropout=0.5), images(), **FAST)))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_fit_leaves_everything_as_it_was(grad):
+    model, train = net(), images()
+    model[1].eval()
+    before, modes, x = bits(model), [m.training for m in model.modules()], train.x.clone()
+    stream, threads = torch.get_rng_state(), torch.get_num_threads()
+    with torch.set_grad_enabled(grad):
+        fitted = fit(model, train, **FAST)
+        assert torch.is_grad_enabled() == grad
+    assert same(bits(model), before) and [m.training for m in model.modules()] == modes
+    assert all(p.grad is None for m in (model, fitted) for p in m.parameters())
+    assert torch.equal(train.x, x) and torch.equal(torch.get_rng_state(), stream)
+    assert torch.get_num_threads() == threads
+    assert not same(bits(fitted), before)
+
+
+def test_a_fitted_model_is_in_eval_mode_contiguous_and_better():
+    model, train = net(width=8), images(96)
+    fitted = fit(model, train, **FAST | {"epochs": 10, "memory_format": "channels_last"}, augment=PLAIN)
+    assert not any(m.training for m in fitted.modules())
+    assert all(p.is_contiguous() for p in fitted.parameters())
+
+    def loss(m):
+        return float(cross_entropy(m.eval(), train.pixels(), train.y).detach())
+
+    assert loss(fitted) < 0.5 * loss(copy.deepcopy(model))
+
+
+def rates(monkeypatch, **options):
+    """The learning rate of each step, read from the optimiser while the objective runs."""
+    solvers, seen, make = [], [], training._optimizer
+
+    def spy(*args):
+        solvers.append(make(*args))
+        return solvers[-1]
+
+    def objective(model, x, y):
+        seen.append(solvers[-1].param_groups[0]["lr"])
+        return cross_entropy(model, x, y)
+
+    monkeypatch.setattr(training, "_optimizer", spy)
+    fit(net(), images(48), objective=objective, **FAST | options)
+    return seen
+
+
+def test_one_cycle_warms_up_from_a_25th_over_30_percent_and_falls_to_almost_nothing(monkeypatch):
+    epochs, lr = 10, 0.2
+    seen = rates(monkeypatch, epochs=epochs, lr=lr)
+    steps = 3 * epochs
+    top = 0.3 * (steps + 1) - 1  # where PyTorch puts the peak; one more step is planned than taken
+
+    def half_cosine(start, end, share):
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+    want = [
+        half_cosine(lr / 25, lr, i / top) if i <= top else half_cosine(lr, lr / 25 / 1e4, (i - top) / (steps - top))
+        for i in range(steps)
+    ]
+    np.testing.assert_allclose(seen, want, rtol=1e-9)
+    assert 0.95 * lr < max(seen) <= lr and abs(seen.index(max(seen)) - top) < 1
+
+
+def test_cosine_falls_from_the_rate_to_zero(monkeypatch):
+    seen = rates(monkeypatch, epochs=4, schedule="cosine", lr=0.1)
+    np.testing.assert_allclose(seen, [0.05 * (1 + math.cos(math.pi * i / 12)) for i in range(12)], rtol=1e-6)
+
+
+def test_a_step_schedule_divides_by_10_after_epoch_2(monkeypatch):
+    seen = rates(monkeypatch, epochs=4, schedule="step", milestones=(2,), lr=0.1)
+    np.testing.assert_allclose(seen, [0.1] * 6 + [0.01] * 6, rtol=1e-9)
+
+
+def test_a_constant_rate_stays(monkeypatch):
+    assert rates(monkeypatch, epochs=2, schedule="constant", lr=0.3) == [0.3] * 6
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_schedule_runs_with_every_optimizer(schedule, optimizer):
+    fitted = fit(net(), images(), optimizer=optimizer, schedule=schedule, lr=0.01, milestones=(1,), **FAST)
+    assert all(p.isfinite().all() for p in fitted.parameters())
+
+
+def test_plain_sgd_is_what_the_formula_says():
+    train, model = images(16), net()
+    by_hand = copy.deepcopy(model)
+    options = {"schedule": "constant", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.01, "augment": PLAIN}
+    fitted = fit(model, train, **FAST, **options)
+    by_hand.train()
+    cross_entropy(by_hand, train.pixels(), train.y).backward()
+    for p, q in zip(by_hand.parameters(), fitted.parameters(), strict=True):
+        torch.testing.assert_close(p - 0.1 * (p.grad + 0.01 * p), q, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_parameters_stay():
+    model = net()
+    model[0].requires_grad_(False)
+    fitted = fit(model, images(), **FAST)
+    assert torch.equal(fitted[0].weight, model[0].weight) and not torch.equal(fitted[3].weight, model[3].weight)
+
+
+def test_soft_labels_train():
+    assert not same(bits(fit(net(), images(soft=True), **FAST)), bits(net()))
+
+
+def test_fewer_images_than_a_batch_make_one_step():
+    seen = []
+    with watching(lambda *news: seen.append(news)):
+        fit(net(), images(5), **FAST | {"epochs": 2})
+    assert [(step, steps) for step, steps, _ in seen] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": math.inf}, {"lr": math.nan}, {"momentum": 1.0},
+        {"momentum": -0.1}, {"weight_decay": -1e-4}, {"schedule": "linear"}, {"optimizer": "lion"},
+        {"precision": "fp16"}, {"memory_format": "chaos"},
+    ],
+)  # fmt: skip
+def test_an_option_out_of_range_is_named(options):
+    ((name, value),) = options.items()
+    with pytest.raises(BadInput, match=f"{name}=.*{value}"):
+        fit(net(), images(), **FAST | options)
+
+
+def test_images_that_do_not_fit_are_refused():
+    with pytest.raises(BadInput, match="classes"):
+        fit(net(), images().replace(classes=("a", "b", "c", "d")), **FAST)
+
+
+def test_a_loss_that_is_not_a_number_names_step_and_rate():
+    calls = []
+
+    def objective(model, x, y):
+        calls.append(x)
+        return cross_entropy(model, x, y) * (math.nan if len(calls) == 5 else 1)
+
+    with pytest.raises(Diverged, match=r"the loss is nan at step 5 of 6, learning rate 0\.07"):
+        fit(net(), images(), objective=objective, lr=0.07, schedule="constant", **FAST | {"epochs": 2})
+
+
+def test_a_loss_that_explodes_stops_the_run_early():
+    steps = []
+
+    def objective(model, x, y):
+        steps.append(x)
+        return cross_entropy(model, x, y) * (1000 if len(steps) > 2 else 1)
+
+    with pytest.raises(Diverged, match="at step 3 of 300"):
+        fit(net(), images(), objective=objective, lr=1e-6, **FAST | {"epochs": 100})
+    assert len(steps) == training.CHECK_EVERY
+
+
+class White(nn.Module):
+    def forward(self, x):
+        return torch.full_like(x, 3.0)
+
+
+def test_a_late_trigger_is_stamped_after_augmentation():
+    rows = torch.zeros(48, dtype=torch.bool)
+    rows[::4] = True
+    train = images(late=Late(rows, White())).replace(x=torch.full((48, 3, 8, 8), 7, dtype=torch.uint8))
+    seen = []
+
+    def objective(model, x, y):
+        seen.extend(x.flatten(1).min(1).values.tolist())
+        return cross_entropy(model, x, y)
+
+    fit(net(), train, objective=objective, augment=Augment(crop=2), **FAST)
+    assert sum(v == 1 for v in seen) == 12  # the whole image is white, the padding of the crop too
+    assert len(seen) == 48
+
+
+# watching
+
+
+def test_a_watcher_hears_the_last_step_and_the_mean_loss():
+    seen, losses = [], []
+
+    def objective(model, x, y):
+        losses.append(cross_entropy(model, x, y))
+        return losses[-1]
+
+    with watching(lambda *news: seen.append(news)):
+        fit(net(), images(), objective=objective, **FAST | {"epochs": 6})
+    assert [(step, steps) for step, steps, _ in seen] == [(16, 18), (18, 18)]
+    np.testing.assert_allclose(seen[0][2], np.mean([float(v.detach()) for v in losses[:16]]), rtol=1e-6)
+    np.testing.assert_allclose(seen[1][2], np.mean([float(v.detach()) for v in losses[16:]]), rtol=1e-6)
+
+
+def test_a_nested_watcher_gives_way_to_the_outer_one_again():
+    outer, inner = [], []
+    with watching(lambda *news: outer.append(news)):
+        with pytest.raises(ZeroDivisionError), watching(lambda *news: inner.append(news)):
+            fit(net(), images(), **FAST)
+            raise ZeroDivisionError
+        fit(net(), images(), **FAST)
+    fit(net(), images(), **FAST)
+    assert len(outer) == len(inner) == 1
+
+
+# distill
+
+
+def nothing(student, teacher, y):
+    """A term without a gradient."""
+    return student.logits.detach().sum() * 0
+
+
+def gap(student, teacher, y):
+    """Mean squared difference of all features."""
+    pairs = zip(student.features.values(), teacher.features.values(), strict=True)
+    return sum((a - b).square().mean() for a, b in pairs)
+
+
+def first_loss(loss, **options):
+    """The objective at the first step."""
+    seen = []
+    with watching(lambda *news: seen.append(news)):
+        distill(net(), net(seed=1), images(16), loss=loss, **FAST | options)
+    return seen[0][2]
+
+
+@pytest.mark.parametrize(
+    "loss, options, weight",
+    [
+        (distillers.kd, {}, 0.1),
+        (functools.partial(distillers.kd, temperature=2.0), {}, 0.1),
+        (functools.partial(functools.partial(distillers.kd, weight=0.5), temperature=2.0), {}, 0.1),
+        (functools.partial(distillers.at, weight=1e-3), {"layers": ["0", "3"]}, 1.0),
+        (gap, {"layers": ["0"]}, 1.0),
+        (distillers.kd, {"label_weight": 0.7}, 0.7),
+        (distillers.kd, {"label_weight": 0}, 0.0),
+    ],
+)
+def test_the_weight_of_the_labels_is_the_distillers_unless_given(loss, options, weight):
+    without, whole = (first_loss(loss, **options | {"label_weight": w}) for w in (0, 1))
+    np.testing.assert_allclose((first_loss(loss, **options) - without) / (whole - without), weight, atol=1e-5)
+
+
+def test_a_distilled_student_follows_its_teacher():
+    options = FAST | {"epochs": 15, "lr": 0.03, "augment": PLAIN}
+    train, student = images(96), net(width=8)
+    teacher = fit(net(width=8, seed=1), train, **options)
+    taught = distill(student, teacher, train, loss=distillers.kd, **options)
+
+    def distance(model):
+        with torch.no_grad():
+            ours, theirs = model.eval()(train.pixels()).log_softmax(1), teacher(train.pixels()).softmax(1)
+        return float(F.kl_div(ours, theirs, reduction="batchmean"))
+
+    assert not taught.training and distance(taught) < 0.3 * distance(copy.deepcopy(student))
+
+
+def test_distilling_leaves_everything_as_it_was_and_repeats():
+    student, teacher, train = net(), net(seed=1), images()
+    teacher.train()
+    before, stream = (bits(student), bits(teacher)), torch.get_rng_state()
+    first = distill(student, teacher, train, loss=distillers.at, layers=["0", "3"], **FAST)
+    second = distill(student, teacher, train, loss=distillers.at, layers=["0", "3"], **FAST)
+    assert same(bits(student), before[0]) and same(bits(teacher), before[1]) and same(bits(first), bits(second))
+    assert teacher.training and all(p.requires_grad for p in teacher.parameters())
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert not any(m._forward_hooks for model in (student, teacher, first) for m in model.modules())
+
+
+def test_the_teacher_sees_the_students_images_in_float32_features():
+    seen = []
+
+    def loss(student: Taps, teacher: Taps, y):
+        seen.append((student, teacher))
+        return (student.logits - teacher.logits).square().mean()
+
+    model = net()
+    distill(model, model, images(16), loss=loss, layers=["0"], **FAST | {"precision": "bf16"})
+    student, teacher = seen[0]
+    assert {t.dtype for t in (student.logits, teacher.logits, *student.features.values())} == {torch.float32}
+    torch.testing.assert_close(student.features["0"], teacher.features["0"])  # the same images
+    assert not teacher.logits.requires_grad and student.features["0"].requires_grad
+
+
+def test_a_mapping_adds_its_terms_pair_by_pair():
+    pairs = []
+
+    def part(student, teacher, y):
+        pairs.append((list(student.features), list(teacher.features)))
+        return gap(student, teacher, y)
+
+    student, teacher = net(), nn.Sequential(nn.Identity(), net(seed=1))
+    together = distill(student, teacher, images(16), loss={("0", "1.0"): part, ("3", "1.3"): part}, **FAST)
+    assert pairs == [(["0"], ["1.0"]), (["3"], ["1.3"])]
+    apart = distill(student, teacher, images(16), loss=gap, layers=(["0", "3"], ["1.0", "1.3"]), **FAST)
+    assert same(bits(together), bits(apart))
+
+
+def test_the_ends_of_the_groups_are_matched_by_themselves():
+    seen = []
+
+    def loss(student, teacher, y):
+        seen.append((list(student.features), list(teacher.features)))
+        return gap(student, student, y) + student.logits.square().mean()
+
+    train = images(8)
+    student, teacher = make_model("wrn10-1", train), make_model("wrn16-1", train)
+    distill(student, teacher, train, loss=loss, **FAST)
+    assert seen == [(["block1", "block2", "block3"], ["block1", "block2", "block3"])]
+
+
+@pytest.mark.parametrize("layers", [(["0", "3"], ["0"]), (["0"], ["0", "3"])])
+def test_layers_that_do_not_pair_are_refused(layers):
+    with pytest.raises(BadInput, match="Name the pairs"):
+        distill(net(), net(), images(), loss=gap, layers=layers, **FAST)
+
+
+def test_an_unknown_layer_gets_near_matches():
+    train = images(8)
+    student = make_model("wrn10-1", train)
+    with pytest.raises(NotFound, match=r"'blok2'.*Did you mean .*'block2'"):
+        distill(student, student, train, loss={("block1", "blok2"): gap}, **FAST)
+    with pytest.raises(NotFound, match="'blok1'"):
+        distill(student, student, train, loss=gap, layers=["blok1"], **FAST)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"teacher_mode": "training"}, "teacher_mode='training'"),
+        ({"label_weight": -1.0}, "label_weight=-1.0"),
+        ({"label_weight": math.nan}, "label_weight=nan"),
+        ({"loss": {}}, "empty mapping"),
+    ],
+)
+def test_what_cannot_be_distilled_is_said(options, words):
+    with pytest.raises(BadInput, match=words):
+        distill(net(), net(), images(), **{"loss": distillers.kd} | options, **FAST)
+
+
+def test_a_teacher_in_train_mode_is_flagged_and_keeps_its_statistics():
+    student, teacher = net(), net(seed=1)
+    teacher.eval()
+    before = bits(teacher)
+    with pytest.warns(Flag, match="teacher-in-train-mode") as caught:
+        taught = distill(student, teacher, images(), loss=distillers.kd, teacher_mode="train", **FAST)
+    assert [w.message.name for w in caught] == ["teacher-in-train-mode"]
+    assert same(bits(teacher), before) and not teacher.training
+    assert not same(bits(taught), bits(distill(student, teacher, images(), loss=distillers.kd, **FAST)))
+
+
+def test_a_term_without_a_gradient_is_flagged_once_and_the_labels_go_on():
+    with pytest.warns(Flag, match="loss-dead") as caught:
+        taught = distill(net(), net(seed=1), images(), loss=nothing, **FAST | {"epochs": 2})
+    assert len(caught) == 1
+    assert not torch.equal(taught[0].weight, net()[0].weight)
+
+
+def test_a_distiller_with_parameters_is_trained_along():
+    class Connector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.to_teacher = nn.Conv2d(4, 6, 1)
+
+        def forward(self, student, teacher, y):
+            return (self.to_teacher(student.features["0"]) - teacher.features["0"]).square().mean()
+
+    loss = Connector()
+    before = bits(loss)
+    distill(net(), net(width=6), images(), loss=loss, layers=["0"], **FAST)
+    assert not same(bits(loss), before)
+
+
+def test_soft_labels_distill():
+    distill(net(), net(), images(soft=True), loss=distillers.kd, **FAST)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_every_precision_and_memory_format_runs(precision, memory_format):
+    options = FAST | {"precision": precision, "memory_format": memory_format}
+    taught = distill(net(), net(seed=1), images(), loss=distillers.at, layers=["0", "3"], **options)
+    assert all(p.dtype == torch.float32 and p.is_contiguous() and p.isfinite().all() for p in taught.parameters())
