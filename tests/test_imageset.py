@@ -66,8 +66,13 @@ def test_pixels_are_unit_range_and_leave_the_images_alone():
     before = images.x.clone()
     assert torch.equal(images.pixels(), images.x.float() / 255)
     assert torch.equal(images.x, before)
-    synthetic = make(x=torch.randn(10, 2, 6, 5))
-    assert torch.equal(synthetic.pixels(), synthetic.x), "a synthetic set may leave 0..1"
+    synthetic = make(x=torch.randn(10, 2, 6, 5), off_range=True)
+    assert torch.equal(synthetic.pixels(), synthetic.x), "a synthetic set may leave 0..1, if it says so"
+
+
+def test_float_images_outside_the_unit_range_look_normalised():
+    with pytest.raises(BadInput, match=r"must lie in \[0, 1\]; got \[-2.12, 2.64\]. They look normalised: put dt.Norm"):
+        make(x=torch.linspace(-2.12, 2.64, 10 * 2 * 6 * 5).view(10, 2, 6, 5))
 
 
 def test_as_8_bit_is_what_a_file_holds():

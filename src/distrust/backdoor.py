@@ -75,7 +75,7 @@ class Backdoor:
                 f"{type(self.trigger).__name__} is no registered trigger, so it cannot be written down. "
                 f"Known: {', '.join(known.values())}; or mark it with @trigger in a file given as --plugin."
             )
-        recipe = self.trigger.recipe  # type: ignore[union-attr]
+        recipe: dict[str, Any] = self.trigger.recipe  # type: ignore[assignment]
         plain = {k: v for k, v in recipe.items() if not isinstance(v, Tensor)}
         tensors = {k: v.contiguous() for k, v in recipe.items() if isinstance(v, Tensor)}
         record = {"trigger": kind, "options": plain, "tensors": sorted(tensors), "target": self.target}

@@ -73,9 +73,10 @@ class ImageSet:
         group: int64 [N] or None; images of one group (frames of one track) are never split apart.
         late: a trigger stamped after augmentation, or None.
         taint: names of the attacks among this set's ancestors.
+        off_range: float images may leave 0..1; only a published synthetic set needs that, and it is flagged.
 
     Raises:
-        BadInput: shapes, dtypes or labels do not fit, or the set is empty.
+        BadInput: shapes, dtypes, pixel values or labels do not fit, or the set is empty.
     """
 
     x: Tensor
@@ -86,6 +87,7 @@ class ImageSet:
     group: Tensor | None = None
     late: Late | None = None
     taint: tuple[str, ...] = ()
+    off_range: bool = False
 
     def __post_init__(self) -> None:
         n, k = len(self.x), len(self.classes)
@@ -98,6 +100,13 @@ class ImageSet:
                 f"{self.name}: images must be uint8 or float32 [N,C,H,W]; got {self.x.dtype} "
                 f"{list(self.x.shape)}. Convert with x.permute(0, 3, 1, 2) or x.float() / 255."
             )
+        if self.x.dtype == torch.float32 and not self.off_range:
+            least, most = float(self.x.min()), float(self.x.max())
+            if not (least >= 0 and most <= 1):
+                raise BadInput(
+                    f"images must lie in [0, 1]; got [{least:.2f}, {most:.2f}]. They look normalised: put "
+                    "dt.Normalize(mean, std) inside the model and pass raw images."
+                )
         if len(self.y) != n:
             raise BadInput(f"{self.name}: {n} images but {len(self.y)} labels; give one label per image.")
         if self.y.dtype == torch.int64 and self.y.ndim == 1:

@@ -88,6 +88,7 @@ class _Reader:
                 options[key] = self._value()
                 if not self._take(",") and self._peek() != "]":
                     self._fail("',' or ']'")
+            self._space()
         if self.at != len(self.text):
             self._fail("the end")
         return name, options

@@ -25,7 +25,7 @@ from .seeds import seeded, spawn
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watcher = Callable[[int, int, float], None]
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
-Layers = Literal["auto"] | list[str]
+Layers = str | list[str]  # "auto", or module paths
 
 CHECK_EVERY = 16  # steps between looks at the loss: each look waits for the device
 EXPLODED = 100.0  # times the first window's loss
@@ -198,7 +198,7 @@ def loop(
         BadInput: an option is out of range.
         Diverged: names the step and the learning rate.
     """
-    for name, value, good in [
+    for name, given, good in [
         ("epochs", epochs, epochs >= 1),
         ("batch_size", batch_size, batch_size >= 1),
         ("lr", lr, 0 < lr < math.inf),
@@ -206,10 +206,10 @@ def loop(
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf),
     ]:
         if not good:
-            raise BadInput(f"{name}={value} is out of range; see `help(distrust.training.loop)`.")
+            raise BadInput(f"{name}={given} is out of range; see `help(distrust.training.loop)`.")
     device = torch.device(device or next(model.parameters()).device)
-    precision, memory_format = fastest(model, train, batch_size, device, precision, memory_format)
-    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    number, order = fastest(model, train, batch_size, device, precision, memory_format)
+    layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
     for module in (model, beside, *extra):
         if module is not None:
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -217,7 +217,7 @@ def loop(
     steps = epochs * max(len(train) // batch_size, 1)
     solver = _optimizer(optimizer, parameters, lr, momentum, nesterov, weight_decay)
     plan = _schedule(schedule, solver, lr, steps, [m * steps // epochs for m in milestones], gamma)
-    cast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
     train = train.to(device)
     look = _Look(steps, plan)
 
@@ -241,12 +241,13 @@ class _Look:
     """Looks at the loss every few steps: tells the watcher, and stops a run that has gone wrong."""
 
     def __init__(self, steps: int, plan: torch.optim.lr_scheduler.LRScheduler) -> None:
-        self.steps, self.plan, self.done, self.first = steps, plan, 0, None
+        self.steps, self.plan, self.done = steps, plan, 0
+        self.first: float | None = None  # the loss that others are compared with
         self.pending: list[tuple[Tensor, float]] = []
         self.watcher = _watcher.get()
 
     def __call__(self, value: Tensor) -> None:
-        self.pending.append((value, self.plan.get_last_lr()[0]))
+        self.pending.append((value, float(self.plan.get_last_lr()[0])))
         if len(self.pending) == CHECK_EVERY:
             self.finish()
 

@@ -34,7 +34,7 @@ def attention_loss(student: Taps, teacher: Taps, weights: Sequence[float] | None
     total = student.logits.new_zeros(())
     for i, (ours, theirs) in enumerate(pairs):
         if ours.ndim == 4 and theirs.ndim == 4 and ours.shape[2:] != theirs.shape[2:]:
-            size = [min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True)]
+            size = (min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3]))
             ours, theirs = F.adaptive_avg_pool2d(ours, size), F.adaptive_avg_pool2d(theirs, size)
         if ours.shape[2:].numel() == 1:
             flag("attention-dead", f"layer {list(student.features)[i]} is 1×1; its attention map is constant")

@@ -36,7 +36,7 @@ def page(study: Report) -> str:
     rows = over_seeds(study.cells)
     maps = facets(rows)
     defenses = [facet["defense"] for facet in maps]
-    data = {
+    data: dict[str, Any] = {
         "title": study.title, "rows": rows, "cells": study.cells, "lineage": study.lineage,
         "published": study.published, "glossary": {**MEANING, **study.glossary}, "made_by": study.made_by,
     }  # fmt: skip

@@ -158,7 +158,7 @@ def _drain(
                 _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
                 continue
             tell("start", stage, {})
-            with watching(lambda step, steps, loss, stage=stage: tell("step", stage, _step(step, steps, loss))):
+            with watching(_step_teller(stage, tell)):
                 running[pool.submit(work, stage, store.url, device)] = stage
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
             stage = running.pop(future)
@@ -173,8 +173,8 @@ def _drain(
             _finish(stage, record, outcome, tell)
 
 
-def _step(step: int, steps: int, loss: float) -> Record:
-    return {"step": step, "steps": steps, "loss": loss}
+def _step_teller(stage: Stage, tell: Tell) -> Callable[[int, int, float], None]:
+    return lambda step, steps, loss: tell("step", stage, {"step": step, "steps": steps, "loss": loss})
 
 
 def _finish(stage: Stage, record: Record, outcome: Outcome, tell: Tell) -> None:

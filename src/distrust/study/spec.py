@@ -34,11 +34,11 @@ class Budget(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    train: int | None = Field(None, ge=1)
-    test: int | None = Field(None, ge=1)
+    train: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
     clean: Share = 0.05
     validation: Share = 0.05
-    size: int | None = Field(None, ge=4)
+    size: Annotated[int, Field(ge=4)] | None = None
     teacher: dict[str, Any] = {}
     student: dict[str, Any] = {}
     defense: dict[str, Any] = {}

@@ -46,7 +46,7 @@ def work(stage: Stage, url: str, device: str | None = None) -> Record:
     start = time.perf_counter()
     record: Record = {
         "state": "done", "kind": stage.kind, "label": stage.label, "recipe": stage.recipe,
-        "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [], "env": environment(),
+        "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [],
     }  # fmt: skip
     files: dict[str, bytes] = {}
     with warnings.catch_warnings(record=True) as caught:
@@ -62,6 +62,7 @@ def work(stage: Stage, url: str, device: str | None = None) -> Record:
             record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
     raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
     record["flags"] = list(dict.fromkeys([*record["flags"], *raised]))
+    record["env"] = environment()
     record["seconds"] = round(time.perf_counter() - start, 3)
     store.save(stage.key, record, files)
     return record
@@ -71,7 +72,7 @@ def environment() -> dict[str, Any]:
     """Where a number was made; recorded, never part of a key."""
     return {
         "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
+        "machine": platform.machine(), "peak_mb": peak_memory(),
     }  # fmt: skip
 
 
@@ -193,6 +194,16 @@ def _model(stage: Stage, model: nn.Module, images: int) -> Result:
     name = artefact_name(stage.taint)
     facts = {"taint": list(stage.taint), "key": stage.key}
     return {"spec": model.spec, "file": name, "images": images}, {name: model_bytes(model.cpu(), facts)}
+
+
+def peak_memory() -> int | None:
+    """Most memory that this process has held, in MiB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if platform.system() == "Darwin" else 2**10)
 
 
 def limit_threads(threads: int) -> None:

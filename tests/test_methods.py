@@ -1,0 +1,179 @@
+"""The registry: names and near misses, bounds, plug-ins, and a code hash that sees code alone."""
+
+import importlib.metadata
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import distrust
+from distrust.errors import BadInput, NotFound
+from distrust.methods import Count, Mark, Method, Registry, defense, registry
+
+PACKAGE = Path(distrust.__file__).parent
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_found_by_kind_and_by_name_alone():
+    nad = registry.get("defenses", "nad")
+    assert nad is registry.find("nad") is registry.kind("defenses")["nad"]
+    assert nad.call is distrust.defenses.nad
+    assert (nad.name, nad.mark.kind, nad.mark.on, nad.mark.null) == ("nad", "defenses", "classifier", False)
+    assert registry.find("sig").mark.kind == "triggers", "a trigger and an attack share this name; the first kind wins"
+    assert {"finetune", "none"} <= {n for n, m in registry.kind("defenses").items() if m.mark.null}
+
+
+def test_a_mistyped_name_gets_its_near_matches_and_what_is_known():
+    known = ", ".join(sorted(registry.kind("defenses")))
+    with pytest.raises(NotFound) as caught:
+        registry.get("defenses", "nda")
+    assert str(caught.value) == f"no defense 'nda'. Did you mean 'nad'? Known: {known}."
+    with pytest.raises(NotFound, match=r"^no kind 'defences'\. Did you mean 'defenses'"):
+        registry.kind("defences")
+    with pytest.raises(NotFound, match=r"^no method 'badnet'\. Did you mean 'badnets'"):
+        registry.find("badnet")
+    with pytest.raises(NotFound, match=r"^no attack 'zzz'\. Known: "):
+        registry.get("attacks", "zzz")
+
+
+# --- options ------------------------------------------------------------------------------------------------------
+
+
+def test_options_are_keyword_only_arguments_without_what_the_caller_supplies():
+    assert list(registry.get("defenses", "finetune").options) == ["epochs", "lr", "batch_size"]
+    assert list(registry.get("triggers", "patch").options) == ["pattern", "size", "inset"]
+
+
+def test_checked_options_are_all_options_with_their_types():
+    assert registry.get("distillers", "kd").check({"temperature": "2"}) == {"temperature": 2.0, "weight": 0.9}
+    nad = registry.get("defenses", "nad")
+    assert nad.check({"beta": 0})["beta"] == 0 and nad.check({"beta": [1, 2]})["beta"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "name, given, message",
+    [
+        ("kd", {"temperature": 0}, "kd: temperature=0: input should be greater than 0."),
+        ("kd", {"weight": float("nan")}, "kd: weight=nan: input should be greater than or equal to 0."),
+        ("badnets", {"rate": 1.5}, "badnets: rate=1.5: input should be less than or equal to 1."),
+        ("badnets", {"stamp": "during"}, "badnets: stamp='during': input should be 'before' or 'after'."),
+        ("finetune", {"epochs": 1.5}, "finetune: epochs=1.5: input should be a valid integer, got a number with a "
+                                      "fractional part."),
+        ("nad", {"beta": -5}, "nad: beta=-5: input should be greater than or equal to 0."),
+        ("nad", {"beta": [1, -5]}, "nad: beta=[1, -5]: input should be greater than or equal to 0."),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_refused_by_name(name, given, message):
+    with pytest.raises(BadInput) as caught:
+        registry.find(name).check(given)
+    assert str(caught.value) == f"{message} Type `distrust show {name}` for its options."
+
+
+def test_a_mistyped_option_gets_its_near_matches():
+    with pytest.raises(NotFound, match=r"^no option of nad 'bta'\. Did you mean 'beta'\? Known: batch_size, beta,"):
+        registry.find("nad").check({"bta": 1})
+    with pytest.raises(NotFound, match="^no option of none 'lr'"):
+        registry.find("none").check({"lr": 1})
+
+
+# --- plug-ins -----------------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_must_exist_and_hold_exactly_one_method(tmp_path):
+    fresh = Registry()
+    with pytest.raises(NotFound, match="no plug-in file"):
+        fresh.add(tmp_path / "missing.py")
+    (tmp_path / "empty.py").write_text("from distrust.defenses import nad  # somebody else's\n")
+    with pytest.raises(BadInput, match=r"empty\.py holds 0 marked methods; a method file holds exactly one"):
+        fresh.add(tmp_path / "empty.py")
+    two = "from distrust.methods import defense\n@defense(paper='a')\ndef a(): ...\n@defense(paper='b')\ndef b(): ...\n"
+    (tmp_path / "two.py").write_text(two)
+    with pytest.raises(BadInput, match=r"two\.py holds 2 marked methods"):
+        fresh.add(tmp_path / "two.py")
+
+
+def test_an_installed_package_adds_methods_by_entry_point(monkeypatch):
+    @defense(paper="Doe, 2026", on="encoder")
+    def polish(model, clean, *, passes: Count = 3, rng=None):
+        """Polish it."""
+
+    module = types.ModuleType("doe_polish")
+    module.polish = polish
+    monkeypatch.setitem(sys.modules, "doe_polish", module)
+
+    def entry_points(group):
+        assert group == "distrust.methods"
+        return [importlib.metadata.EntryPoint("polish", "doe_polish:polish", group)]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    fresh = Registry()
+    found = fresh.get("defenses", "polish")
+    assert found.call is polish and found.mark == Mark("defenses", "Doe, 2026", on="encoder")
+    assert found.check({}) == {"passes": 3} and found.summary == "Polish it."
+    assert "polish" not in fresh.kind("attacks") and "nad" in fresh.kind("defenses")
+
+
+# --- the code hash ------------------------------------------------------------------------------------------------
+
+
+def method_in(path: Path, text: str | None = None) -> Method:
+    """A method that says it was defined in the file at `path`, which need not be importable."""
+    if text is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    scope: dict = {}
+    exec(compile("def call(): ...", str(path), "exec"), scope)
+    return Method(path.stem, Mark("defenses", "a paper"), scope["call"])
+
+
+CODE = 'def f(x):\n    """Double it."""\n    return 2 * x\n'
+
+
+@pytest.mark.parametrize(
+    "change, same",
+    [
+        ("# a comment\n" + CODE, True),
+        ('"""A module docstring."""\n\n\n' + CODE, True),
+        (CODE.replace("Double it.", "Twice."), True),
+        (CODE.replace('    """Double it."""\n', ""), True),
+        (CODE.replace("2 * x", "(2 *\n  x)"), True),
+        (CODE.replace("2 * x", "3 * x"), False),
+        (CODE.replace("x", "y"), False),
+        (CODE + "import math\n", False),
+        (CODE.replace("return 2 * x", "return 'Double it.'"), False),
+    ],
+)
+def test_the_code_hash_sees_code_but_no_comment_docstring_or_layout(tmp_path, change, same):
+    before, after = method_in(tmp_path / "a" / "m.py", CODE), method_in(tmp_path / "b" / "m.py", change)
+    assert (before.code == after.code) is same
+
+
+def copied(folder: Path) -> Path:
+    """The package's defenses and distillers, in a folder of their own."""
+    for kind in ("defenses", "distillers"):
+        shutil.copytree(PACKAGE / kind, folder / kind, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name, edited, same",
+    [
+        ("nad", "distillers/_attention.py", False),
+        ("nad", "defenses/_schedule.py", False),
+        ("finetune", "defenses/_schedule.py", False),
+        ("finetune", "distillers/_attention.py", True),
+        ("nad", "defenses/finetune.py", True),
+        ("none", "defenses/_schedule.py", True),
+    ],
+)
+def test_the_code_hash_includes_private_neighbours_also_of_other_folders(tmp_path, name, edited, same):
+    before, after = copied(tmp_path / "a"), copied(tmp_path / "b")
+    with (after / edited).open("a") as file:
+        file.write("\nEXTRA = 1\n")
+    codes = {method_in(root / "defenses" / f"{name}.py").code for root in (before, after)}
+    assert (len(codes) == 1) is same
+    assert registry.find(name).code == method_in(before / "defenses" / f"{name}.py").code

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+
+import fsspec
+import pytest
+import torch
+
+from distrust.errors import NotFound, StoreError
+from distrust.study.store import Store, pack
+
+A, B = "a" * 32, "ab" * 16
+
+
+@pytest.fixture(params=["directory", "memory"])
+def store(request, tmp_path):
+    if request.param == "directory":
+        yield Store(tmp_path / "deep" / "store")
+        return
+    name = f"memory://{uuid.uuid4().hex}"
+    yield Store(name)
+    fsspec.filesystem("memory").store.clear()
+
+
+def names(store):
+    """Everything under the store."""
+    return sorted(path.removeprefix(store.root).strip("/") for path in store.fs.find(store.root))
+
+
+class Broken:
+    """A file that takes a few bytes, then no more."""
+
+    def __init__(self, file, code):
+        self.file, self.code = file, code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, data):
+        self.file.write(data[:3])
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Makes the store's n-th file (from 0) fail on opening or on writing."""
+
+    def put(store, at, code, on="write"):
+        opened, count = store.fs.open, []
+
+        def open_(path, mode="rb", **options):
+            if "w" in mode:
+                count.append(path)
+                if len(count) > at:
+                    if on == "open":
+                        raise OSError(code, os.strerror(code))
+                    return Broken(opened(path, mode, **options), code)
+            return opened(path, mode, **options)
+
+        monkeypatch.setattr(store.fs, "open", open_)
+
+    yield put
+    monkeypatch.undo()
+
+
+def test_a_stage_is_there_once_it_is_saved(store):
+    assert store.record(A) is None and store.keys() == []
+    tensors = {"y": torch.arange(3), "clean": torch.tensor([1, 2], dtype=torch.uint8)}
+    store.save(A, {"state": "done"}, {"predictions.safetensors": pack(**tensors)})
+    assert store.record(A) == {"state": "done"} and store.keys() == [A]
+    found = store.tensors(A, "predictions.safetensors")
+    assert all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
+    assert names(store) == [f"{A}/predictions.safetensors", f"{A}/stage.json"]
+
+
+def test_a_stage_that_is_saved_again_is_replaced_whole(store):
+    store.save(A, {"state": "done", "try": 1}, {"model.safetensors": b"1", "old": b""})
+    store.save(A, {"state": "failed", "try": 2}, {"model.safetensors": b"2"})
+    assert store.record(A) == {"state": "failed", "try": 2}
+    assert names(store) == [f"{A}/model.safetensors", f"{A}/stage.json"]
+
+
+def test_a_folder_without_its_record_does_not_count(store):
+    store.save(A, {"state": "done"}, {"model.safetensors": b"1"})
+    store.fs.rm(f"{store.root}/{A}/stage.json")
+    assert store.record(A) is None and store.keys() == []
+
+
+def test_a_stage_is_found_by_the_beginning_of_its_key(store):
+    store.save(A, {"n": 1})
+    store.save(B, {"n": 2})
+    assert store.find("aa") == (A, {"n": 1}) and store.find(B) == (B, {"n": 2})
+    with pytest.raises(NotFound, match="begins 2 keys"):
+        store.find("a")
+    with pytest.raises(NotFound, match="no key"):
+        store.find("c")
+
+
+def test_looking_for_trouble_leaves_nothing(store):
+    store.check_writable()
+    assert names(store) == [] and store.keys() == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("on", ["open", "write"])
+@pytest.mark.parametrize("at", [0, 1], ids=["weights", "record"])
+def test_a_full_or_read_only_store_keeps_what_was_finished(store, fail, code, on, at):
+    store.save(A, {"state": "done"}, {"model.safetensors": b"1"})
+    before = names(store)
+    fail(store, at, code, on)
+    with pytest.raises(StoreError, match=rf"cannot be written \({os.strerror(code)}\).*still there.*--store"):
+        store.save(B, {"state": "done"}, {"model.safetensors": b"22222"})
+    with pytest.raises(StoreError):
+        store.check_writable()
+    assert names(store) == before and store.keys() == [A] and store.record(B) is None
+
+
+def test_redoing_a_stage_on_a_full_directory_keeps_the_old_one(tmp_path, fail):
+    store = Store(tmp_path)
+    store.save(A, {"try": 1}, {"model.safetensors": b"1"})
+    fail(store, 1, errno.ENOSPC)
+    with pytest.raises(StoreError):
+        store.save(A, {"try": 2}, {"model.safetensors": b"2"})
+    assert store.record(A) == {"try": 1} and len(os.listdir(tmp_path)) == 1
+
+
+def test_redoing_a_stage_where_nothing_can_be_renamed_never_looks_finished_halfway(fail):
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    store.save(A, {"try": 1}, {"model.safetensors": b"1"})
+    states, opened = [], store.fs.open
+
+    def spy(path, mode="rb", **options):
+        if "w" in mode:
+            states.append(store.fs.exists(f"{store.root}/{A}/stage.json"))
+        return opened(path, mode, **options)
+
+    fail(store, 99, 0)
+    store.fs.open = spy
+    store.save(A, {"try": 2}, {"model.safetensors": b"2"})
+    assert states == [False, False] and store.record(A) == {"try": 2}
+
+
+def test_a_process_that_dies_while_writing_leaves_no_stage(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    monkeypatch.setattr(store, "_sweep", lambda draft: None)  # the dead do not clean up
+
+    def die(*paths):
+        raise OSError("killed")
+
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(StoreError):
+        store.save(A, {"state": "done"}, {"model.safetensors": b"1"})
+    monkeypatch.undo()
+    assert len(os.listdir(tmp_path)) == 1 and store.keys() == [] and store.record(A) is None
+    store.save(A, {"state": "done"})
+    assert store.keys() == [A]
+
+
+def test_a_file_is_no_store(tmp_path):
+    (tmp_path / "store").write_text("precious")
+    for url in (tmp_path / "store", tmp_path / "store" / "below"):
+        store = Store(url)
+        assert store.record(A) is None and store.keys() == []
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.check_writable()
+    assert (tmp_path / "store").read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_a_damaged_record_says_what_to_remove(store, content):
+    store.save(A, {"state": "done"})
+    store.fs.pipe_file(f"{store.root}/{A}/stage.json", content)
+    with pytest.raises(StoreError, match=f"{A}/stage.json cannot be read.*Remove the folder {A} and run again"):
+        store.record(A)
+
+
+def test_tensors_that_are_gone_or_damaged_say_what_to_remove(store):
+    store.save(A, {"state": "done"}, {"model.safetensors": b"nonsense"})
+    for name, words in [("model.safetensors", "cannot be read"), ("other.safetensors", "is gone")]:
+        with pytest.raises(StoreError, match=f"{name} {words}.*Remove the folder {A}"):
+            store.tensors(A, name)
+
+
+@pytest.mark.parametrize("url", ["nothing://here", "s3fs-is-not-a-protocol://x"])
+def test_an_unknown_kind_of_address_is_refused(url):
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(url)

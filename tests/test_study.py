@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from distrust.errors import BadInput, NotFound
+from distrust.methods import registry
+from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
+from distrust.study import plan as planning
+from distrust.study.cells import compare
+from distrust.study.spec import study_from
+
+BUDGET = {"train": 64, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
+
+
+def study(**changes):
+    content = {"name": "trial", "teacher": ["wrn10-1"], "budgets": {"cpu": BUDGET}, "budget": "cpu"}
+    return study_from(content | changes)
+
+
+def plan(**changes):
+    return make_plan(study(**changes))
+
+
+def keys(kind=None, **changes):
+    return {key for key, stage in plan(**changes).stages.items() if kind in (None, stage.kind)}
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Registers a defence of this source for one test."""
+    monkeypatch.setattr(registry, "_kinds", {kind: dict(known) for kind, known in registry._kinds.items()})
+    monkeypatch.setattr(registry, "files", [])
+    places = iter(range(100))
+
+    def add(source, name="mine"):
+        file = tmp_path / str(next(places)) / f"{name}.py"
+        file.parent.mkdir()
+        file.write_text(source)
+        monkeypatch.setitem(sys.modules, f"distrust_plugin_{name}", None)
+        return registry.add(file)
+
+    return add
+
+
+DEFENCE = '''
+from torch import Generator, nn
+from distrust.imageset import ImageSet
+from distrust.methods import Count, defense
+
+@defense(paper="none")
+def mine(model: nn.Module, clean: ImageSet, *, epochs: Count = 1, rng: Generator | None = None) -> nn.Module:
+    """Return the model.
+
+    Args:
+        epochs: none.
+    """
+    return model
+'''
+
+
+# study files
+
+
+def test_a_study_file_is_read_and_may_be_changed(tmp_path):
+    file = tmp_path / "trial.toml"
+    file.write_text('name = "trial"\nseeds = 3\nattack = "badnets"\n[budgets.cpu]\ntrain = 10\n[budgets.smoke]\ntrain = 5\n')
+    found = read_study(file)
+    assert (found.name, found.seeds, found.attack, found.budgets["cpu"].train) == ("trial", 3, ["badnets"], 10)
+    changed = read_study(file, budget="smoke", seeds=1)
+    assert (changed.budget, changed.seeds, changed.attack) == ("smoke", 1, ["badnets"])
+    assert read_study(file, budget=None).budget == "cpu"
+
+
+def test_the_studies_that_come_along_can_be_planned(pytestconfig):
+    files = sorted((pytestconfig.rootpath / "studies").glob("*.toml"))
+    assert files
+    for file in files:
+        for budget in read_study(file).budgets:
+            assert make_plan(read_study(file, budget=budget)).cells
+
+
+@pytest.mark.parametrize(
+    "text, error, words",
+    [
+        ("name = 'x'\nteecher = ['wrn10-1']", NotFound, "'teecher'.*Did you mean 'teacher'"),
+        ("name = 'x'\n[[grid]]\ndefence = ['nad']", NotFound, "'defence'.*Did you mean 'defense'"),
+        ("name = 'x'\n[[grid]]\nseeds = 3", NotFound, "'seeds'"),
+        ("name = 'x", BadInput, "is not TOML"),
+        ("name = 'x'\nbudget = 'cpuu'", NotFound, "'cpuu'.*Did you mean 'cpu'"),
+        ("name = 'x'\n[budgets.cpu]\nepochs = 3", BadInput, r"budgets\.cpu\.epochs"),
+        ("name = 'x'\n[budgets.cpu]\nclean = 1.5", BadInput, r"budgets\.cpu\.clean.*got 1\.5"),
+        ("name = 'x'\nseeds = 0", BadInput, "seeds"),
+        ("name = 'a/b'", BadInput, "name"),
+        ("seeds = 1", BadInput, "name: field required"),
+        ("name = 'x'\nattack = []", BadInput, "attack"),
+        ("name = 'x'\nattack = [3]", BadInput, "attack"),
+    ],
+)
+def test_a_wrong_study_file_is_refused_by_name(text, error, words, tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(error, match=words):
+        read_study(file)
+
+
+def test_a_missing_study_file_gets_near_matches(tmp_path):
+    (tmp_path / "carry.toml").write_text("name = 'carry'")
+    with pytest.raises(NotFound, match=r"Did you mean '\S*carry\.toml'"):
+        read_study(tmp_path / "cary.toml")
+
+
+# combinations
+
+
+def axes(**changes):
+    return [{axis: s.text for axis, s in chosen.items()} for chosen in study(**changes).combinations()]
+
+
+def test_axes_multiply_and_option_lists_are_axes():
+    found = axes(attack=["none", "badnets[rate=[0.1,0.2]]"], distiller=["none", "kd"], defense="finetune")
+    assert len(found) == 6
+    assert [row["attack"] for row in found[::2]] == ["none", "badnets[rate=0.1]", "badnets[rate=0.2]"]
+    assert {row["student"] for row in found if row["distiller"] == "kd"} == {"wrn10-1"}  # "same" as the teacher
+
+
+def test_a_student_without_a_distiller_is_none_and_counts_once():
+    assert [row["student"] for row in axes(student=["wrn10-1", "wrn16-1"])] == ["none"]
+    assert len(axes(student=["wrn10-1", "wrn16-1"], distiller=["none", "kd"])) == 3
+
+
+def test_grid_blocks_are_united_and_equal_rows_count_once():
+    blocks = [{"defense": ["none", "finetune"]}, {"distiller": ["none", "kd"]}, {"distiller": "kd", "defense": "nad"}]
+    found = axes(attack="badnets", grid=blocks, defense="none")
+    assert [(row["distiller"], row["defense"]) for row in found] == [
+        ("none", "none"), ("none", "finetune"), ("kd", "none"), ("kd", "nad"),
+    ]  # fmt: skip
+    assert len({cell.id for cell in plan(attack="badnets", grid=blocks, seeds=3).cells}) == 12
+
+
+# keys
+
+
+def test_planning_twice_gives_the_same_keys():
+    changes = {"attack": ["badnets", "blend"], "distiller": ["none", "kd"], "defense": ["none", "nad"], "seeds": 2}
+    assert list(plan(**changes).stages) == list(plan(**changes).stages)
+    assert all(len(key) == 32 for key in plan(**changes).stages)
+
+
+@pytest.mark.parametrize(
+    "kind, change",
+    [
+        ("teacher", {"teacher": ["wrn10-2"]}),
+        ("teacher", {"attack": "badnets[rate=0.2]"}),
+        ("teacher", {"attack": "badnets[stamp=after]"}),
+        ("teacher", {"budgets": {"cpu": BUDGET | {"teacher": {"epochs": 2}}}}),
+        ("teacher", {"budgets": {"cpu": BUDGET | {"teacher": {"epochs": 1, "precision": "bf16"}}}}),
+        ("teacher", {"budgets": {"cpu": BUDGET | {"train": 65}}}),
+        ("student", {"attack": "badnets[rate=0.2]"}),
+        ("student", {"distiller": "kd[temperature=2]"}),
+        ("student", {"budgets": {"cpu": BUDGET | {"student": {"epochs": 2}}}}),
+        ("defense", {"distiller": "kd[temperature=2]"}),
+        ("defense", {"defense": "finetune[lr=0.2]"}),
+        ("predict", {"defense": "finetune[lr=0.2]"}),
+        ("predict", {"budgets": {"cpu": BUDGET | {"test": 41}}}),
+    ],
+)
+def test_a_key_changes_with_its_options_and_its_parents(kind, change):
+    base = {"attack": "badnets", "distiller": "kd", "defense": "finetune"}
+    assert keys(kind, **base) != keys(kind, **base | change)
+
+
+def test_a_key_does_not_change_with_what_comes_later():
+    base = {"attack": "badnets", "distiller": "kd", "defense": "finetune"}
+    assert keys("teacher", **base) == keys("teacher", **base | {"distiller": "at", "defense": "nad", "seeds": 1})
+    assert keys("student", **base) == keys("student", **base | {"defense": "nad"})
+    assert keys("teacher", **base) < keys("teacher", **base | {"seeds": 2})
+
+
+def test_options_written_out_or_in_another_order_are_the_same_stage():
+    assert keys(attack="badnets") == keys(attack="badnets[rate=0.1,target=0]") == keys(attack="badnets[target=0,rate=0.1]")
+
+
+def test_every_seed_has_stages_of_its_own():
+    both = plan(attack="badnets", seeds=2)
+    assert len(both.stages) == 2 * len(plan(attack="badnets").stages)
+    assert {s.recipe["seed"] for s in both.stages.values()} == {0, 1}
+
+
+def test_names_questions_and_published_numbers_do_not_count():
+    assert keys(attack="badnets") == keys(attack="badnets", name="other", question="?", published=[{"acc": 1.0}], within=0.1)
+
+
+def test_the_number_of_threads_does_not_count():
+    before, threads = keys(attack="badnets"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert keys(attack="badnets") == before
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_methods_code_counts_and_its_comments_do_not(plugin):
+    def keys_of(source):
+        plugin(source)
+        return keys(defense="mine")
+
+    before = keys_of(DEFENCE)
+    assert keys_of(DEFENCE.replace("    return", "    # a comment\n\n    return")) == before
+    assert keys_of(DEFENCE.replace("Return the model.", "Give it back.")) == before
+    assert keys_of(DEFENCE.replace("return model\n", "return model.eval()\n")) != before
+
+
+def test_the_core_has_a_number_of_its_own(monkeypatch):
+    before = keys(attack="badnets")
+    monkeypatch.setattr(planning, "NUMERICS", planning.NUMERICS + 1)
+    assert not before & keys(attack="badnets")
+
+
+# the graph
+
+
+def test_parents_come_before_their_children():
+    done = set()
+    for key, stage in plan(attack="badnets", distiller="kd", defense="nad[lr=tune(0.1,0.01)]").stages.items():
+        assert {p.key for p in stage.parents} <= done
+        done.add(key)
+
+
+def test_the_control_arm_is_the_clean_study_with_the_same_seed():
+    made = plan(attack=["none", "badnets"], distiller="kd", defense="finetune", seeds=2)
+    for seed in (0, 1):
+        clean, attacked = (c for c in made.cells if c.seed == seed)
+        assert attacked.control.parents[0] is clean.final[-1]
+        assert attacked.teacher[1].parents[0] is clean.final[0]
+        assert [s.taint for s in attacked.final] == [("badnets",)] * 3
+        assert [s.taint for s in clean.final] == [()] * 3
+        assert {s.recipe["seed"] for s in (*attacked.final, attacked.control, attacked.seen)} == {seed}
+        assert attacked.control.recipe["attack"] == attacked.seen.recipe["attack"]  # the same trigger
+        assert (attacked.place, attacked.target) == (1, 0) and (clean.place, clean.target) == (None, None)
+        assert attacked.undefended.parents[0] is attacked.final[1]
+
+
+def test_an_attack_changes_nothing_but_the_attack():
+    attacked, clean = (c.final[0].recipe for c in plan(attack=["badnets", "none"]).cells)
+    assert {k: v for k, v in attacked.items() if k != "attack"} == {k: v for k, v in clean.items() if k != "attack"}
+
+
+def test_a_tuned_defence_is_chosen_among_its_candidates():
+    (cell,) = plan(attack="badnets", defense="finetune[lr=tune(0.1,0.01),epochs=tune(1,2)]").cells
+    choose = cell.final[-1]
+    assert choose.kind == "choose" and choose.recipe["option"] == "lr,epochs" and choose.recipe["within"] == 0.05
+    assert choose.recipe["candidates"] == [
+        {"lr": 0.1, "epochs": 1}, {"lr": 0.1, "epochs": 2}, {"lr": 0.01, "epochs": 1}, {"lr": 0.01, "epochs": 2},
+    ]  # fmt: skip
+    suspect, *candidates = choose.parents
+    assert suspect is cell.final[0]
+    chosen = [{k: c.recipe["defense"]["options"][k] for k in ("lr", "epochs")} for c in candidates]
+    assert chosen == choose.recipe["candidates"]
+
+
+def test_the_budget_dials_the_defences_that_have_the_option():
+    made = plan(defense=["finetune", "none", "finetune[epochs=7]"], budgets={"cpu": BUDGET | {"defense": {"epochs": 3}}})
+    stages = [s for s in made.stages.values() if s.kind == "defense"]
+    assert [s.recipe["defense"]["options"]["epochs"] for s in stages] == [3, 7]
+
+
+def test_ten_thousand_cells_are_planned_and_share_what_they_can():
+    made = plan(
+        attack=f"badnets[rate=[{','.join(f'0.0{i}' for i in range(10))}]]",
+        distiller=f"kd[temperature=[{','.join(map(str, range(1, 11)))}]]",
+        defense=f"finetune[epochs=[{','.join(map(str, range(1, 11)))}]]",
+        seeds=10,
+    )
+    assert len(made.cells) == len({cell.id for cell in made.cells}) == 10_000
+    count = {kind: sum(s.kind == kind for s in made.stages.values()) for kind in ("teacher", "student", "defense", "predict")}
+    assert count == {
+        "teacher": 11 * 10, "student": 11 * 10 * 10, "defense": 11 * 10 * 10 * 10,
+        "predict": 2 * 10_000 + 10 * 10 * 10 + 2 * 10 * 10,
+    }  # fmt: skip
+
+
+# what stops before any work
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        ({"attack": "badnet"}, NotFound, "no attack 'badnet'.*Did you mean 'badnets'"),
+        ({"distiller": "kdd"}, NotFound, "'kdd'.*'kd'"),
+        ({"defense": "nda"}, NotFound, "'nda'.*'nad'"),
+        ({"teacher": "wrn10x1"}, NotFound, "'wrn10x1'"),
+        ({"teacher": "wrn11-1"}, BadInput, "wrn11-1"),
+        ({"distiller": "kd", "student": "wrn12-1"}, BadInput, "wrn12-1"),
+        ({"attack": "badnets[rat=0.1]"}, NotFound, "'rat'.*Did you mean 'rate'"),
+        ({"attack": "badnets[rate=1.5]"}, BadInput, "rate=1.5"),
+        ({"attack": "badnets[rate=much]"}, BadInput, "rate='much'"),
+        ({"attack": "badnets["}, BadInput, "selector"),
+        ({"defense": "finetune[lr=tune(0.1,-1)]"}, BadInput, "lr=-1"),
+        ({"budgets": {"cpu": {"teacher": {"epoch": 1}}}}, NotFound, "option of teacher 'epoch'.*'epochs'"),
+        ({"budgets": {"cpu": {"student": {"momentun": 1}}}}, NotFound, "option of student 'momentun'.*'momentum'"),
+    ],
+)
+def test_a_wrong_name_or_option_stops_the_plan(change, error, words):
+    with pytest.raises(error, match=words):
+        plan(**change)
+
+
+# cells
+
+
+def row(seed=0, acc=0.8, asr=0.5, **axes):
+    axes = dict.fromkeys(("images", "teacher", "attack", "distiller", "student", "defense"), "x") | axes
+    return {"id": f"{axes['defense']}-s{seed}", "seed": seed, "acc": acc, "asr": asr} | axes
+
+
+def test_a_run_within_the_expected_interval_is_the_same():
+    expected = [row(0, 0.80), row(1, 0.82), row(2, 0.84)]  # the t-interval reaches 0.05
+    assert compare([row(0, 0.86)], expected) == []
+    assert compare([row(0, 0.88)], expected) == ["x · x · x · x · x · x: acc 0.880, expected 0.820 ± 0.050"]
+
+
+def test_a_single_expected_seed_leaves_two_points():
+    assert compare([row(acc=0.81, asr=0.515)], [row()]) == []
+    assert compare([row(acc=0.83, asr=0.47)], [row()]) == [
+        "x · x · x · x · x · x: acc 0.830, expected 0.800 ± 0.020",
+        "x · x · x · x · x · x: asr 0.470, expected 0.500 ± 0.020",
+    ]
+
+
+def test_a_cell_that_is_missing_or_failed_is_a_difference_and_one_more_is_none():
+    assert compare([row(defense="nad")], [row()]) == ["x · x · x · x · x · x: not in this run"]
+    assert compare([row(), row(defense="nad")], [row()]) == []
+    assert compare([row(acc=None, asr=None)], [row(asr=None)]) == ["x · x · x · x · x · x: acc nothing, expected 0.800 ± 0.020"]
+
+
+def test_cells_are_written_and_read_again(tmp_path):
+    cells = [row(defense="nad"), row()]
+    assert read_cells(write_cells(cells, tmp_path / "trial")) == cells
+    with pytest.raises(NotFound, match=r"Did you mean '\S*trial'"):
+        read_cells(tmp_path / "trail")
+    (tmp_path / "trial" / "a.json").write_text(json.dumps({"id": 1}))
+    with pytest.raises(BadInput, match="a.json is not a cell"):
+        read_cells(tmp_path / "trial")
+
+
+def test_a_cell_that_did_not_run_says_so(tmp_path):
+    made, store = plan(attack="badnets", defense="finetune"), Store(tmp_path)
+    (cell,) = score_cells(made, store, run(made, store, mode="only-cached"))
+    assert (cell["state"], cell["error"], cell["acc"], cell["flags"]) == ("missing", "not run yet", None, [])
+    assert score_cells(made, store, Outcome()) == [cell]
+
+
+def test_a_published_number_stands_beside_the_cells_it_belongs_to(tmp_path):
+    rows = [{"attack": "badnets", "defense": "finetune", "acc": 0.9}]
+    made, store = plan(attack=["badnets[rate=0.2]", "blend"], defense=["none", "finetune"], published=rows), Store(tmp_path)
+    cells = score_cells(made, store, Outcome())
+    assert [bool(cell["published"]) for cell in cells] == [False, True, False, False]
