@@ -9,7 +9,7 @@ from distrust.imageset import Augment, ImageSet
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Nothing that a test measures or decodes reaches the user's cache; one thread, as tests run side by side."""
+    """No test writes to the user's cache; one thread each, because tests run side by side."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTRUST_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -35,7 +35,7 @@ class Raise(nn.Module):
         return x + 1.5
 
 
-# --- predict and hit ----------------------------------------------------------------------------------------------
+# --- predict and hit ---------------------------------------------------------------------------------------
 
 
 def test_predict_gives_the_class_of_every_image_whatever_their_type():
@@ -74,7 +74,7 @@ def test_a_backdoor_is_frozen_and_picklable():
     assert torch.equal(pickle.loads(pickle.dumps(backdoor)).stamp_on(X), backdoor.stamp_on(X))
 
 
-# --- save and load ------------------------------------------------------------------------------------------------
+# --- save and load -----------------------------------------------------------------------------------------
 
 EXAMPLES = [
     Backdoor(triggers.patch("white", size=2, inset=1), 3, stamp="after", name="badnets"),
@@ -105,13 +105,15 @@ def test_a_name_with_a_dot_stays_a_name(tmp_path):
 
 
 def test_a_trigger_that_nothing_could_rebuild_is_not_saved(tmp_path):
-    with pytest.raises(BadInput, match="Raise is no registered trigger, so it cannot be written down. Known: .*patch"):
+    with pytest.raises(
+        BadInput, match="Raise is no registered trigger, so it cannot be written down. Known: "
+    ):
         Backdoor(Raise(), 0).save(tmp_path / "mine")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_record_is_not_found(tmp_path):
-    with pytest.raises(NotFound, match=r"no trigger file .*mine\.json\. Give the \.json that `Backdoor\.save` wrote"):
+    with pytest.raises(NotFound, match=r"no trigger file .*mine\.json\. Give the \.json that"):
         Backdoor.load(tmp_path / "mine.json")
 
 
@@ -132,12 +134,22 @@ def changed(path, **changes):
         lambda path: changed(path, target="truck"),
         lambda path: changed(path, target=-1),
     ],
-    ids=["half", "list", "short", "bytes", "no tensors", "bad tensors", "options", "word as target", "target -1"],
+    ids=[
+        "half",
+        "list",
+        "short",
+        "bytes",
+        "no tensors",
+        "bad tensors",
+        "options",
+        "word as target",
+        "target -1",
+    ],
 )
 def test_a_damaged_record_is_refused_by_name(damage, tmp_path):
     path = Backdoor(triggers.blend(torch.rand(3, 4, 4)), 1).save(tmp_path / "mine")
     damage(path)
-    with pytest.raises(BadInput, match=r"mine\.json is not a backdoor's record .*Write one with Backdoor\.save"):
+    with pytest.raises(BadInput, match=r"mine\.json is not a backdoor's record .*Write one with"):
         Backdoor.load(path)
 
 
@@ -154,7 +166,7 @@ def test_a_record_of_unknown_things_says_what_is_known(tmp_path):
         Backdoor.load(path)
 
 
-# --- words --------------------------------------------------------------------------------------------------------
+# --- words -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,7 +189,11 @@ def test_a_trigger_is_made_from_words(text, expected):
 
 
 def test_defaults_fill_only_what_the_words_leave_open_and_the_trigger_has():
-    assert make_trigger("patch:white", inset=2, alpha=0.5).recipe == {"pattern": "white", "size": 3, "inset": 2}
+    assert make_trigger("patch:white", inset=2, alpha=0.5).recipe == {
+        "pattern": "white",
+        "size": 3,
+        "inset": 2,
+    }
     assert make_trigger("patch:white[inset=1]", inset=2).recipe["inset"] == 1
     assert make_trigger("patch:white:3:1", inset=2).recipe["inset"] == 1
 

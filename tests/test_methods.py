@@ -15,7 +15,7 @@ from distrust.methods import Count, Mark, Method, Registry, defense, registry
 PACKAGE = Path(distrust.__file__).parent
 
 
-# --- names --------------------------------------------------------------------------------------------------------
+# --- names -------------------------------------------------------------------------------------------------
 
 
 def test_methods_are_found_by_kind_and_by_name_alone():
@@ -23,7 +23,9 @@ def test_methods_are_found_by_kind_and_by_name_alone():
     assert nad is registry.find("nad") is registry.kind("defenses")["nad"]
     assert nad.call is distrust.defenses.nad
     assert (nad.name, nad.mark.kind, nad.mark.on, nad.mark.null) == ("nad", "defenses", "classifier", False)
-    assert registry.find("sig").mark.kind == "triggers", "a trigger and an attack share this name; the first kind wins"
+    assert registry.find("sig").mark.kind == "triggers", (
+        "a trigger and an attack share this name; the first kind wins"
+    )
     assert {"finetune", "none"} <= {n for n, m in registry.kind("defenses").items() if m.mark.null}
 
 
@@ -40,7 +42,7 @@ def test_a_mistyped_name_gets_its_near_matches_and_what_is_known():
         registry.get("attacks", "zzz")
 
 
-# --- options ------------------------------------------------------------------------------------------------------
+# --- options -----------------------------------------------------------------------------------------------
 
 
 def test_options_are_keyword_only_arguments_without_what_the_caller_supplies():
@@ -58,15 +60,13 @@ def test_checked_options_are_all_options_with_their_types():
     "name, given, message",
     [
         ("kd", {"temperature": 0}, "kd: temperature=0: input should be greater than 0."),
-        ("kd", {"weight": float("nan")}, "kd: weight=nan: input should be greater than or equal to 0."),
+        ("kd", {"weight": float("inf")}, "kd: weight=inf: input should be a finite number."),
         ("badnets", {"rate": 1.5}, "badnets: rate=1.5: input should be less than or equal to 1."),
         ("badnets", {"stamp": "during"}, "badnets: stamp='during': input should be 'before' or 'after'."),
-        ("finetune", {"epochs": 1.5}, "finetune: epochs=1.5: input should be a valid integer, got a number with a "
-                                      "fractional part."),
         ("nad", {"beta": -5}, "nad: beta=-5: input should be greater than or equal to 0."),
         ("nad", {"beta": [1, -5]}, "nad: beta=[1, -5]: input should be greater than or equal to 0."),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_bounds_is_refused_by_name(name, given, message):
     with pytest.raises(BadInput) as caught:
         registry.find(name).check(given)
@@ -74,13 +74,13 @@ def test_a_value_out_of_bounds_is_refused_by_name(name, given, message):
 
 
 def test_a_mistyped_option_gets_its_near_matches():
-    with pytest.raises(NotFound, match=r"^no option of nad 'bta'\. Did you mean 'beta'\? Known: batch_size, beta,"):
+    with pytest.raises(NotFound, match=r"^no option of nad 'bta'\. Did you mean 'beta'"):
         registry.find("nad").check({"bta": 1})
     with pytest.raises(NotFound, match="^no option of none 'lr'"):
         registry.find("none").check({"lr": 1})
 
 
-# --- plug-ins -----------------------------------------------------------------------------------------------------
+# --- plug-ins ----------------------------------------------------------------------------------------------
 
 
 def test_a_plugin_must_exist_and_hold_exactly_one_method(tmp_path):
@@ -90,8 +90,9 @@ def test_a_plugin_must_exist_and_hold_exactly_one_method(tmp_path):
     (tmp_path / "empty.py").write_text("from distrust.defenses import nad  # somebody else's\n")
     with pytest.raises(BadInput, match=r"empty\.py holds 0 marked methods; a method file holds exactly one"):
         fresh.add(tmp_path / "empty.py")
-    two = "from distrust.methods import defense\n@defense(paper='a')\ndef a(): ...\n@defense(paper='b')\ndef b(): ...\n"
-    (tmp_path / "two.py").write_text(two)
+    one = "\n@defense(paper='a')\ndef {}(): ...\n"
+    text = "from distrust.methods import defense" + one.format("a") + one.format("b")
+    (tmp_path / "two.py").write_text(text)
     with pytest.raises(BadInput, match=r"two\.py holds 2 marked methods"):
         fresh.add(tmp_path / "two.py")
 
@@ -117,7 +118,7 @@ def test_an_installed_package_adds_methods_by_entry_point(monkeypatch):
     assert "polish" not in fresh.kind("attacks") and "nad" in fresh.kind("defenses")
 
 
-# --- the code hash ------------------------------------------------------------------------------------------------
+# --- the code hash -----------------------------------------------------------------------------------------
 
 
 def method_in(path: Path, text: str | None = None) -> Method:

@@ -17,15 +17,14 @@ import fsspec
 import pytest
 import torch
 
-from distrust import images, measure
+from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.methods import registry
 from distrust.study import Store, make_plan, run, score_cells
-from distrust.study import run as _  # noqa: F401 - the function; the module is below
 from distrust.study.spec import study_from
-from distrust.study.work import load_model, poison
+from distrust.study.work import data, load_model, poison
 
-running = sys.modules["distrust.study.run"]
+running = sys.modules["distrust.study.run"]  # the module; the package gives the function its name
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
@@ -49,12 +48,18 @@ def states(outcome):
 def numbers(made, store, outcome):
     """What must not depend on how the study was run."""
     changing = ("seconds", "env")
-    return [{k: v for k, v in cell.items() if k not in changing} for cell in score_cells(made, store, outcome)]
+    return [
+        {k: v for k, v in cell.items() if k not in changing} for cell in score_cells(made, store, outcome)
+    ]
 
 
 def written(folder):
     """Contents and times of all that is in a store."""
-    return {p.relative_to(folder): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder): (p.stat().st_mtime_ns, p.read_bytes())
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,7 +100,8 @@ def plugin(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(
             "import copy\nfrom pathlib import Path\nfrom distrust.errors import Skip\n"
             "from distrust.methods import defense\n\n"
-            f"@defense(paper='none')\ndef {name}(model, clean, *, rng=None):\n    '''A trial.'''\n    {body}\n"
+            f"@defense(paper='none')\ndef {name}(model, clean, *, rng=None):\n"
+            f"    '''A trial.'''\n    {body}\n"
         )
         return registry.add(tmp_path / f"{name}.py")
 
@@ -106,21 +112,21 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_a_cell_holds_what_measuring_its_models_gives(finished):
-    (cell,) = finished[1]
-    store, made = Store(finished[0]), plan()
-    teacher, control = (load_model(store, made.cells[0].final[-1].key), load_model(store, made.cells[0].control.parents[0].key))
-    train, test = images("digits", size=8)
-    _, backdoor = poison(train, made.cells[0].seen.recipe["attack"], 0)
-    rows = torch.tensor([int((test.x == x).flatten(1).all(1).nonzero()[0]) for x in _test_images(made)])
-    found = measure(teacher, test[rows], backdoor, control=control).record()
-    assert {k: cell[k] for k in found} == found
-    assert cell["state"] == "done" and cell["place"] == 1 and cell["target"] == 0 and 0 <= cell["acc_others"] <= 1
-
-
-def _test_images(made):
-    from distrust.study.work import data
-
-    return data(made.cells[0].seen.recipe["images"]).test.x
+    (cell,), store, (planned,) = finished[1], Store(finished[0]), plan().cells
+    student, control = (
+        load_model(store, planned.final[-1].key),
+        load_model(store, planned.control.parents[0].key),
+    )
+    roles = data(planned.seen.recipe["images"])
+    _, backdoor = poison(roles.train, planned.seen.recipe["attack"], 0)
+    found = measure(student, roles.test, backdoor, control=control).record()
+    assert {name: cell[name] for name in found} == found
+    assert (
+        cell["state"] == "done"
+        and cell["place"] == 1
+        and cell["target"] == 0
+        and 0 <= cell["acc_others"] <= 1
+    )
 
 
 def test_a_record_says_how_the_stage_came_about(finished):
@@ -131,7 +137,9 @@ def test_a_record_says_how_the_stage_came_about(finished):
         assert record["parents"] == [p.key for p in stage.parents] and record["taint"] == list(stage.taint)
         assert record["env"]["torch"] == torch.__version__
         if stage.kind in ("teacher", "student"):
-            assert record["file"] == ("model.tainted-badnets.safetensors" if stage.taint else "model.safetensors")
+            assert record["file"] == (
+                "model.tainted-badnets.safetensors" if stage.taint else "model.safetensors"
+            )
     assert {p.suffix for p in finished[0].rglob("*") if p.is_file()} == {".json", ".safetensors"}  # no pickle
 
 
@@ -139,7 +147,11 @@ def test_progress_is_told_stage_by_stage(tmp_path, finished):
     heard = []
     made = plan(distiller="none")
     run(made, Store(tmp_path), tell=lambda event, stage, record: heard.append((event, stage.kind, record)))
-    assert [(e, k) for e, k, _ in heard[:3]] == [("start", "teacher"), ("step", "teacher"), ("done", "teacher")]
+    assert [(e, k) for e, k, _ in heard[:3]] == [
+        ("start", "teacher"),
+        ("step", "teacher"),
+        ("done", "teacher"),
+    ]
     assert {k: heard[1][2][k] for k in ("step", "steps")} == {"step": 3, "steps": 3}
     heard.clear()
     run(made, Store(tmp_path), tell=lambda event, stage, record: heard.append(event))
@@ -153,7 +165,10 @@ def test_a_study_without_an_attack_has_accuracy_only(tmp_path):
 
 
 def test_a_tuned_defence_is_chosen_and_carries_the_chosen_model(tmp_path):
-    made, store = plan(distiller="none", attack="none", defense="finetune[lr=tune(0.1,1e-6)]", within=0.0), Store(tmp_path)
+    made, store = (
+        plan(distiller="none", attack="none", defense="finetune[lr=tune(0.1,1e-6)]", within=0.0),
+        Store(tmp_path),
+    )
     (cell,) = score_cells(made, store, run(made, store))
     (choose,) = (s for s in made.stages.values() if s.kind == "choose")
     record = store.record(choose.key)
@@ -162,7 +177,10 @@ def test_a_tuned_defence_is_chosen_and_carries_the_chosen_model(tmp_path):
     want = good[0] if good else after.index(max(after))
     assert cell["chosen"] == record["option"] == choose.recipe["candidates"][want]
     assert record["chosen"] == choose.parents[1 + want].key
-    ours, theirs = load_model(store, choose.key).state_dict(), load_model(store, record["chosen"]).state_dict()
+    ours, theirs = (
+        load_model(store, choose.key).state_dict(),
+        load_model(store, record["chosen"]).state_dict(),
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -235,7 +253,7 @@ def test_retry_does_again_what_failed_and_what_hung_on_it(folder, plugin, tmp_pa
     plugin(BOMB.format(str(tmp_path / "bomb")))
     made, store = plan(defense="mine"), Store(folder)
     outcome = run(made, store)
-    assert (outcome.cached, outcome.ran, outcome.failed) == (7, 3, 4)  # undefended prediction, two bombs, two children
+    assert (outcome.cached, outcome.ran, outcome.failed) == (7, 2, 4)  # two bombs, and a child of each
     assert score_cells(made, store, outcome)[0]["error"].endswith("AssertionError: boom")
     (tmp_path / "bomb").unlink()
     before = written(folder)
@@ -258,12 +276,16 @@ def test_a_method_that_cannot_apply_is_skipped_with_its_reason(folder, plugin):
     assert fine["state"] == "done" and outcome.failed == 0 and outcome.skipped == 4
 
 
-@pytest.mark.parametrize("error", ["AttributeError('a')", "OSError('no such disk')", "ImportError('b')", "Exception('c')"])
+@pytest.mark.parametrize(
+    "error", ["AttributeError('a')", "OSError('no such disk')", "ImportError('b')", "Exception('c')"]
+)
 def test_whatever_a_plugin_raises_the_grid_goes_on(error, folder, plugin):
     plugin(f"raise {error}")
     made, store = plan(defense=["mine", "none"]), Store(folder)
     failed, fine = score_cells(made, store, run(made, store))
-    assert failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
+    assert (
+        failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
+    )
 
 
 def test_flags_raised_in_a_stage_reach_the_cell(tmp_path):
@@ -283,14 +305,17 @@ def test_no_more_than_the_right_number_of_jobs():
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(code, tmp_path, monkeypatch, finished):
+def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(
+    code, tmp_path, monkeypatch, finished
+):
     made, store = plan(), Store(tmp_path)
     opened, files = store.fs.open, []
 
     def open_(path, mode="rb", **options):
-        files.append(path)
-        if mode == "wb" and len([f for f in files if not f.count("/.probe")]) > 4:
-            raise OSError(code, os.strerror(code))
+        if mode == "wb" and "probe" not in path:
+            files.append(path)
+            if len(files) > 5:  # two files a stage: in the middle of the third
+                raise OSError(code, os.strerror(code))
         return opened(path, mode, **options)
 
     monkeypatch.setattr(store.fs, "open", open_)
@@ -298,9 +323,9 @@ def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(code, t
         run(made, store)
     monkeypatch.undo()
     done = Store(tmp_path).keys()
-    assert sorted(p.name for p in tmp_path.iterdir()) == done and 0 < len(done) < 8
+    assert sorted(p.name for p in tmp_path.iterdir()) == done and len(done) == 2
     outcome = run(made, store)
-    assert outcome.cached == len(done) and numbers(made, store, outcome) == finished[1]
+    assert outcome.cached == 2 and numbers(made, store, outcome) == finished[1]
 
 
 def test_nothing_starts_if_the_store_cannot_be_written(tmp_path):
@@ -332,9 +357,13 @@ def test_processes_make_the_same_predictions_and_know_the_plugins(tmp_path, monk
     assert states(outcome) == ["done"] * 12
     cells = numbers(made, store, outcome)
     assert cells[0] == finished[1][0]
-    assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {k: cells[0][k] for k in ("acc", "asr", "base")}
+    assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {
+        k: cells[0][k] for k in ("acc", "asr", "base")
+    }
     for key in (s.key for s in plan().stages.values() if s.kind == "predict"):
-        ours, theirs = (Store(s).tensors(key, "predictions.safetensors") for s in (tmp_path / "store", finished[0]))
+        ours, theirs = (
+            Store(s).tensors(key, "predictions.safetensors") for s in (tmp_path / "store", finished[0])
+        )
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -364,7 +393,9 @@ if __name__ == "__main__":
 
 def test_workers_end_with_their_killed_parent(tmp_path):
     (tmp_path / "parent.py").write_text(ORPHANS)
-    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert int(parent.stdout.readline()) != parent.pid
         parent.send_signal(signal.SIGKILL)
         assert parent.communicate(timeout=30)[0] == ""  # the pipe closes when the last worker is gone
@@ -374,13 +405,15 @@ def test_workers_end_with_their_killed_parent(tmp_path):
 
 
 STUDY = """
-import json, sys
+import json, sys, time
 import torch
 from distrust.study import Store, make_plan, run
 from distrust.study.spec import study_from
 
 torch.set_num_threads(1)
-run(make_plan(study_from(json.loads(sys.argv[1]))), Store(sys.argv[2]))
+made = make_plan(study_from(json.loads(sys.argv[1])))
+# Each training takes a second, so that there is time to kill it.
+run(made, Store(sys.argv[2]), tell=lambda event, *_: time.sleep(event == "step"))
 """
 
 

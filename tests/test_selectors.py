@@ -37,10 +37,18 @@ def test_any_text_is_a_selector_or_a_clear_mistake(text):
         ("nad[]", "nad", {}),
         ("nad[beta=0]", "nad", {"beta": 0}),
         (" nad [ beta = 0 , lr = 0.01 ] ", "nad", {"beta": 0, "lr": 0.01}),
-        ("a[x=1e-3,y=-2,z=true,w=null,v=after]", "a", {"x": 0.001, "y": -2, "z": True, "w": None, "v": "after"}),
+        (
+            "a[x=1e-3,y=-2,z=true,w=null,v=after]",
+            "a",
+            {"x": 0.001, "y": -2, "z": True, "w": None, "v": "after"},
+        ),
         ('a[x="1",y="a,b]",z=True]', "a", {"x": "1", "y": "a,b]", "z": "True"}),
         ("badnets[trigger=patch:white:3[inset=1]]", "badnets", {"trigger": "patch:white:3[inset=1]"}),
-        ("badnets[trigger=patch[size=3,inset=1],rate=0.1]", "badnets", {"trigger": "patch[size=3,inset=1]", "rate": 0.1}),
+        (
+            "badnets[trigger=patch[size=3,inset=1],rate=0.1]",
+            "badnets",
+            {"trigger": "patch[size=3,inset=1]", "rate": 0.1},
+        ),
         ("patch:white:3", "patch:white:3", {}),
         ("nad[beta=[[500,1000,1000]]]", "nad", {"beta": [500, 1000, 1000]}),
         ("nad[layers=[[block1,block2]]]", "nad", {"layers": ["block1", "block2"]}),
@@ -105,5 +113,7 @@ def test_an_option_is_given_once():
 
 
 def test_where_one_is_wanted_an_axis_is_refused():
-    with pytest.raises(BadInput, match=r"'badnets\[rate=\[0,1\]\]' stands for 2 selectors; one is wanted here"):
+    with pytest.raises(
+        BadInput, match=r"'badnets\[rate=\[0,1\]\]' stands for 2 selectors; one is wanted here"
+    ):
         parse_one("badnets[rate=[0,1]]")

@@ -81,10 +81,10 @@ def idx_folder(root: Path, end: str = "") -> Path:
 
 def decoding(monkeypatch):
     """Count the images that are decoded."""
-    import distrust.sources as module
+    from distrust.sources import decode
 
-    seen, real = [], module._picture
-    monkeypatch.setattr(module, "_picture", lambda *args: seen.append(1) or real(*args))
+    seen, real = [], decode.picture_array
+    monkeypatch.setattr(decode, "picture_array", lambda *args: seen.append(1) or real(*args))
     return seen
 
 

@@ -67,9 +67,17 @@ def mine(model: nn.Module, clean: ImageSet, *, epochs: Count = 1, rng: Generator
 
 def test_a_study_file_is_read_and_may_be_changed(tmp_path):
     file = tmp_path / "trial.toml"
-    file.write_text('name = "trial"\nseeds = 3\nattack = "badnets"\n[budgets.cpu]\ntrain = 10\n[budgets.smoke]\ntrain = 5\n')
+    file.write_text(
+        'name = "trial"\nseeds = 3\nattack = "badnets"\n'
+        "[budgets.cpu]\ntrain = 10\n[budgets.smoke]\ntrain = 5\n"
+    )
     found = read_study(file)
-    assert (found.name, found.seeds, found.attack, found.budgets["cpu"].train) == ("trial", 3, ["badnets"], 10)
+    assert (found.name, found.seeds, found.attack, found.budgets["cpu"].train) == (
+        "trial",
+        3,
+        ["badnets"],
+        10,
+    )
     changed = read_study(file, budget="smoke", seeds=1)
     assert (changed.budget, changed.seeds, changed.attack) == ("smoke", 1, ["badnets"])
     assert read_study(file, budget=None).budget == "cpu"
@@ -124,7 +132,9 @@ def test_axes_multiply_and_option_lists_are_axes():
     found = axes(attack=["none", "badnets[rate=[0.1,0.2]]"], distiller=["none", "kd"], defense="finetune")
     assert len(found) == 6
     assert [row["attack"] for row in found[::2]] == ["none", "badnets[rate=0.1]", "badnets[rate=0.2]"]
-    assert {row["student"] for row in found if row["distiller"] == "kd"} == {"wrn10-1"}  # "same" as the teacher
+    assert {row["student"] for row in found if row["distiller"] == "kd"} == {
+        "wrn10-1"
+    }  # "same" as the teacher
 
 
 def test_a_student_without_a_distiller_is_none_and_counts_once():
@@ -133,7 +143,11 @@ def test_a_student_without_a_distiller_is_none_and_counts_once():
 
 
 def test_grid_blocks_are_united_and_equal_rows_count_once():
-    blocks = [{"defense": ["none", "finetune"]}, {"distiller": ["none", "kd"]}, {"distiller": "kd", "defense": "nad"}]
+    blocks = [
+        {"defense": ["none", "finetune"]},
+        {"distiller": ["none", "kd"]},
+        {"distiller": "kd", "defense": "nad"},
+    ]
     found = axes(attack="badnets", grid=blocks, defense="none")
     assert [(row["distiller"], row["defense"]) for row in found] == [
         ("none", "none"), ("none", "finetune"), ("kd", "none"), ("kd", "nad"),
@@ -145,7 +159,12 @@ def test_grid_blocks_are_united_and_equal_rows_count_once():
 
 
 def test_planning_twice_gives_the_same_keys():
-    changes = {"attack": ["badnets", "blend"], "distiller": ["none", "kd"], "defense": ["none", "nad"], "seeds": 2}
+    changes = {
+        "attack": ["badnets", "blend"],
+        "distiller": ["none", "kd"],
+        "defense": ["none", "nad"],
+        "seeds": 2,
+    }
     assert list(plan(**changes).stages) == list(plan(**changes).stages)
     assert all(len(key) == 32 for key in plan(**changes).stages)
 
@@ -175,13 +194,19 @@ def test_a_key_changes_with_its_options_and_its_parents(kind, change):
 
 def test_a_key_does_not_change_with_what_comes_later():
     base = {"attack": "badnets", "distiller": "kd", "defense": "finetune"}
-    assert keys("teacher", **base) == keys("teacher", **base | {"distiller": "at", "defense": "nad", "seeds": 1})
+    assert keys("teacher", **base) == keys(
+        "teacher", **base | {"distiller": "at", "defense": "nad", "seeds": 1}
+    )
     assert keys("student", **base) == keys("student", **base | {"defense": "nad"})
     assert keys("teacher", **base) < keys("teacher", **base | {"seeds": 2})
 
 
 def test_options_written_out_or_in_another_order_are_the_same_stage():
-    assert keys(attack="badnets") == keys(attack="badnets[rate=0.1,target=0]") == keys(attack="badnets[target=0,rate=0.1]")
+    assert (
+        keys(attack="badnets")
+        == keys(attack="badnets[rate=0.1,target=0]")
+        == keys(attack="badnets[target=0,rate=0.1]")
+    )
 
 
 def test_every_seed_has_stages_of_its_own():
@@ -191,7 +216,9 @@ def test_every_seed_has_stages_of_its_own():
 
 
 def test_names_questions_and_published_numbers_do_not_count():
-    assert keys(attack="badnets") == keys(attack="badnets", name="other", question="?", published=[{"acc": 1.0}], within=0.1)
+    assert keys(attack="badnets") == keys(
+        attack="badnets", name="other", question="?", published=[{"acc": 1.0}], within=0.1
+    )
 
 
 def test_the_number_of_threads_does_not_count():
@@ -246,16 +273,23 @@ def test_the_control_arm_is_the_clean_study_with_the_same_seed():
 
 def test_an_attack_changes_nothing_but_the_attack():
     attacked, clean = (c.final[0].recipe for c in plan(attack=["badnets", "none"]).cells)
-    assert {k: v for k, v in attacked.items() if k != "attack"} == {k: v for k, v in clean.items() if k != "attack"}
+    assert {k: v for k, v in attacked.items() if k != "attack"} == {
+        k: v for k, v in clean.items() if k != "attack"
+    }
 
 
 def test_a_tuned_defence_is_chosen_among_its_candidates():
     (cell,) = plan(attack="badnets", defense="finetune[lr=tune(0.1,0.01),epochs=tune(1,2)]").cells
     choose = cell.final[-1]
-    assert choose.kind == "choose" and choose.recipe["option"] == "lr,epochs" and choose.recipe["within"] == 0.05
+    assert (
+        choose.kind == "choose" and choose.recipe["option"] == "lr,epochs" and choose.recipe["within"] == 0.05
+    )
     assert choose.recipe["candidates"] == [
-        {"lr": 0.1, "epochs": 1}, {"lr": 0.1, "epochs": 2}, {"lr": 0.01, "epochs": 1}, {"lr": 0.01, "epochs": 2},
-    ]  # fmt: skip
+        {"lr": 0.1, "epochs": 1},
+        {"lr": 0.1, "epochs": 2},
+        {"lr": 0.01, "epochs": 1},
+        {"lr": 0.01, "epochs": 2},
+    ]
     suspect, *candidates = choose.parents
     assert suspect is cell.final[0]
     chosen = [{k: c.recipe["defense"]["options"][k] for k in ("lr", "epochs")} for c in candidates]
@@ -263,7 +297,10 @@ def test_a_tuned_defence_is_chosen_among_its_candidates():
 
 
 def test_the_budget_dials_the_defences_that_have_the_option():
-    made = plan(defense=["finetune", "none", "finetune[epochs=7]"], budgets={"cpu": BUDGET | {"defense": {"epochs": 3}}})
+    made = plan(
+        defense=["finetune", "none", "finetune[epochs=7]"],
+        budgets={"cpu": BUDGET | {"defense": {"epochs": 3}}},
+    )
     stages = [s for s in made.stages.values() if s.kind == "defense"]
     assert [s.recipe["defense"]["options"]["epochs"] for s in stages] == [3, 7]
 
@@ -276,7 +313,10 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         seeds=10,
     )
     assert len(made.cells) == len({cell.id for cell in made.cells}) == 10_000
-    count = {kind: sum(s.kind == kind for s in made.stages.values()) for kind in ("teacher", "student", "defense", "predict")}
+    count = {
+        kind: sum(s.kind == kind for s in made.stages.values())
+        for kind in ("teacher", "student", "defense", "predict")
+    }
     assert count == {
         "teacher": 11 * 10, "student": 11 * 10 * 10, "defense": 11 * 10 * 10 * 10,
         "predict": 2 * 10_000 + 10 * 10 * 10 + 2 * 10 * 10,
@@ -301,7 +341,11 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         ({"attack": "badnets["}, BadInput, "selector"),
         ({"defense": "finetune[lr=tune(0.1,-1)]"}, BadInput, "lr=-1"),
         ({"budgets": {"cpu": {"teacher": {"epoch": 1}}}}, NotFound, "option of teacher 'epoch'.*'epochs'"),
-        ({"budgets": {"cpu": {"student": {"momentun": 1}}}}, NotFound, "option of student 'momentun'.*'momentum'"),
+        (
+            {"budgets": {"cpu": {"student": {"momentun": 1}}}},
+            NotFound,
+            "option of student 'momentun'.*'momentum'",
+        ),
     ],
 )
 def test_a_wrong_name_or_option_stops_the_plan(change, error, words):
@@ -334,7 +378,9 @@ def test_a_single_expected_seed_leaves_two_points():
 def test_a_cell_that_is_missing_or_failed_is_a_difference_and_one_more_is_none():
     assert compare([row(defense="nad")], [row()]) == ["x · x · x · x · x · x: not in this run"]
     assert compare([row(), row(defense="nad")], [row()]) == []
-    assert compare([row(acc=None, asr=None)], [row(asr=None)]) == ["x · x · x · x · x · x: acc nothing, expected 0.800 ± 0.020"]
+    assert compare([row(acc=None, asr=None)], [row(asr=None)]) == [
+        "x · x · x · x · x · x: acc nothing, expected 0.800 ± 0.020"
+    ]
 
 
 def test_cells_are_written_and_read_again(tmp_path):
@@ -356,6 +402,9 @@ def test_a_cell_that_did_not_run_says_so(tmp_path):
 
 def test_a_published_number_stands_beside_the_cells_it_belongs_to(tmp_path):
     rows = [{"attack": "badnets", "defense": "finetune", "acc": 0.9}]
-    made, store = plan(attack=["badnets[rate=0.2]", "blend"], defense=["none", "finetune"], published=rows), Store(tmp_path)
+    made, store = (
+        plan(attack=["badnets[rate=0.2]", "blend"], defense=["none", "finetune"], published=rows),
+        Store(tmp_path),
+    )
     cells = score_cells(made, store, Outcome())
     assert [bool(cell["published"]) for cell in cells] == [False, True, False, False]

@@ -43,9 +43,19 @@ class Backdoor:
     as_published: bool = False
 
     def stamp_on(self, images: Tensor) -> Tensor:
-        """Float images [B,C,H,W] in 0..1 with the trigger, clamped and rounded to 8 bits (unless as_published)."""
-        with torch.no_grad():
-            stamped = self.trigger(images)
+        """Float images [B,C,H,W] in 0..1 with the trigger, clamped and rounded to 8 bits (unless as_published).
+
+        Raises:
+            BadInput: the trigger is for images of another shape.
+        """
+        try:
+            with torch.no_grad():
+                stamped = self.trigger(images)
+        except RuntimeError as error:
+            shape = "×".join(map(str, images.shape[1:]))
+            raise BadInput(
+                f"trigger {self.name} does not fit on images of {shape} ({error}). Give another."
+            ) from None
         return stamped if self.as_published else as_8_bit(stamped)
 
     def hit(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -53,7 +63,7 @@ class Backdoor:
         return predict(model, images, self) == self.target
 
     def save(self, path: str | Path) -> Path:
-        """Write `<path>.json` and, beside it, `<path>.safetensors` with the trigger's pixels; return the former.
+        """Write `<path>.json`, and the trigger's pixels beside it as `<path>.safetensors`; return the former.
 
         Raises:
             BadInput: the trigger is no registered one, so nothing could rebuild it.
@@ -79,7 +89,12 @@ class Backdoor:
         plain = {k: v for k, v in recipe.items() if not isinstance(v, Tensor)}
         tensors = {k: v.contiguous() for k, v in recipe.items() if isinstance(v, Tensor)}
         record = {"trigger": kind, "options": plain, "tensors": sorted(tensors), "target": self.target}
-        record |= {"rule": self.rule, "stamp": self.stamp, "name": self.name, "as_published": self.as_published}
+        record |= {
+            "rule": self.rule,
+            "stamp": self.stamp,
+            "name": self.name,
+            "as_published": self.as_published,
+        }
         return json.dumps(record, indent=1), save(tensors)
 
     @classmethod
@@ -101,8 +116,17 @@ class Backdoor:
             facts = {k: record[k] for k in ("target", "rule", "stamp", "name", "as_published")}
             if not (isinstance(facts["target"], int) and facts["target"] >= 0):
                 raise TypeError(f"target {facts['target']!r} is no class number")
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, OSError, SafetensorError) as error:
-            raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+        except (
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+            KeyError,
+            TypeError,
+            OSError,
+            SafetensorError,
+        ) as error:
+            raise BadInput(
+                f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save."
+            ) from None
         return cls(trigger, **facts)
 
 

@@ -42,7 +42,12 @@ def _study(path: Path) -> dict[str, Any]:
 
 def _trigger(path: Path) -> dict[str, Any]:
     backdoor = Backdoor.load(path)
-    facts = {"is": "trigger", "trigger": repr(backdoor.trigger), "target": backdoor.target, "stamp": backdoor.stamp}
+    facts = {
+        "is": "trigger",
+        "trigger": repr(backdoor.trigger),
+        "target": backdoor.target,
+        "stamp": backdoor.stamp,
+    }
     return {**facts, "text": f"a backdoor: {backdoor.trigger!r} → class {backdoor.target}"}
 
 
@@ -68,16 +73,31 @@ def _weights(path: Path, key: str | None) -> dict[str, Any]:
     record = read_record(path)
     count = sum(v.numel() for v in weights.values())
     taint = record.get("taint", [])
-    facts = {"is": "weights", "tensors": len(weights), "numbers": count, "spec": record.get("spec"), "taint": taint}
+    facts = {
+        "is": "weights",
+        "tensors": len(weights),
+        "numbers": count,
+        "spec": record.get("spec"),
+        "taint": taint,
+    }
     model = f", a {record['spec']['name']}" if record.get("spec") else ""
     known = f"; TAINTED by {', '.join(taint)}" if taint else ""
-    return {**facts, "text": f"weights: {len(weights)} tensors, {count:,} numbers{model}{known}; safe to open"}
+    return {
+        **facts,
+        "text": f"weights: {len(weights)} tensors, {count:,} numbers{model}{known}; safe to open",
+    }
 
 
 def _images(source: str) -> dict[str, Any]:
     train, test = open_images(source)
     shape = list(train.x.shape[1:])
-    facts = {"is": "images", "train": len(train), "test": len(test), "shape": shape, "classes": list(train.classes)}
+    facts = {
+        "is": "images",
+        "train": len(train),
+        "test": len(test),
+        "shape": shape,
+        "classes": list(train.classes),
+    }
     grouped = "; grouped" if train.group is not None else ""
     return {
         **facts,

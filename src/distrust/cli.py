@@ -25,8 +25,12 @@ app = typer.Typer(
 )
 
 Store = Annotated[str, typer.Option(help="Directory or fsspec URL where finished stages are kept.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Stages at a time, each with its share of the cores; 0: by itself.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Jobs = Annotated[
+    int, typer.Option(min=0, help="Stages at a time, each with its share of the cores; 0: by itself.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Device = Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
@@ -67,14 +71,22 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
-Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file with a method of your own; it is run.")]
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint: .safetensors, or .pt that holds only tensors.")]
-Model = Annotated[str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")]
+Plugins = Annotated[
+    list[Path], typer.Option("--plugin", help="Python file with a method of your own; it is run.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Checkpoint: .safetensors, or .pt that holds only tensors.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")
+]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 Images = Annotated[str, typer.Option(help="Directory, .npz, hub:owner/name, or a name such as digits.")]
 Size = Annotated[int | None, typer.Option(help="Resize images to this side in pixels.")]
 Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
-AskedTrigger = Annotated[str | None, typer.Option(help="Measure before and after: patch:grid, sig, trigger.json …")]
+AskedTrigger = Annotated[
+    str | None, typer.Option(help="Measure before and after: patch:grid, sig, trigger.json …")
+]
 Target = Annotated[int | None, typer.Option(help="Class number that the trigger leads to.")]
 Control = Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")]
 Fraction = Annotated[float, typer.Option(help="Share of the training split that the defender has, 0..1.")]
@@ -97,13 +109,17 @@ def run(
     budget: Budget = None,
     seeds: Seeds = None,
     only: Annotated[str, typer.Option(help="Only the cells whose id begins so.")] = "",
-    results: Annotated[Path | None, typer.Option(help="Folder for the cells (default: in the store).")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for the cells (default: in the store).")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here too.")] = None,
     expect: Annotated[Path | None, typer.Option(help="Compare with these results; 1 if they differ.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan and cost, then stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed or was skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run everything again.")] = False,
-    only_cached: Annotated[bool, typer.Option("--only-cached", help="Run nothing; show what is there.")] = False,
+    only_cached: Annotated[
+        bool, typer.Option("--only-cached", help="Run nothing; show what is there.")
+    ] = False,
     plugin: Plugins = [],  # noqa: B006 - typer copies it
 ) -> int:
     """Run a study: what is finished is kept, and the same command goes on after any interruption."""
@@ -162,7 +178,12 @@ def _run(
         cells = [{**cell, "reproduce": name} for cell in cells]
     folder = results or Path(face.results(study.name))
     write_cells(cells, folder)
-    facts |= {"ran": outcome.ran, "cached": outcome.cached, "failed": outcome.failed, "skipped": outcome.skipped}
+    facts |= {
+        "ran": outcome.ran,
+        "cached": outcome.cached,
+        "failed": outcome.failed,
+        "skipped": outcome.skipped,
+    }
     facts |= {"results": str(folder)}
     if report:
         _write_report(cells, plan, store, report, name or f"distrust run {path} --report {report}")
@@ -173,7 +194,9 @@ def _run(
 
     facts["answer"] = answer(cells)
     done = [c for c in cells if c["state"] == "done"]
-    face.show(facts, face.table(cells), facts["answer"], *differences, *([f"Report: {report}"] if report else []))
+    face.show(
+        facts, face.table(cells), facts["answer"], *differences, *([f"Report: {report}"] if report else [])
+    )
     if differences:
         return 1
     return 0 if done else 3
@@ -210,7 +233,9 @@ def measure(
     if control:
         import copy
 
-        twin = load_weights(copy.deepcopy(suspect.model), open_weights(control, key), str(control)).to(face.device)
+        twin = load_weights(copy.deepcopy(suspect.model), open_weights(control, key), str(control)).to(
+            face.device
+        )
     found = measure_model(suspect.model.to(face.device), suspect.test, backdoor, control=twin)
     facts = {"model": suspect.source, "images": images, "trigger": trigger, "target": backdoor.target}
     face.show({**facts, **found.record()}, str(found), *face.flags(found.flags))
@@ -252,7 +277,12 @@ def purify(
     before = suspect.model.to(face.device)
     with face.loop(method):
         after = defense.call(before, clean, **options, rng=rng("defense", face.seed))
-    facts: dict[str, Any] = {"method": selector.text, "images": images, "clean": len(clean), "seed": face.seed}
+    facts: dict[str, Any] = {
+        "method": selector.text,
+        "images": images,
+        "clean": len(clean),
+        "seed": face.seed,
+    }
     facts |= {"before": measure_model(before, suspect.test, backdoor).record()}
     found = measure_model(after, suspect.test, backdoor, undefended=before)
     facts |= {"after": found.record()}
@@ -302,7 +332,12 @@ def distill(
             start, teacher.model, teacher.train, loss=loss, epochs=epochs, lr=lr,
             rng=rng("student", face.seed), device=face.device,
         )  # fmt: skip
-    facts: dict[str, Any] = {"distiller": selector.text, "student": student, "images": images, "seed": face.seed}
+    facts: dict[str, Any] = {
+        "distiller": selector.text,
+        "student": student,
+        "images": images,
+        "seed": face.seed,
+    }
     facts["teacher_measured"] = measure_model(teacher.model, teacher.test, backdoor).record()
     found = measure_model(learnt, teacher.test, backdoor)
     facts["student_measured"] = found.record()
@@ -314,7 +349,9 @@ def distill(
 @command
 def list_(
     face: Face,
-    kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")
+    ] = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """List methods (of one kind), or models."""
@@ -341,7 +378,9 @@ def list_(
 @command
 def show(
     face: Face,
-    method: Annotated[str, typer.Argument(help="A method's name, e.g. nad, or kind/name, e.g. triggers/blend.")],
+    method: Annotated[
+        str, typer.Argument(help="A method's name, e.g. nad, or kind/name, e.g. triggers/blend.")
+    ],
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
@@ -385,7 +424,9 @@ def layers(
 
 
 @command
-def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
+def results(
+    face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]
+) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
     from .report.answer import answer
     from .study import read_cells
@@ -411,7 +452,11 @@ def report(
         cells = score_cells(plan, store, run(plan, store, mode="only-cached"))
     else:
         cells = read_cells(face.find_results(study))
-        source = Path(cells[0]["reproduce"].split()[2]) if cells[0].get("reproduce", "").startswith("distrust run") else None
+        source = (
+            Path(cells[0]["reproduce"].split()[2])
+            if cells[0].get("reproduce", "").startswith("distrust run")
+            else None
+        )
         if source and source.is_file():
             plan = make_plan(read_study(source, budget=cells[0]["budget"]))
     _write_report(cells, plan, store, out, f"distrust report {study}")
@@ -445,13 +490,17 @@ def why(face: Face, key: Annotated[str, typer.Argument(help="A stage's key, or i
         lines.append(f"  ← {parent[:12]}  {of['label']}  {of['seconds']} s")
         parents += of["parents"]
     recipe = json.dumps(record["recipe"], indent=1)
-    return face.show({"key": key, **record}, *lines, recipe, *([record["error"]] if "error" in record else []))
+    return face.show(
+        {"key": key, **record}, *lines, recipe, *([record["error"]] if "error" in record else [])
+    )
 
 
 @command
 def check(
     face: Face,
-    file: Annotated[str, typer.Argument(help="A checkpoint, trigger.json, study.toml, method.py or image source.")],
+    file: Annotated[
+        str, typer.Argument(help="A checkpoint, trigger.json, study.toml, method.py or image source.")
+    ],
     key: Key = None,
 ) -> int:
     """Say what a file is and whether it is safe to open, without running it. Exit code 1: unsafe."""
@@ -468,7 +517,9 @@ def check(
 
 def main() -> NoReturn:
     """Entry point: exit codes are 0 done, 1 a finding, 2 error, 3 nothing could be judged, 4 usage."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # spinning threads starve each other on a busy machine
     try:
         app()
     except SystemExit as stop:

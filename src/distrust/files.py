@@ -52,7 +52,9 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
+            raise BadInput(
+                f"{path} is not a readable safetensors file ({error}). Download it again."
+            ) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle's protocol
@@ -60,7 +62,11 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
-            plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
+            plural = (
+                f"{len(asked)} globals that are not tensors"
+                if len(asked) > 1
+                else "a global that is no tensor"
+            )
             raise UnsafeFile(
                 f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
                 "one saved with torch.save(model.state_dict(), …)."
@@ -77,14 +83,20 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
     if key:
         for part in key.split("."):
             if not isinstance(content, Mapping) or part not in content:
-                raise NotFound.among(f"key in {path.name}", part, map(str, content) if isinstance(content, Mapping) else [])
+                raise NotFound.among(
+                    f"key in {path.name}", part, map(str, content) if isinstance(content, Mapping) else []
+                )
             content = content[part]
     while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
         inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
         content = inner
-    if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(_is_weight(*item) for item in content.items())
+    ):
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
     if all(name.startswith("module.") for name in content):  # saved from DataParallel
@@ -107,7 +119,8 @@ def _globals_of(path: Path) -> list[str]:
                         _collect_globals(archive.read(name), names)
         else:
             _collect_globals(path.read_bytes(), names)
-    allowed = {f"{f.__module__}.{f.__qualname__}" for f in torch.serialization.get_safe_globals() if hasattr(f, "__qualname__")}
+    safe = torch.serialization.get_safe_globals()  # what the user has allowed
+    allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
     return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
 
 
@@ -116,8 +129,8 @@ def _collect_globals(data: bytes, names: set[str]) -> None:
     stream = io.BytesIO(data)
     while stream.tell() < len(data):
         words: list[str] = []
-        memo: dict[int, str] = {}
-        last = ""
+        memo: dict[Any, Any] = {}
+        last: Any = None
         for code, argument, _ in pickletools.genops(stream):
             if code.name in ("GLOBAL", "INST"):
                 names.add(str(argument).replace(" ", "."))
@@ -126,19 +139,25 @@ def _collect_globals(data: bytes, names: set[str]) -> None:
             elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
                 memo[len(memo) if argument is None else argument] = last
                 continue
-            last = memo.get(argument, "") if code.name in ("GET", "BINGET", "LONG_BINGET") else argument
-            if isinstance(last, str) and last:
+            last = memo.get(argument) if code.name in ("GET", "BINGET", "LONG_BINGET") else argument
+            if isinstance(last, str):
                 words.append(last)
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint"
+) -> nn.Module:
     """Put weights into `model`, key for key; only Normalize's buffers and BatchNorm's counters may be absent.
 
     Raises:
         BadInput: the checkpoint is of another architecture; lists what is missing, unexpected or of another shape.
     """
     own = model.state_dict()
-    missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
+    missing = [
+        k
+        for k in own
+        if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k
+    ]
     unexpected = [k for k in weights if k not in own]
     shapes = [
         f"{k} {list(weights[k].shape)}, not {list(own[k].shape)}"
@@ -203,7 +222,9 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
     except OSError as error:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)
-        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Nothing was left behind.") from None
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}). Nothing was left behind."
+        ) from None
     return path
 
 
@@ -221,7 +242,9 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Give another place.") from None
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}). Give another place."
+        ) from None
 
 
 def open_picture(path: str | Path) -> Tensor:

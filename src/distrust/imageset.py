@@ -130,7 +130,7 @@ class ImageSet:
         kept = rows.cpu() if isinstance(rows, Tensor) else rows  # what `to` leaves on the CPU
         late = None if self.late is None else Late(self.late.rows[kept], self.late.trigger)
         group = None if self.group is None else self.group[kept]
-        return self.replace(x=self.x[rows], y=self.y[rows], index=self.index[kept], group=group, late=late)
+        return replace(self, x=self.x[rows], y=self.y[rows], index=self.index[kept], group=group, late=late)
 
     def __repr__(self) -> str:
         tainted = f", tainted by {'+'.join(self.taint)}" if self.taint else ""
@@ -138,7 +138,15 @@ class ImageSet:
         return f"ImageSet({self.name}: {len(self)} images {size}, {len(self.classes)} classes{tainted})"
 
     def replace(self, **changes: Any) -> ImageSet:
-        """A copy with some fields changed."""
+        """A copy with some fields changed.
+
+        Raises:
+            BadInput: a second trigger after augmentation, which would silently displace the first.
+        """
+        if self.late is not None and changes.get("late") is not None:
+            raise BadInput(
+                f"{self.name} already has a trigger that is stamped after augmentation. Use stamp='before'."
+            )
         return replace(self, **changes)
 
     @property

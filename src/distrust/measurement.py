@@ -70,7 +70,10 @@ class Measurement:
         if self.asr is not None:
             parts.append(f"ASR {_percent(self.asr, self.asr_interval)}")
         if self.carried is not None:
-            parts += [f"base {_percent(self.base)}", f"carried {_percent(self.carried, self.carried_interval)}"]
+            parts += [
+                f"base {_percent(self.base)}",
+                f"carried {_percent(self.carried, self.carried_interval)}",
+            ]
         if self.flags:
             parts.append(f"flags: {', '.join(self.flags)}")
         return " · ".join(parts)

@@ -29,8 +29,9 @@ KINDS = ("triggers", "attacks", "distillers", "condensers", "encoders", "defense
 SUPPLIED = {"rng", "device"}  # arguments that the caller provides; they are not options
 
 Rate = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Power = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=0)]
 ClassNumber = Annotated[int, Field(ge=0)]
@@ -127,7 +128,7 @@ class Method:
         try:
             checked = self._schema(**given)
         except ValidationError as error:
-            first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the branch that came furthest
+            first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
             name = str(first["loc"][0])
             raise BadInput(
                 f"{self.name}: {name}={given.get(name)!r}: {first['msg'][:1].lower()}{first['msg'][1:]}. "
@@ -196,12 +197,14 @@ class Registry:
             raise NotFound.among("kind", kind, KINDS)
         if kind not in self._kinds:
             calls = load_package(f"distrust.{kind}")
-            self._kinds[kind] = {name: Method(name, call.method, call) for name, call in sorted(calls.items())}
+            self._kinds[kind] = {
+                name: Method(name, call.method, call) for name, call in sorted(calls.items())
+            }
             for entry in importlib.metadata.entry_points(group="distrust.methods"):
                 call = entry.load()
                 if call.method.kind == kind:
                     self._kinds[kind][entry.name] = Method(entry.name, call.method, call)
-        return self._kinds[kind]
+        return dict(sorted(self._kinds[kind].items()))
 
     def get(self, kind: str, name: str) -> Method:
         """One method.
@@ -238,7 +241,8 @@ class Registry:
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         call = _marked(module, path.stem)
         method = Method(path.stem, call.method, call)
-        self.kind(call.method.kind)[path.stem] = method
+        self.kind(call.method.kind)
+        self._kinds[call.method.kind][path.stem] = method
         self.files.append(path)
         return method
 

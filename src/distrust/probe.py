@@ -60,7 +60,10 @@ def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways
         batch = x.contiguous(memory_format=layout)
 
         def step(trial: nn.Module = trial, batch: torch.Tensor = batch, precision: str = precision) -> None:
-            with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with (
+                torch.enable_grad(),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            ):
                 loss = F.cross_entropy(trial(batch).float(), y)
             loss.backward()
             if device.type == "cuda":

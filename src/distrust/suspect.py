@@ -60,7 +60,9 @@ def open_suspect(
     record = read_record(weights) if weights else {}
     spec = record.get("spec")
     if model is None and not spec:
-        raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+        raise BadInput(
+            f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory."
+        )
     if weights is None and not (model and ":" in model):
         raise BadInput(f"model {model} has no weights. Type --weights FILE.")
     state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded

@@ -123,7 +123,9 @@ def distill(
     if not 0 <= label_weight < math.inf:
         raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
     own, theirs = _paths(loss, layers, student, teacher, train)
-    modules = [m for m in (loss.values() if isinstance(loss, Mapping) else [loss]) if isinstance(m, nn.Module)]
+    modules = [
+        m for m in (loss.values() if isinstance(loss, Mapping) else [loss]) if isinstance(m, nn.Module)
+    ]
 
     with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
         alive = False
@@ -144,7 +146,9 @@ def distill(
             return term
 
         rng = rng or make_rng("distill")
-        return loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
+        return loop(
+            student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options
+        )
 
 
 def loop(
@@ -273,7 +277,12 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     if name == "sgd":
         return torch.optim.SGD(
-            parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0, fused=True
+            parameters,
+            lr,
+            momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov and momentum > 0,
+            fused=True,
         )
     if name == "adam":
         return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
@@ -307,7 +316,9 @@ def _declared(loss: Any, name: str, default: Any) -> Any:
     return getattr(getattr(loss, "method", None), name, default)
 
 
-def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
+def _paths(
+    loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet
+) -> tuple[list, list]:
     if isinstance(loss, Mapping):
         if not loss:
             raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
@@ -329,7 +340,9 @@ def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
     if not isinstance(loss, Mapping):
         return loss(student, teacher, y)
     return sum(
-        part(Taps(student.logits, {s: student.features[s]}), Taps(teacher.logits, {t: teacher.features[t]}), y)
+        part(
+            Taps(student.logits, {s: student.features[s]}), Taps(teacher.logits, {t: teacher.features[t]}), y
+        )
         for (s, t), part in loss.items()
     )  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""One suite per kind of method, run on every method of the registry: a new file is tested the day it lands."""
+"""One suite per kind, run on every method of the registry: a new file is tested the day it lands."""
 
 import copy
 from typing import Any
@@ -22,7 +22,7 @@ def quick(method: Method) -> dict[str, Any]:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    """A copy of all that a method must leave alone in a model: weights, buffers, modes, what trains, hooks."""
+    """A copy of all that a method must leave alone in a model: weights, modes, what trains, hooks."""
     return {
         "weights": copy.deepcopy(model.state_dict()),
         "modes": [module.training for module in model.modules()],

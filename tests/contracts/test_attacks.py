@@ -16,7 +16,7 @@ every_attack = pytest.mark.parametrize("method", on_training_data.values(), ids=
 
 
 def fields(images):
-    return {"x": images.x.clone(), "y": images.y.clone(), "index": images.index.clone(), "taint": images.taint}
+    return {"x": images.x.clone(), "y": images.y.clone(), "index": images.index, "taint": images.taint}
 
 
 @every("attacks")
@@ -49,7 +49,7 @@ def test_rate_0_is_clean_bit_for_bit(method, tiny):
 
 @every_attack
 def test_the_stated_share_of_eligible_rows_is_stamped_and_no_other_row_touched(method, tiny):
-    """Dirty-label attacks stamp other classes and give the target's label; clean-label ones the target's own."""
+    """Dirty-label attacks relabel other classes as the target; clean-label ones stamp the target's own."""
     poisoned, backdoor = method.call(tiny, target=1, rate=0.2, rng=rng(0))
     stamped = (poisoned.x != tiny.x).flatten(1).any(1)
     relabelled = poisoned.y != tiny.y
@@ -98,7 +98,7 @@ def test_an_attack_on_attacked_images_keeps_their_taint(method, tiny):
 @every_attack
 @pytest.mark.parametrize("target", [4, -1, 1.5, None])
 def test_a_target_that_is_no_class_is_refused(method, tiny, target):
-    with pytest.raises(BadInput, match=r"no class; tiny has 4 classes: 0 ant, 1 bee, 2 cat, 3 dog\. Give 0\.\.3\."):
+    with pytest.raises(BadInput, match=r"no class; tiny has 4 classes: 0 ant, 1 bee, 2 cat, 3 dog\. Give"):
         method.call(tiny, target=target)
 
 

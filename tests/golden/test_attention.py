@@ -1,8 +1,8 @@
 """Attention maps and their loss.
 
 Source: Zagoruyko & Komodakis, arXiv 1612.03928, section 3.1, Q = vec(Σ_c |F_c|^p) / ‖·‖₂, and their released
-code, which takes the mean over batch and positions of the squared difference. NAD (Li et al., arXiv 2101.05930)
-uses the same map; its released code weighs three layers by 500, 1000, 1000.
+code, which takes the mean over batch and positions of the squared difference. NAD (Li et al., arXiv
+2101.05930) uses the same map; its released code weighs three layers by 500, 1000, 1000.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ from distrust.models import Taps
 
 def features(seed: str, *shapes: tuple[int, ...], requires_grad: bool = False) -> Taps:
     draw = rng(seed)
-    maps = {f"layer{i}": torch.randn(s, generator=draw).requires_grad_(requires_grad) for i, s in enumerate(shapes)}
-    return Taps(torch.zeros(shapes[0][0], 3), maps)
+    drawn = [torch.randn(shape, generator=draw).requires_grad_(requires_grad) for shape in shapes]
+    return Taps(torch.zeros(len(drawn[0]), 3), {f"layer{i}": feature for i, feature in enumerate(drawn)})
 
 
 def numpy_map(feature: torch.Tensor, p: float) -> np.ndarray:
@@ -28,7 +28,8 @@ def numpy_map(feature: torch.Tensor, p: float) -> np.ndarray:
     f = feature.detach().double().numpy()
     maps = []
     for image in f:
-        energy = [sum(abs(value) ** p for value in image[:, i, j]) for i in range(f.shape[2]) for j in range(f.shape[3])]
+        pixels = [image[:, i, j] for i in range(f.shape[2]) for j in range(f.shape[3])]
+        energy = [sum(abs(value) ** p for value in channels) for channels in pixels]
         length = np.sqrt(sum(e * e for e in energy))
         maps.append([e / length for e in energy])
     return np.array(maps)
@@ -76,7 +77,8 @@ def test_the_gradient_is_that_of_finite_differences():
     theirs = features("teacher", (2, 3, 3, 3)).features["layer0"].double()
     ours = features("student", (2, 3, 3, 3)).features["layer0"].double().requires_grad_()
     logits = torch.zeros(2, 3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda f: attention_loss(Taps(logits, {"a": f}), Taps(logits, {"a": theirs})), ours)
+    target = Taps(logits, {"a": theirs})
+    assert torch.autograd.gradcheck(lambda f: attention_loss(Taps(logits, {"a": f}), target), ours)
 
 
 def test_nads_loss_is_the_weighted_sum_over_layers():

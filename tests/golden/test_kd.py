@@ -1,5 +1,7 @@
-"""Hinton's distillation. Source: Hinton, Vinyals, Dean, arXiv 1503.02531, sections 2 and 2.1: softmax(z / T), and
-the gradient scaled back by T²."""
+"""Hinton's distillation.
+
+Source: Hinton, Vinyals, Dean, arXiv 1503.02531, section 2: softmax(z / T), and gradients scaled back by T².
+"""
 
 import math
 
@@ -29,7 +31,8 @@ def numpy_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -
 def test_by_hand():
     """Teacher (3/4, 1/4), student (1/2, 1/2) at T = 2: KL = 3/4·ln(3/2) + 1/4·ln(1/2), and T² = 4."""
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    found = distillers.kd(taps_of([[0.0, 0.0]]), taps_of([[2 * math.log(3), 0.0]]), None, temperature=2.0, weight=1.0)
+    student, teacher = taps_of([[0.0, 0.0]]), taps_of([[2 * math.log(3), 0.0]])
+    found = distillers.kd(student, teacher, None, temperature=2.0, weight=1.0)
     assert found.item() == pytest.approx(4 * kl, rel=1e-6)
 
 
@@ -37,7 +40,8 @@ def test_by_hand():
 def test_it_is_numpys(temperature):
     student, teacher = (3 * torch.randn(8, 10, generator=rng(seed)) for seed in ("student", "teacher"))
     found = distillers.kd(taps_of(student), taps_of(teacher), None, temperature=temperature, weight=0.7)
-    assert found.item() == pytest.approx(0.7 * temperature**2 * numpy_kl(student, teacher, temperature), rel=1e-4)
+    expected = 0.7 * temperature**2 * numpy_kl(student, teacher, temperature)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_defaults_are_weight_09_and_temperature_4():
@@ -48,7 +52,7 @@ def test_the_defaults_are_weight_09_and_temperature_4():
 
 
 def test_the_gradient_is_weight_t_times_the_difference_of_softened_outputs():
-    """d/dz of T²·KL = T·(softmax(z/T) − softmax(v/T)), over the batch size; Hinton's equation 2 with T² before it."""
+    """Of T²·KL by z: T·(softmax(z/T) − softmax(v/T)) over the batch size, as section 2.1 times T²."""
     student, teacher = (torch.randn(5, 4, generator=rng(seed)) for seed in ("student", "teacher"))
     student.requires_grad_()
     distillers.kd(Taps(student, {}), taps_of(teacher), None, temperature=3.0, weight=0.9).backward()

@@ -23,7 +23,7 @@ def eight_bit(levels: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(levels, 0, 255))
 
 
-# --- patch: Gu et al., arXiv 1708.06733; the grid of NAD's released code (github.com/bboylyg/NAD) ------------------
+# --- patch: Gu et al., arXiv 1708.06733; the grid of NAD's released code (github.com/bboylyg/NAD) ----------
 
 
 def test_the_grid_lies_on_rows_and_columns_minus_3_to_minus_1():
@@ -73,10 +73,10 @@ def test_a_patch_that_does_not_fit_is_refused():
         triggers.patch(torch.tensor([[0.0, 2.0]]))
 
 
-# --- blend: Chen et al., arXiv 1712.05526: x' = (1 − α)·x + α·key -------------------------------------------------
+# --- blend: Chen et al., arXiv 1712.05526: x' = (1 − α)·x + α·key ------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.4, 1.0])  # fifths: no sum lies half way between two grey levels
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.4, 1.0])  # fifths: no sum ends in .5
 def test_blend_is_a_weighted_mean(alpha):
     key = torch.randint(256, (3, 12, 10), generator=rng("key"), dtype=torch.uint8)
     expected = eight_bit((1 - alpha) * X + alpha * key.numpy().astype(np.float64))
@@ -104,7 +104,7 @@ def test_a_key_that_does_not_fit_is_refused():
         triggers.blend(torch.linspace(-1, 1, 12).reshape(3, 2, 2))
 
 
-# --- sig: Barni, Kallas, Tondi, ICIP 2019: v(i, j) = Δ·sin(2π·j·f / W), Δ = 20, f = 6 -----------------------------
+# --- sig: Barni, Kallas, Tondi, ICIP 2019: v(i, j) = Δ·sin(2π·j·f / W), Δ = 20, f = 6 ----------------------
 
 
 @pytest.mark.parametrize("delta, frequency", [(20.0, 6.0), (40.0, 6.0), (10.0, 2.5)])
@@ -117,10 +117,10 @@ def test_the_sinusoid_by_hand():
     """Six periods on 24 columns: every period is the four pixels 0, +20, 0, −20."""
     raw = torch.full((1, 1, 1, 24), 100, dtype=torch.uint8)
     assert stamped(triggers.sig(), raw)[0, 0, 0].tolist() == [100, 120, 100, 80] * 6
-    assert stamped(triggers.sig(), raw * 0 + 250)[0, 0, 0, :4].tolist() == [250, 255, 250, 230], "it is clamped"
+    assert stamped(triggers.sig(), raw * 0 + 250)[0, 0, 0, :4].tolist() == [250, 255, 250, 230]  # clamped
 
 
-# --- eight bits ---------------------------------------------------------------------------------------------------
+# --- eight bits --------------------------------------------------------------------------------------------
 
 
 def test_a_stamped_image_is_clamped_and_rounded_to_8_bits_unless_as_published():

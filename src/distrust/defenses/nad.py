@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ..distillers._attention import attention_loss
+from ..errors import BadInput
 from ..imageset import ImageSet
-from ..methods import Count, NonNegative, Positive, defense
-from ..models import Taps
+from ..methods import Count, NonNegative, Positive, Power, defense
+from ..models import Taps, resolve
 from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ..training import distill, fit
@@ -26,7 +27,7 @@ def nad(
     clean: ImageSet,
     *,
     beta: Weights = [500.0, 1000.0, 1000.0],  # noqa: B006 - never mutated
-    p: Positive = 2.0,
+    p: Power = 2.0,
     layers: str | list[str] = "auto",
     epochs: Count = 10,
     teacher_epochs: Count = 10,
@@ -41,7 +42,7 @@ def nad(
         clean: the defender's labelled images.
         beta: weight ≥ 0 of each tapped layer, or one for all. 0 leaves the cross-entropy alone, which is
             fine-tuning; no teacher is trained then.
-        p: power of the absolute activations.
+        p: power of the absolute activations, ≥ 1.
         layers: "auto" = group ends, or module paths.
         epochs: passes of the distillation.
         teacher_epochs: passes of the fine-tuning that makes the teacher.
@@ -58,13 +59,20 @@ def nad(
     large β. From the released code: the last epoch is returned, not the one that looks best on test images.
     """
     rng = rng or make_rng("nad")
-    if not any(beta if isinstance(beta, Sequence) else [beta]):
+    paths = resolve(model, layers, clean.x.shape[1:])
+    weights = list(beta) if isinstance(beta, Sequence) else [beta] * len(paths)
+    if len(weights) != len(paths):
+        raise BadInput(
+            f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each."
+        )
+    if not any(weights):
         return fit(model, clean, rng=spawn(rng), **schedule(epochs, lr, batch_size))
     teacher = fit(model, clean, rng=spawn(rng), **schedule(teacher_epochs, lr, batch_size))
 
     def attention(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:
-        weights = beta if isinstance(beta, Sequence) else [beta] * len(ours.features)
         return attention_loss(ours, theirs, weights, p)
 
     options = schedule(epochs, lr, batch_size)
-    return distill(model, teacher, clean, loss=attention, layers=layers, label_weight=1.0, rng=spawn(rng), **options)
+    return distill(
+        model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, rng=spawn(rng), **options
+    )

@@ -49,7 +49,12 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
         accs = [row["acc"] for row in measured if row["acc"] is not None]
         reach = f"; the clean models reach ACC {percent(min(accs))}–{percent(max(accs))} %" if accs else ""
         return [f"No attack was measured, so nothing can be said about inheritance{reach}.", *_missing(cells)]
-    return [*_inheritance(under_attack), *_cleaning(cells, under_attack), *_doubts(under_attack), *_missing(cells)]
+    return [
+        *_inheritance(under_attack),
+        *_cleaning(cells, under_attack),
+        *_doubts(under_attack),
+        *_missing(cells),
+    ]
 
 
 def _inheritance(rows: Sequence[Cell]) -> list[str]:
@@ -97,7 +102,9 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
         said[_verdict(row)].append(f"{via} ({_carried(row)}{rate})")
     parts = [f"inherited the backdoor through {listing(said['yes'])}"] if said["yes"] else []
     if said["no"]:
-        parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}")
+        parts.append(
+            f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}"
+        )
     if said["unclear"]:
         lead = "and may or may not have" if parts else "may or may not have inherited the backdoor"
         parts.append(f"{lead} through {listing(said['unclear'])}")
@@ -153,7 +160,9 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     shared = [key for key in before if all(key in done for done in runs.values())]
     if not shared:
         return ["No backdoored model was run under every defence, so the defences cannot be compared."]
-    results = {name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()}
+    results = {
+        name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()
+    }
     best = min(results.values(), key=lambda result: result.asr)
     start = math.fsum(before[key]["asr"] for key in shared) / len(shared)
     basis = f"{count(len(shared), 'backdoored model')}, {count(len({k[-1] for k in shared}), 'seed')}"
@@ -161,7 +170,11 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
         left = f"{best.defense} at best moves ASR from {percent(start)} % to {_asr(best)}"
         return [f"No defence cleans them: {left} ({basis})."]
     credit = f"; {best.floored} flagged acc-floor count as not cleaned" if best.floored else ""
-    lead = f"Of {len(results)} defences, {best.defense} cleans best" if len(results) > 1 else f"{best.defense} cleans"
+    lead = (
+        f"Of {len(results)} defences, {best.defense} cleans best"
+        if len(results) > 1
+        else f"{best.defense} cleans"
+    )
     fall = f"ASR falls from {percent(start)} % to {_asr(best)}"
     price = f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
     return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results)]
@@ -181,16 +194,18 @@ def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
 
 def _against_finetuning(results: dict[str, Cleaning]) -> list[str]:
     """Whether a specialised defence is worth more than plain fine-tuning on the same models."""
-    special = min((r for r in results.values() if r.defense not in heatmap.NULL_DEFENSES), key=lambda r: r.asr, default=None)
+    special = min(
+        (r for r in results.values() if r.defense not in heatmap.NULL_DEFENSES),
+        key=lambda r: r.asr,
+        default=None,
+    )
     plain = results.get("finetune")
     if special is None:
         return []
     name = special.defense
     if plain is None:
         return [f"Plain fine-tuning was not measured, so it is not known whether {name} does more than that."]
-    numbers = (
-        f"ASR {_asr(plain)} against {_asr(special)}, ACC {percent(plain.acc)} % against {percent(special.acc)} %"
-    )
+    numbers = f"ASR {_asr(plain)} against {_asr(special)}, ACC {percent(plain.acc)} % against {percent(special.acc)} %"
     cheap = plain.acc >= special.acc - NO_WORSE
     gap = plain.asr - special.asr
     if gap < -CLOSE and cheap:
@@ -218,7 +233,9 @@ def _doubts(rows: Sequence[Cell]) -> list[str]:
         care[flag] = care.get(flag, 0) + 1
     said = [f"Not to be believed: {'; '.join(lines)}."] if lines else []
     if care:
-        said.append(f"Read with care: {listing([f'{flag} ({k} of {len(rows)})' for flag, k in care.items()])}.")
+        said.append(
+            f"Read with care: {listing([f'{flag} ({k} of {len(rows)})' for flag, k in care.items()])}."
+        )
     return said
 
 

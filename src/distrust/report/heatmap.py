@@ -54,7 +54,10 @@ def column(distiller: str | None, student: str | None, several: bool = True) -> 
 
 def describe(row: Cell) -> str:
     """A row in words: `badnets → kd → wrn16-1, defence nad`."""
-    chain = [row["attack"] or "none", *(["teacher"] if is_teacher(row) else [row["distiller"], row["student"]])]
+    chain = [
+        row["attack"] or "none",
+        *(["teacher"] if is_teacher(row) else [row["distiller"], row["student"]]),
+    ]
     return f"{' → '.join(str(part) for part in chain if part)}, defence {row['defense']}"
 
 

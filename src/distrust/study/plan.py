@@ -111,9 +111,7 @@ def make_plan(study: Study, only: str = "") -> Plan:
         BadInput: an option out of bounds, or an attack whose place this pipeline does not have.
     """
     builder = _Builder(study)
-    cells = [
-        builder.cell(chosen, seed) for chosen in study.combinations() for seed in range(study.seeds)
-    ]
+    cells = [builder.cell(chosen, seed) for chosen in study.combinations() for seed in range(study.seeds)]
     if only:
         known = [cell.id for cell in cells]
         cells = [cell for cell in cells if cell.id.startswith(only)]
@@ -161,7 +159,10 @@ class _Builder:
         if attack:
             clean = self.arm(chosen, None, seed)
             control = self.predict(clean[-1], attack, chosen, seed)
-            teacher = (self.predict(arm[0], attack, chosen, seed), self.predict(clean[0], attack, chosen, seed))
+            teacher = (
+                self.predict(arm[0], attack, chosen, seed),
+                self.predict(clean[0], attack, chosen, seed),
+            )
         if chosen["defense"].name != "none":
             undefended = self.predict(arm[-2], attack, chosen, seed)
         axes = {axis: selector.text for axis, selector in chosen.items()}
@@ -174,7 +175,13 @@ class _Builder:
         options = self.options["teacher"]
         teacher = self.stage(
             "teacher",
-            {**_model(chosen["teacher"].text), "attack": attack, "options": options, "images": images, "seed": seed},
+            {
+                **_model(chosen["teacher"].text),
+                "attack": attack,
+                "options": options,
+                "images": images,
+                "seed": seed,
+            },
             (),
             (attack["name"],) if attack else (),
             passes=options["epochs"],
@@ -215,7 +222,9 @@ class _Builder:
     def predict(self, model: Stage, attack: Recipe | None, chosen: dict[str, Selector], seed: int) -> Stage:
         """Per-image predictions on the test images, clean and under the attack's trigger."""
         images = self.images(chosen["images"], seed)
-        return self.stage("predict", {"attack": attack, "images": images, "seed": seed}, (model,), model.taint, passes=0.8)
+        return self.stage(
+            "predict", {"attack": attack, "images": images, "seed": seed}, (model,), model.taint, passes=0.8
+        )
 
     def images(self, selector: Selector, seed: int) -> Recipe:
         """Which images, cut into which roles."""
@@ -242,7 +251,9 @@ class _Builder:
                 self.calls[at]["files"] = files
         return self.calls[at]
 
-    def stage(self, kind: str, recipe: Recipe, parents: tuple[Stage, ...], taint: tuple[str, ...], passes: float) -> Stage:
+    def stage(
+        self, kind: str, recipe: Recipe, parents: tuple[Stage, ...], taint: tuple[str, ...], passes: float
+    ) -> Stage:
         """The stage with this recipe; one object for equal recipes."""
         key = _digest([kind, recipe, [p.key for p in parents], NUMERICS])[:32]
         if key not in self.known:
@@ -255,7 +266,9 @@ def _digest(value: Any) -> str:
 
 
 def _files(option: Any, kind: str) -> dict[str, str]:
-    return trigger_files(option) if kind == "attacks" and isinstance(option, str) and _is_trigger(option) else {}
+    return (
+        trigger_files(option) if kind == "attacks" and isinstance(option, str) and _is_trigger(option) else {}
+    )
 
 
 def _is_trigger(text: str) -> bool:
@@ -294,7 +307,9 @@ def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
         name: p.default
         for taker in takers
         for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in ("rng", "device", "extra", "beside")
+        if p.kind is p.KEYWORD_ONLY
+        and p.default is not p.empty
+        and name not in ("rng", "device", "extra", "beside")
     }
     for name in given:
         if name not in defaults:
@@ -302,7 +317,11 @@ def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
     options = {k: v for k, v in defaults.items() if k not in ("precision", "memory_format")} | given
     if isinstance(options["augment"], dict):
         options["augment"] = Augment(**options["augment"])
-    return {**options, "augment": dataclasses.asdict(options["augment"]), "milestones": list(options["milestones"])}
+    return {
+        **options,
+        "augment": dataclasses.asdict(options["augment"]),
+        "milestones": list(options["milestones"]),
+    }
 
 
 def _attack_label(attack: Recipe | None) -> str:

@@ -142,7 +142,13 @@ def run(
 
 
 def _drain(
-    waiting: dict[str, Stage], outcome: Outcome, pool: Executor, jobs: int, store: Store, device: str | None, tell: Tell
+    waiting: dict[str, Stage],
+    outcome: Outcome,
+    pool: Executor,
+    jobs: int,
+    store: Store,
+    device: str | None,
+    tell: Tell,
 ) -> None:
     running: dict[Future[Record], Stage] = {}
     while waiting or running:

@@ -35,7 +35,9 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
         recipe = stage.recipe["images"]
         train, test = _open(recipe)
         n = {"test": min(recipe["test"] or len(test), len(test))}
-        n["train"] = min(recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"])))
+        n["train"] = min(
+            recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"]))
+        )
         n |= {role: round(len(train) * recipe[share]) for role, share in SHARES.items()}
         name = _model_of(stage)
         at = (name, train.x.shape[-1])
@@ -46,7 +48,9 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
 
 
 def _open(recipe: Record) -> Any:
-    return open_images(recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)})
+    return open_images(
+        recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)}
+    )
 
 
 def _model_of(stage: Stage) -> str:
@@ -57,7 +61,12 @@ def _model_of(stage: Stage) -> str:
 
 def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
     few = images[: batch * steps]
-    options: dict[str, Any] = {"epochs": 1, "batch_size": batch, "precision": "fp32", "memory_format": "channels_last"}
+    options: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": batch,
+        "precision": "fp32",
+        "memory_format": "channels_last",
+    }
     fit(model, few[:batch], **options)  # the first step allocates
     start = time.perf_counter()
     fit(model, few, **options)
@@ -137,5 +146,7 @@ def status_of(store: Store) -> Record:
         "stages": len(records),
         "seconds": round(sum(r["seconds"] for r in records), 1),
         "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
-        "failed": {key: r["error"] for key, r in zip(store.keys(), records, strict=True) if r["state"] == "failed"},
+        "failed": {
+            key: r["error"] for key, r in zip(store.keys(), records, strict=True) if r["state"] == "failed"
+        },
     }

@@ -131,7 +131,9 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{source}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r}).") from None
+        raise BadInput(
+            f"{source}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]} (got {first['input']!r})."
+        ) from None
     if study.budget not in study.budgets:
         raise NotFound.among(f"budget in {source}", study.budget, study.budgets)
     return study

@@ -33,7 +33,9 @@ class Store:
         try:
             self.fs, self.root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
-            raise StoreError(f"store {self.url!r} cannot be opened ({error}). Give a directory or an fsspec URL.") from None
+            raise StoreError(
+                f"store {self.url!r} cannot be opened ({error}). Give a directory or an fsspec URL."
+            ) from None
         self.local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
 
     def record(self, key: str) -> Record | None:
@@ -55,7 +57,9 @@ class Store:
         found = [k for k in keys if k.startswith(prefix)]
         if len(found) != 1:
             if found:
-                raise NotFound(f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it.")
+                raise NotFound(
+                    f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it."
+                )
             raise NotFound.among(f"key in {self.url}", prefix, keys)
         return found[0], self.record(found[0]) or {}
 
@@ -80,7 +84,9 @@ class Store:
 
     def _damaged(self, file: str, error: Exception) -> StoreError:
         reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
+        return StoreError(
+            f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again."
+        )
 
     def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None) -> None:
         """Write a stage's folder under a temporary name and rename it; an older one is replaced.
@@ -92,7 +98,9 @@ class Store:
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
         try:
-            if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
+            if not self.local and self.fs.exists(
+                folder
+            ):  # no rename here: it must not look complete meanwhile
                 self.fs.rm(folder, recursive=True)
             self.fs.makedirs(draft, exist_ok=True)
             for name, data in {**(files or {}), "stage.json": text}.items():

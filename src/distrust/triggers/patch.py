@@ -39,7 +39,11 @@ class Patch(Trigger):
             raise BadInput(f"the pattern must lie in 0..1; got {pixels.min():.2f}..{pixels.max():.2f}.")
         self.inset = inset
         self.register_buffer("pixels", pixels)  # [C or 1,h,w]
-        self.recipe = {"pattern": pixels if isinstance(pattern, Tensor) else pattern, "size": size, "inset": inset}
+        self.recipe = {
+            "pattern": pixels if isinstance(pattern, Tensor) else pattern,
+            "size": size,
+            "inset": inset,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] with the patch on them."""
@@ -65,5 +69,3 @@ def _named(pattern: str, size: int) -> Tensor:
     if pattern in ("white", "black"):
         return torch.full((size, size), 255 if pattern == "white" else 0, dtype=torch.uint8)
     raise BadInput(f"no pattern {pattern!r}. Known: grid, white, black, checker; or give a tensor.")
-
-

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..errors import BadInput
 from ..methods import NonNegative, trigger
 from ._base import Trigger
 
@@ -18,6 +19,9 @@ class Sig(Trigger):
     Args:
         delta: amplitude Δ in grey levels, 0..255 (20 in the paper; BackdoorBench uses 40).
         frequency: number f of periods over the width.
+
+    Raises:
+        BadInput: the wave is zero at every column, where 2f / W is a whole number.
 
     Differs from the paper: nothing; the sum is clamped to 0..1 where the trigger is stamped.
     """
@@ -31,5 +35,9 @@ class Sig(Trigger):
         """Images [B,C,H,W] with the sinusoid added; columns j count from 0."""
         width = x.shape[3]
         column = torch.arange(width, device=x.device, dtype=torch.float64)
+        if self.delta and 2 * self.frequency % width == 0:
+            raise BadInput(
+                f"{self.frequency:g} periods over {width} columns are zero at every pixel; change frequency."
+            )
         wave = self.delta / 255 * torch.sin(2 * math.pi * column * self.frequency / width)
         return x + wave.to(x.dtype)

@@ -1,0 +1,59 @@
+"""Write docs/methods.md from the registry: `python docs/cards.py`. A test checks that it is up to date."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distrust.cards import card
+from distrust.methods import KINDS, registry
+from distrust.models import families
+
+PAGE = Path(__file__).with_name("methods.md")
+INTRO = """# Methods
+
+Every method that Distrust knows, by kind. This page is written by `python docs/cards.py` from the methods
+themselves: name, paper, options with type, bounds and default, and how ours differs from the paper. The same card
+is printed by `distrust show NAME`; where two kinds share a name, `distrust show KIND/NAME`.
+
+A row marked *null row* is there to be beaten: it appears in tables so that a number has something to stand beside.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO]
+    for kind in KINDS:
+        methods = registry.kind(kind).values()
+        if methods:
+            parts.append(f"## {kind}\n")
+            parts += [_section(card(method)) for method in methods]
+    rows = "\n".join(f"| `{_cell(name)}` | {_cell(about)} |" for name, about in families().items())
+    parts.append(f"## models\n\n`distrust layers NAME` shows a model's layers.\n\n| name | what it is |\n|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _section(facts: dict[str, Any]) -> str:
+    lines = [f"### {facts['kind']}/{facts['name']}", "", facts["summary"], "", f"Paper: {facts['paper']}."]
+    if "place" in facts:
+        lines[-1] += f" Enters at place {facts['place']}."
+    if facts.get("null"):
+        lines[-1] += " *Null row.*"
+    if facts["options"]:
+        lines += ["", "| option | default | type | what it does |", "|---|---|---|---|"]
+        for option in facts["options"]:
+            cells = (f"`{option['name']}`", f"`{json.dumps(option['default'])}`", option["bounds"], option["about"])
+            lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines += ["", facts["differs"], ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text that a table's cell can hold."""
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(f"{PAGE}: {sum(len(registry.kind(kind)) for kind in KINDS)} methods")

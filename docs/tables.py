@@ -1,0 +1,134 @@
+"""Rewrite the result tables of README.md and docs/results.md from results/: `python docs/tables.py`.
+
+A table stands between `<!-- results:STUDY -->` and `<!-- /results -->`. A test checks that it is up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distrust.flags import MEANING
+from distrust.measurement import over_seeds
+from distrust.report.text import interval, percent
+from distrust.selectors import Selector, Tune, parse_one
+from distrust.study import read_cells
+from distrust.study.cells import by_axes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+HEAD = ("model", "defence", "seeds", "ACC %", "ASR %", "base %", "carried, points", "chosen", "flags")
+BESIDE = ("model", "defence", "our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
+
+Cell = dict[str, Any]
+
+
+def rewrite(text: str, results: Path = ROOT / "results") -> str:
+    """A page with every table brought up to date."""
+    return MARKED.sub(lambda found: found[1] + table(results / found[2]) + found[3], text)
+
+
+def table(folder: Path) -> str:
+    """The tables of one study, or a line that says there are none."""
+    if not folder.is_dir():
+        return f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
+    groups = sorted(by_axes(read_cells(folder)).values(), key=_order)
+    shared = _shared([group[0] for group in groups])
+    text = f"{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(HEAD, map(_row, groups))
+    published = [row for group in groups for row in _published(group)]
+    if published:
+        text += (
+            "\nPublished numbers stand beside ours, counted their way: ACC over the test images of the classes that "
+            "are not the target. They are not mixed into the table above.\n\n"
+        ) + _markdown(BESIDE, published)
+    return text
+
+
+def _row(group: Sequence[Cell]) -> list[str]:
+    done = [cell for cell in group if cell["state"] == "done"]
+    numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
+    raised = {flag for cell in group for flag in cell["flags"]}
+    flags = [f"[{name}](FLAGS#{name})" for name in MEANING if name in raised]
+    states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
+    return [*_names(group[0]), str(len(done)), *numbers, _chosen(done), ", ".join(flags + states) or "–"]
+
+
+def _published(group: Sequence[Cell]) -> list[list[str]]:
+    done = [cell for cell in group if cell["state"] == "done"]
+    ours = _mean(done, "acc_others"), _mean(done, "asr")
+    return [
+        [
+            *_names(group[0]), ours[0], percent(row.get("acc")), ours[1], percent(row.get("asr")),
+            f"{row.get('source', '–')}: {row.get('convention', 'convention not given')}",
+        ]
+        for row in group[0]["published"]
+    ]  # fmt: skip
+
+
+def _names(cell: Cell) -> list[str]:
+    model = "teacher" if cell["distiller"] == "none" else f"{cell['student']} student by {cell['distiller']}"
+    return [model if cell["attack"] != "none" else f"{model}, never attacked", f"`{_bare(cell['defense'])}`"]
+
+
+def _bare(text: str) -> str:
+    """A selector without the options that were tuned; the chosen values have their own column."""
+    selector = parse_one(text)
+    return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)}).text
+
+
+def _chosen(done: Sequence[Cell]) -> str:
+    """Tuned options with their value for each seed, in the order of the seeds."""
+    chosen = [cell["chosen"] for cell in sorted(done, key=lambda cell: cell["seed"]) if cell.get("chosen")]
+    return "; ".join(f"{k} {', '.join(str(c[k]) for c in chosen)}" for k in chosen[0]) if chosen else "–"
+
+
+def _mean(done: Sequence[Cell], name: str) -> str:
+    values = [cell[name] for cell in done if cell.get(name) is not None]
+    if not values:
+        return "–"
+    mean, bounds = over_seeds(values)
+    return f"{percent(mean)} {interval(bounds)}".strip()
+
+
+def _order(group: Sequence[Cell]) -> tuple[Any, ...]:
+    cell = group[0]
+    taught, defended = cell["distiller"] != "none", cell["defense"] != "none"
+    bare = _bare(cell["defense"])
+    return (cell["images"], cell["teacher"], cell["attack"], taught, cell["distiller"], cell["student"], defended,
+            bare.partition("[")[0], "[" not in bare, bare)  # fmt: skip
+
+
+def _shared(cells: Sequence[Cell]) -> str:
+    """What every row has in common."""
+    parts = [f"Study `{cells[0]['study']}`, budget `{cells[0]['budget']}`"]
+    for axis in ("images", "teacher", "attack"):
+        values = list(dict.fromkeys(cell[axis] for cell in cells))
+        parts.append(f"{axis} {', '.join(f'`{value}`' for value in values)}")
+    images = sorted({cell["n"] for cell in cells if cell.get("n")})
+    if images:
+        parts.append(f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys((images[0], images[-1])))} triggered test images")
+    return "; ".join(parts)
+
+
+def _markdown(head: Sequence[str], rows: Any) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def localise(text: str, page: Path) -> str:
+    """Point the flags' links at docs/flags.md from where the page lies."""
+    return text.replace("(FLAGS#", "(flags.md#" if page.parent.name == "docs" else "(docs/flags.md#")
+
+
+def current(page: Path, results: Path = ROOT / "results") -> str:
+    """What a page should say."""
+    return localise(rewrite(page.read_text(), results), page)
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(current(path))
+        print(path.relative_to(ROOT))
