@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .errors import BadInput, DistrustError
+from .errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,27 @@ class Face:
         if not self.quiet:
             sys.stderr.write(line + "\n")
 
-    def fail(self, error: DistrustError) -> int:
+    def fail(self, kind: str, message: str) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
-        kind = type(error).__name__
         if self.json_:
-            sys.stdout.write(json.dumps({"error": kind, "message": str(error)}, ensure_ascii=False) + "\n")
-        sys.stderr.write(f"{kind}: {error}\n")
+            self.show({"error": kind, "message": message})
+        sys.stderr.write(f"{kind}: {message}\n")
         return 3 if kind == "Skip" else 2
+
+    def machine(self) -> str:
+        """The torch device, once it is known to be there.
+
+        Raises:
+            BadInput: torch does not know it, or this machine does not have it.
+        """
+        import torch
+
+        try:
+            torch.empty(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BadInput(f"device {self.device!r} cannot be used here ({reason}). Type --device cpu.") from None
+        return self.device
 
     def free(self, out: Path) -> None:
         """Refuse an output folder that is taken, before any work starts.
@@ -68,7 +82,8 @@ class Face:
     def find_results(self, folder: Path) -> Path:
         """A results folder by path, or by its study's name in the store or in ./results."""
         places = [folder, Path(self.results(folder.name)), Path("results") / folder.name]
-        return next((p for p in places if p.is_dir()), folder)
+        likely = places[1] if len(folder.parts) == 1 else folder  # whose neighbours an error names
+        return next((p for p in places if p.is_dir()), likely)
 
     def flags(self, names: Sequence[str]) -> list[str]:
         """A line of explanation for each flag."""
@@ -94,8 +109,8 @@ class Face:
             names = [str(first[a]).partition("[")[0] for a in ("attack", "distiller", "student")]
             numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
             flags = sorted({f for c in group for f in c.get("flags") or ()}) or ["–"]
-            if len(done) < len(group):
-                flags = [f"{group[-1]['state']}: {group[-1]['error']}"]
+            if lacking := next((c for c in group if c["state"] != "done"), None):
+                flags = [f"{lacking['state']}: {lacking['error']}"]
             rows.append((*names, first["defense"], str(len(done)), *numbers, ", ".join(flags)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
         return "\n".join(

@@ -122,9 +122,7 @@ def run(
     outcome = Outcome()
     waiting: dict[str, Stage] = {}
     for key, stage in plan.stages.items():
-        record = None if mode == "force" else store.record(key)
-        if record is not None and mode == "retry" and record["state"] != "done":
-            record = None
+        record = kept(store, key, mode)
         if record is None:
             waiting[key] = stage
             continue
@@ -139,6 +137,12 @@ def run(
         with executor(jobs) as pool:
             _drain(waiting, outcome, pool, jobs, store, device, tell)
     return outcome
+
+
+def kept(store: Store, key: str, mode: Mode) -> Record | None:
+    """What the store has of a stage and this mode leaves standing; None where the stage has to run."""
+    record = None if mode == "force" else store.record(key)
+    return None if record and mode == "retry" and record["state"] != "done" else record
 
 
 def _drain(

@@ -139,7 +139,8 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
 
 def status_of(store: Store) -> Record:
     """How many stages of each kind are done, failed or skipped, and what they cost."""
-    records = [store.record(key) or {} for key in store.keys()]
+    keys = store.keys()
+    records = [store.record(key) or {} for key in keys]
     counts = Counter((r["kind"], r["state"]) for r in records)
     return {
         "store": store.url,
@@ -147,6 +148,6 @@ def status_of(store: Store) -> Record:
         "seconds": round(sum(r["seconds"] for r in records), 1),
         "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
         "failed": {
-            key: r["error"] for key, r in zip(store.keys(), records, strict=True) if r["state"] == "failed"
+            key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"
         },
     }
