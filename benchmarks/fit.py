@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fit.json")
     asked = parser.parse_args()
     if asked.images < 8 * BATCH:
-        parser.error(
-            f"--images {asked.images}: give at least {8 * BATCH}, or `fit` does not probe for the fastest way"
-        )
+        parser.error(f"--images {asked.images}: give at least {8 * BATCH}, or `fit` does not probe for the fastest way")
 
     where = environment()
     train, source = open_images(asked.images)
@@ -63,8 +61,7 @@ def main() -> None:
                 speeds[name].append(seen / (time.perf_counter() - start))
 
     ratios = {
-        f"fit / {name}": [a / b for a, b in zip(speeds["fit"], rows, strict=True)]
-        for name, rows in speeds.items()
+        f"fit / {name}": [a / b for a, b in zip(speeds["fit"], rows, strict=True)] for name, rows in speeds.items()
     }
     result = {
         "what": f"images/s of training wrn16-1 on {source}, batch {BATCH}, one epoch of {len(train)}",

@@ -51,9 +51,7 @@ def main() -> None:
         "goals": {name: {"goal": goal, "met": median[name] <= goal} for name, goal in GOALS.items()},
         "ratio": {
             "distrust --help / python": round(median["distrust --help"] / median["python"], 2),
-            "import distrust.study / import torch": round(
-                median["import distrust.study"] / median["import torch"], 2
-            ),
+            "import distrust.study / import torch": round(median["import distrust.study"] / median["import torch"], 2),
         },
         "rounds": asked.rounds,
         "environment": where,

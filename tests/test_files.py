@@ -66,9 +66,7 @@ def test_a_safetensors_file_gives_back_weights_and_record(model, tmp_path):
 
 def test_channels_last_weights_are_written_as_they_are(model, tmp_path):
     file = tmp_path / "model.safetensors"
-    file.write_bytes(
-        model_bytes(make_model("wrn10-1", classes=3, size=8).to(memory_format=torch.channels_last), {})
-    )
+    file.write_bytes(model_bytes(make_model("wrn10-1", classes=3, size=8).to(memory_format=torch.channels_last), {}))
     assert same(open_weights(file), dict(model.state_dict()))
 
 
@@ -208,9 +206,7 @@ def test_a_file_without_weights_is_refused(content, save, path):
 
 def test_what_a_file_without_weights_has_is_said(path):
     save_zip({"epoch": 3, "config": [1, 2]}, path)
-    with pytest.raises(
-        BadInput, match=r"holds no state dict; it has: epoch, config\. Say where it is: --key"
-    ):
+    with pytest.raises(BadInput, match=r"holds no state dict; it has: epoch, config\. Say where it is: --key"):
         open_weights(path)
     save_zip([1, 2, 3], path)
     with pytest.raises(BadInput, match="holds no state dict; it has: list"):
@@ -298,9 +294,7 @@ def test_a_folder_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch, code):
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(
-        StoreError, match=rf"cannot be written \({os.strerror(code)}\). Nothing was left behind"
-    ):
+    with pytest.raises(StoreError, match=rf"cannot be written \({os.strerror(code)}\). Nothing was left behind"):
         write_folder(tmp_path / "out", {"a": b"12", "b": b"34"})
     assert written and not list(tmp_path.iterdir())
 
@@ -361,9 +355,7 @@ def test_a_picture_is_read_as_three_channels(tmp_path, mode, name):
 def test_a_picture_that_cannot_be_read_is_said(tmp_path):
     with pytest.raises(NotFound, match="no picture"):
         open_picture(tmp_path / "none.png")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
-        tmp_path / "a.png"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     for content in (
         b"",

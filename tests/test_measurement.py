@@ -39,9 +39,7 @@ def by_formula(k, n, z=1.959963984540054):
 
 
 def test_a_small_example_scores_as_worked_out_by_hand():
-    found = score(
-        Y, Seen(CLEAN, TRIGGERED), target=0, control=Seen(CONTROL_CLEAN, CONTROL_TRIGGERED), seeds=3
-    )
+    found = score(Y, Seen(CLEAN, TRIGGERED), target=0, control=Seen(CONTROL_CLEAN, CONTROL_TRIGGERED), seeds=3)
     assert found.acc == about(6 / 10)
     assert found.n == 7  # images of classes 1 and 2
     assert found.asr == about(5 / 7)
@@ -167,9 +165,7 @@ def test_five_points_of_carry_are_five_points_whatever_the_number_of_images():
 def test_seeds_get_a_t_interval():
     mean, interval = over_seeds([0.80, 0.84, 0.82])
     assert mean == about(0.82)
-    reach = (
-        4.302652729696142 * 0.02 / math.sqrt(3)
-    )  # t of 2 degrees of freedom, 97.5 %; standard deviation 0.02
+    reach = 4.302652729696142 * 0.02 / math.sqrt(3)  # t of 2 degrees of freedom, 97.5 %; standard deviation 0.02
     assert interval == about((0.82 - reach, 0.82 + reach))
     assert over_seeds([0.7]) == (0.7, None)
     assert over_seeds([0.5, 0.5]) == (0.5, (0.5, 0.5))
@@ -207,9 +203,7 @@ def test_the_order_of_the_images_does_not_matter(order):
         score(Y, own, target=0, control=control),
         score(Y[order], mixed[0], target=0, control=mixed[1]),
     )
-    assert dataclasses.replace(here, carried_interval=None) == dataclasses.replace(
-        there, carried_interval=None
-    )
+    assert dataclasses.replace(here, carried_interval=None) == dataclasses.replace(there, carried_interval=None)
     assert here.carried_interval == about(there.carried_interval)
 
 
@@ -226,10 +220,7 @@ def test_a_measurement_prints_in_percent_with_intervals_and_flags():
     y = torch.arange(n) % 10
     clean = torch.where(torch.arange(n) < 8807, y, (y + 1) % 10)
     own = Seen(clean, torch.where((torch.arange(n) < 391) & (y != 0), 0, y))
-    assert (
-        str(score(y, own, target=0))
-        == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · flags: no-control, one-seed"
-    )
+    assert str(score(y, own, target=0)) == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · flags: no-control, one-seed"
     with_control = str(score(y, own, target=0, control=Seen(y, y), seeds=3))
     assert with_control == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · base 0.0 · carried 3.9 [3.5, 4.3]"
     assert str(score(y, Seen(y, None), seeds=2)) == "ACC 100.0 [100.0, 100.0]"

@@ -22,9 +22,7 @@ def images(n=8 * BATCH, size=32):
 
 
 def net():
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, 2), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
-    )
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 
 
 def ask(precision="auto", memory_format="auto", train=None):

@@ -48,18 +48,12 @@ def states(outcome):
 def numbers(made, store, outcome):
     """What must not depend on how the study was run."""
     changing = ("seconds", "env")
-    return [
-        {k: v for k, v in cell.items() if k not in changing} for cell in score_cells(made, store, outcome)
-    ]
+    return [{k: v for k, v in cell.items() if k not in changing} for cell in score_cells(made, store, outcome)]
 
 
 def written(folder):
     """Contents and times of all that is in a store."""
-    return {
-        p.relative_to(folder): (p.stat().st_mtime_ns, p.read_bytes())
-        for p in folder.rglob("*")
-        if p.is_file()
-    }
+    return {p.relative_to(folder): (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -121,12 +115,7 @@ def test_a_cell_holds_what_measuring_its_models_gives(finished):
     _, backdoor = poison(roles.train, planned.seen.recipe["attack"], 0)
     found = measure(student, roles.test, backdoor, control=control).record()
     assert {name: cell[name] for name in found} == found
-    assert (
-        cell["state"] == "done"
-        and cell["place"] == 1
-        and cell["target"] == 0
-        and 0 <= cell["acc_others"] <= 1
-    )
+    assert cell["state"] == "done" and cell["place"] == 1 and cell["target"] == 0 and 0 <= cell["acc_others"] <= 1
 
 
 def test_a_record_says_how_the_stage_came_about(finished):
@@ -137,9 +126,7 @@ def test_a_record_says_how_the_stage_came_about(finished):
         assert record["parents"] == [p.key for p in stage.parents] and record["taint"] == list(stage.taint)
         assert record["env"]["torch"] == torch.__version__
         if stage.kind in ("teacher", "student"):
-            assert record["file"] == (
-                "model.tainted-badnets.safetensors" if stage.taint else "model.safetensors"
-            )
+            assert record["file"] == ("model.tainted-badnets.safetensors" if stage.taint else "model.safetensors")
     assert {p.suffix for p in finished[0].rglob("*") if p.is_file()} == {".json", ".safetensors"}  # no pickle
 
 
@@ -283,9 +270,7 @@ def test_whatever_a_plugin_raises_the_grid_goes_on(error, folder, plugin):
     plugin(f"raise {error}")
     made, store = plan(defense=["mine", "none"]), Store(folder)
     failed, fine = score_cells(made, store, run(made, store))
-    assert (
-        failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
-    )
+    assert failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
 
 
 def test_flags_raised_in_a_stage_reach_the_cell(tmp_path):
@@ -305,9 +290,7 @@ def test_no_more_than_the_right_number_of_jobs():
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(
-    code, tmp_path, monkeypatch, finished
-):
+def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(code, tmp_path, monkeypatch, finished):
     made, store = plan(), Store(tmp_path)
     opened, files = store.fs.open, []
 
@@ -357,13 +340,9 @@ def test_processes_make_the_same_predictions_and_know_the_plugins(tmp_path, monk
     assert states(outcome) == ["done"] * 12
     cells = numbers(made, store, outcome)
     assert cells[0] == finished[1][0]
-    assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {
-        k: cells[0][k] for k in ("acc", "asr", "base")
-    }
+    assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {k: cells[0][k] for k in ("acc", "asr", "base")}
     for key in (s.key for s in plan().stages.values() if s.kind == "predict"):
-        ours, theirs = (
-            Store(s).tensors(key, "predictions.safetensors") for s in (tmp_path / "store", finished[0])
-        )
+        ours, theirs = (Store(s).tensors(key, "predictions.safetensors") for s in (tmp_path / "store", finished[0]))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -393,12 +372,10 @@ if __name__ == "__main__":
 
 def test_workers_end_with_their_killed_parent(tmp_path):
     (tmp_path / "parent.py").write_text(ORPHANS)
-    with subprocess.Popen(
-        [sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
         assert int(parent.stdout.readline()) != parent.pid
         parent.send_signal(signal.SIGKILL)
-        assert parent.communicate(timeout=30)[0] == ""  # the pipe closes when the last worker is gone
+        assert parent.communicate(timeout=60)[0] == ""  # the pipe closes when the last worker is gone
 
 
 # a kill in the middle

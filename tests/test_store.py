@@ -74,10 +74,7 @@ def test_a_stage_is_there_once_it_is_saved(store):
     store.save(A, {"state": "done"}, {"predictions.safetensors": pack(**tensors)})
     assert store.record(A) == {"state": "done"} and store.keys() == [A]
     found = store.tensors(A, "predictions.safetensors")
-    assert all(
-        torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype
-        for name in tensors
-    )
+    assert all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
     assert names(store) == [f"{A}/predictions.safetensors", f"{A}/stage.json"]
 
 
@@ -178,9 +175,7 @@ def test_a_file_is_no_store(tmp_path):
 def test_a_damaged_record_says_what_to_remove(store, content):
     store.save(A, {"state": "done"})
     store.fs.pipe_file(f"{store.root}/{A}/stage.json", content)
-    with pytest.raises(
-        StoreError, match=f"{A}/stage.json cannot be read.*Remove the folder {A} and run again"
-    ):
+    with pytest.raises(StoreError, match=f"{A}/stage.json cannot be read.*Remove the folder {A} and run again"):
         store.record(A)
 
 

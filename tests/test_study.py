@@ -68,8 +68,7 @@ def mine(model: nn.Module, clean: ImageSet, *, epochs: Count = 1, rng: Generator
 def test_a_study_file_is_read_and_may_be_changed(tmp_path):
     file = tmp_path / "trial.toml"
     file.write_text(
-        'name = "trial"\nseeds = 3\nattack = "badnets"\n'
-        "[budgets.cpu]\ntrain = 10\n[budgets.smoke]\ntrain = 5\n"
+        'name = "trial"\nseeds = 3\nattack = "badnets"\n[budgets.cpu]\ntrain = 10\n[budgets.smoke]\ntrain = 5\n'
     )
     found = read_study(file)
     assert (found.name, found.seeds, found.attack, found.budgets["cpu"].train) == (
@@ -132,9 +131,7 @@ def test_axes_multiply_and_option_lists_are_axes():
     found = axes(attack=["none", "badnets[rate=[0.1,0.2]]"], distiller=["none", "kd"], defense="finetune")
     assert len(found) == 6
     assert [row["attack"] for row in found[::2]] == ["none", "badnets[rate=0.1]", "badnets[rate=0.2]"]
-    assert {row["student"] for row in found if row["distiller"] == "kd"} == {
-        "wrn10-1"
-    }  # "same" as the teacher
+    assert {row["student"] for row in found if row["distiller"] == "kd"} == {"wrn10-1"}  # "same" as the teacher
 
 
 def test_a_student_without_a_distiller_is_none_and_counts_once():
@@ -194,18 +191,14 @@ def test_a_key_changes_with_its_options_and_its_parents(kind, change):
 
 def test_a_key_does_not_change_with_what_comes_later():
     base = {"attack": "badnets", "distiller": "kd", "defense": "finetune"}
-    assert keys("teacher", **base) == keys(
-        "teacher", **base | {"distiller": "at", "defense": "nad", "seeds": 1}
-    )
+    assert keys("teacher", **base) == keys("teacher", **base | {"distiller": "at", "defense": "nad", "seeds": 1})
     assert keys("student", **base) == keys("student", **base | {"defense": "nad"})
     assert keys("teacher", **base) < keys("teacher", **base | {"seeds": 2})
 
 
 def test_options_written_out_or_in_another_order_are_the_same_stage():
     assert (
-        keys(attack="badnets")
-        == keys(attack="badnets[rate=0.1,target=0]")
-        == keys(attack="badnets[target=0,rate=0.1]")
+        keys(attack="badnets") == keys(attack="badnets[rate=0.1,target=0]") == keys(attack="badnets[target=0,rate=0.1]")
     )
 
 
@@ -273,17 +266,13 @@ def test_the_control_arm_is_the_clean_study_with_the_same_seed():
 
 def test_an_attack_changes_nothing_but_the_attack():
     attacked, clean = (c.final[0].recipe for c in plan(attack=["badnets", "none"]).cells)
-    assert {k: v for k, v in attacked.items() if k != "attack"} == {
-        k: v for k, v in clean.items() if k != "attack"
-    }
+    assert {k: v for k, v in attacked.items() if k != "attack"} == {k: v for k, v in clean.items() if k != "attack"}
 
 
 def test_a_tuned_defence_is_chosen_among_its_candidates():
     (cell,) = plan(attack="badnets", defense="finetune[lr=tune(0.1,0.01),epochs=tune(1,2)]").cells
     choose = cell.final[-1]
-    assert (
-        choose.kind == "choose" and choose.recipe["option"] == "lr,epochs" and choose.recipe["within"] == 0.05
-    )
+    assert choose.kind == "choose" and choose.recipe["option"] == "lr,epochs" and choose.recipe["within"] == 0.05
     assert choose.recipe["candidates"] == [
         {"lr": 0.1, "epochs": 1},
         {"lr": 0.1, "epochs": 2},
@@ -314,8 +303,7 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
     )
     assert len(made.cells) == len({cell.id for cell in made.cells}) == 10_000
     count = {
-        kind: sum(s.kind == kind for s in made.stages.values())
-        for kind in ("teacher", "student", "defense", "predict")
+        kind: sum(s.kind == kind for s in made.stages.values()) for kind in ("teacher", "student", "defense", "predict")
     }
     assert count == {
         "teacher": 11 * 10, "student": 11 * 10 * 10, "defense": 11 * 10 * 10 * 10,

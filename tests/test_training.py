@@ -131,9 +131,7 @@ def test_one_cycle_warms_up_from_a_25th_over_30_percent_and_falls_to_almost_noth
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
     want = [
-        half_cosine(lr / 25, lr, i / top)
-        if i <= top
-        else half_cosine(lr, lr / 25 / 1e4, (i - top) / (steps - top))
+        half_cosine(lr / 25, lr, i / top) if i <= top else half_cosine(lr, lr / 25 / 1e4, (i - top) / (steps - top))
         for i in range(steps)
     ]
     np.testing.assert_allclose(seen, want, rtol=1e-9)
@@ -176,9 +174,7 @@ def test_frozen_parameters_stay():
     model = net()
     model[0].requires_grad_(False)
     fitted = fit(model, images(), **FAST)
-    assert torch.equal(fitted[0].weight, model[0].weight) and not torch.equal(
-        fitted[3].weight, model[3].weight
-    )
+    assert torch.equal(fitted[0].weight, model[0].weight) and not torch.equal(fitted[3].weight, model[3].weight)
 
 
 def test_soft_labels_train():
@@ -341,9 +337,7 @@ def test_distilling_leaves_everything_as_it_was_and_repeats():
     before, stream = (bits(student), bits(teacher)), torch.get_rng_state()
     first = distill(student, teacher, train, loss=distillers.at, layers=["0", "3"], **FAST)
     second = distill(student, teacher, train, loss=distillers.at, layers=["0", "3"], **FAST)
-    assert (
-        same(bits(student), before[0]) and same(bits(teacher), before[1]) and same(bits(first), bits(second))
-    )
+    assert same(bits(student), before[0]) and same(bits(teacher), before[1]) and same(bits(first), bits(second))
     assert teacher.training and all(p.requires_grad for p in teacher.parameters())
     assert torch.equal(torch.get_rng_state(), stream)
     assert not any(m._forward_hooks for model in (student, teacher, first) for m in model.modules())
@@ -462,6 +456,4 @@ def test_soft_labels_distill():
 def test_every_precision_and_memory_format_runs(precision, memory_format):
     options = FAST | {"precision": precision, "memory_format": memory_format}
     taught = distill(net(), net(seed=1), images(), loss=distillers.at, layers=["0", "3"], **options)
-    assert all(
-        p.dtype == torch.float32 and p.is_contiguous() and p.isfinite().all() for p in taught.parameters()
-    )
+    assert all(p.dtype == torch.float32 and p.is_contiguous() and p.isfinite().all() for p in taught.parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,16 @@ def open_suspect(
     """
     record = read_record(weights) if weights else {}
     spec = record.get("spec")
+    if weights is None and not (model and ":" in model):
+        raise BadInput(f"model {model or 'unknown'} has no weights. Type --weights FILE.")
     if model is None and not spec:
         raise BadInput(
             f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory."
         )
-    if weights is None and not (model and ":" in model):
-        raise BadInput(f"model {model} has no weights. Type --weights FILE.")
+    if model is None and ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
+        raise BadInput(
+            f"{weights} is a {spec['name']}, a Python file that would be run. Type --model {spec['name']}."
+        )
     state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded
     train, test = open_images(images, size=size)
     if model is None and spec:
@@ -86,14 +90,14 @@ def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) ->
     Raises:
         BadInput: no target, or one that is no class.
     """
-    if trigger.endswith(".json"):
-        backdoor = Backdoor.load(trigger)
-        target = backdoor.target if target is None else target
+    known = Backdoor.load(trigger) if trigger.endswith(".json") else None
+    if target is None and known:
+        target = known.target
     if target is None:
         raise BadInput(f"trigger {trigger} leads to which class? Type --target 0..{len(classes) - 1}.")
     if not 0 <= target < len(classes):
         raise BadInput(f"target={target} is no class; there are {len(classes)}: 0..{len(classes) - 1}.")
-    return Backdoor(make_trigger(trigger), target, name=trigger)
+    return replace(known, target=target) if known else Backdoor(make_trigger(trigger), target, name=trigger)
 
 
 def verdict(found: Measurement) -> bool:

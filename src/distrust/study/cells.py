@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,7 +66,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     cell["chosen"] = next((r["option"] for r in records if "chosen" in r), None)
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
     cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
-    cell["reproduce"] = f"distrust run {study.source} --budget {study.budget} --only {planned.id}"
+    words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
+    cell["reproduce"] = shlex.join(words)
     cell["env"] = records[-1].get("env") if records else None
     return cell
 
