@@ -50,9 +50,13 @@ def test_a_small_example_scores_as_worked_out_by_hand():
     assert found.carried == about(3 / 7)
     assert found.acc_interval == about(by_formula(6, 10))
     assert found.asr_interval == about(by_formula(5, 7))
-    gaps = [1, 0, 1, 0, 1, -1, 1]  # hit − control's hit, on the seven
-    reach = 1.96 * statistics.stdev(gaps) / math.sqrt(7)
-    assert found.carried_interval == about((3 / 7 - reach, 3 / 7 + reach))
+    # Newcombe's interval: of the seven, one is hit in both arms, one in neither, four only here, one only there
+    (low, high), (control_low, control_high) = by_formula(5, 7), by_formula(2, 7)
+    phi = (1 * 1 - 4 * 1) / math.sqrt(5 * 2 * 2 * 5)
+    p, q = 5 / 7, 2 / 7
+    below = math.sqrt((p - low) ** 2 - 2 * phi * (p - low) * (control_high - q) + (control_high - q) ** 2)
+    above = math.sqrt((high - p) ** 2 - 2 * phi * (high - p) * (q - control_low) + (q - control_low) ** 2)
+    assert found.carried_interval == about((p - q - below, p - q + above))
     assert found.flags == ("control-fires", "few-images")
 
 

@@ -432,21 +432,6 @@ def test_a_term_without_a_gradient_is_flagged_once_and_the_labels_go_on():
     assert not torch.equal(taught[0].weight, net()[0].weight)
 
 
-def test_a_distiller_with_parameters_is_trained_along():
-    class Connector(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.to_teacher = nn.Conv2d(4, 6, 1)
-
-        def forward(self, student, teacher, y):
-            return (self.to_teacher(student.features["0"]) - teacher.features["0"]).square().mean()
-
-    loss = Connector()
-    before = bits(loss)
-    distill(net(), net(width=6), images(), loss=loss, layers=["0"], **FAST)
-    assert not same(bits(loss), before)
-
-
 def test_soft_labels_distill():
     distill(net(), net(), images(soft=True), loss=distillers.kd, **FAST)
 
@@ -457,3 +442,21 @@ def test_every_precision_and_memory_format_runs(precision, memory_format):
     options = FAST | {"precision": precision, "memory_format": memory_format}
     taught = distill(net(), net(seed=1), images(), loss=distillers.at, layers=["0", "3"], **options)
     assert all(p.dtype == torch.float32 and p.is_contiguous() and p.isfinite().all() for p in taught.parameters())
+
+
+def test_a_distiller_with_connectors_is_trained_along_but_the_callers_is_left_alone():
+    class Connected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.connector = nn.Linear(CLASSES, CLASSES, bias=False)
+
+        def forward(self, student, teacher, y):
+            watched.append(self.connector.weight.detach().clone())
+            return (self.connector(student.logits) - teacher.logits).square().mean()
+
+    watched: list[torch.Tensor] = []
+    loss = Connected()
+    before = loss.connector.weight.detach().clone()
+    distill(net(), net(seed=1), images(), loss=functools.partial(loss), layers=["0"], **FAST)
+    assert torch.equal(loss.connector.weight, before)
+    assert not torch.equal(watched[0], watched[-1]), "the connector learns too"

@@ -53,9 +53,7 @@ class Backdoor:
                 stamped = self.trigger(images)
         except RuntimeError as error:
             shape = "×".join(map(str, images.shape[1:]))
-            raise BadInput(
-                f"trigger {self.name} does not fit on images of {shape} ({error}). Give another."
-            ) from None
+            raise BadInput(f"trigger {self.name} does not fit on images of {shape} ({error}). Give another.") from None
         return stamped if self.as_published else as_8_bit(stamped)
 
     def hit(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -124,9 +122,7 @@ class Backdoor:
             OSError,
             SafetensorError,
         ) as error:
-            raise BadInput(
-                f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save."
-            ) from None
+            raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
         return cls(trigger, **facts)
 
 

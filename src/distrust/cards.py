@@ -58,9 +58,7 @@ def bounds(annotation: Any) -> str:
         base, *notes = get_args(annotation)
         limits = [m for note in notes for m in getattr(note, "metadata", [note])]
         signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-        text = [
-            f"{sign} {getattr(m, name):g}" for m in limits for name, sign in signs.items() if hasattr(m, name)
-        ]
+        text = [f"{sign} {getattr(m, name):g}" for m in limits for name, sign in signs.items() if hasattr(m, name)]
         return f"{bounds(base)} {', '.join(text)}".strip()
     names = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "see below"}
     if annotation in names:

@@ -30,11 +30,7 @@ class Face:
 
     def show(self, facts: dict[str, Any], *lines: str) -> int:
         """Print the result: one JSON object, or the lines. Returns 0, the usual exit code."""
-        text = (
-            json.dumps(facts, ensure_ascii=False, default=str)
-            if self.json_
-            else "\n".join(x for x in lines if x)
-        )
+        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(x for x in lines if x)
         if text:
             sys.stdout.write(text + "\n")
         return 0
@@ -113,9 +109,7 @@ class Face:
                 flags = [f"{lacking['state']}: {lacking['error']}"]
             rows.append((*names, first["defense"], str(len(done)), *numbers, ", ".join(flags)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-        return "\n".join(
-            "  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[-1]]) for r in rows
-        )
+        return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[-1]]) for r in rows)
 
     @contextlib.contextmanager
     def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
@@ -131,9 +125,7 @@ class Face:
                 if event in ("done", "failed", "skipped"):
                     done += 1
                     note = record.get("error") or f"{record['seconds']:.1f} s"
-                    self.say(
-                        f"[{done}/{total}] {event} {stage.label}: {note}  ({time.monotonic() - began:.0f} s)"
-                    )
+                    self.say(f"[{done}/{total}] {event} {stage.label}: {note}  ({time.monotonic() - began:.0f} s)")
 
             yield line
             return
@@ -144,9 +136,7 @@ class Face:
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
                 if event == "step":
                     text = f"{stage.label}: loss {record['loss']:.3g}"
-                    bar.update(
-                        now, description=text, total=record["steps"], completed=record["step"], visible=True
-                    )
+                    bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
                 elif event in ("done", "failed", "skipped"):
                     bar.advance(whole, max(stage.passes, 0.1))
                     bar.update(now, visible=False)

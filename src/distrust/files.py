@@ -52,9 +52,7 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise BadInput(
-                f"{path} is not a readable safetensors file ({error}). Download it again."
-            ) from None
+            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle's protocol
@@ -62,11 +60,7 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
-            plural = (
-                f"{len(asked)} globals that are not tensors"
-                if len(asked) > 1
-                else "a global that is no tensor"
-            )
+            plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
             raise UnsafeFile(
                 f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
                 "one saved with torch.save(model.state_dict(), …)."
@@ -92,11 +86,7 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(_is_weight(*item) for item in content.items())
-    ):
+    if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
     if all(name.startswith("module.") for name in content):  # saved from DataParallel
@@ -144,20 +134,14 @@ def _collect_globals(data: bytes, names: set[str]) -> None:
                 words.append(last)
 
 
-def load_weights(
-    model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint"
-) -> nn.Module:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
     """Put weights into `model`, key for key; only Normalize's buffers and BatchNorm's counters may be absent.
 
     Raises:
         BadInput: the checkpoint is of another architecture; lists what is missing, unexpected or of another shape.
     """
     own = model.state_dict()
-    missing = [
-        k
-        for k in own
-        if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k
-    ]
+    missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
     unexpected = [k for k in weights if k not in own]
     shapes = [
         f"{k} {list(weights[k].shape)}, not {list(own[k].shape)}"
@@ -222,9 +206,7 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
     except OSError as error:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}). Nothing was left behind."
-        ) from None
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Nothing was left behind.") from None
     return path
 
 
@@ -242,9 +224,7 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror or error}). Give another place."
-        ) from None
+        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Give another place.") from None
 
 
 def open_picture(path: str | Path) -> Tensor:

@@ -118,8 +118,7 @@ class ImageSet:
                 )
         elif self.y.dtype != torch.float32 or self.y.shape != (n, k):
             raise BadInput(
-                f"{self.name}: labels must be int64 [N] or float32 [N,{k}]; got {self.y.dtype} "
-                f"{list(self.y.shape)}."
+                f"{self.name}: labels must be int64 [N] or float32 [N,{k}]; got {self.y.dtype} {list(self.y.shape)}."
             )
 
     def __len__(self) -> int:
@@ -144,9 +143,7 @@ class ImageSet:
             BadInput: a second trigger after augmentation, which would silently displace the first.
         """
         if self.late is not None and changes.get("late") is not None:
-            raise BadInput(
-                f"{self.name} already has a trigger that is stamped after augmentation. Use stamp='before'."
-            )
+            raise BadInput(f"{self.name} already has a trigger that is stamped after augmentation. Use stamp='before'.")
         return replace(self, **changes)
 
     @property
@@ -229,9 +226,7 @@ def split(images: ImageSet, shares: dict[str, float], rng: Generator) -> dict[st
         chosen[order[start:stop]] = True
         rows = chosen[units].nonzero().flatten()
         if not len(rows):
-            raise BadInput(
-                f"{images.name}: a share of {share} for {name!r} holds no image; ask for a larger share."
-            )
+            raise BadInput(f"{images.name}: a share of {share} for {name!r} holds no image; ask for a larger share.")
         parts[name] = images[rows.to(images.x.device)]
         start = stop
     return parts
@@ -245,9 +240,7 @@ class Roles(NamedTuple):
     validation: ImageSet  # every choice is made on it
 
 
-def roles(
-    images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rng: Generator | None = None
-) -> Roles:
+def roles(images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rng: Generator | None = None) -> Roles:
     """Cut `images` into training, the defender's clean subset and validation, recorded by `index`.
 
     Args:
@@ -258,9 +251,7 @@ def roles(
     """
     rest = 1.0 - clean - validation
     if rest <= 0:
-        raise BadInput(
-            f"clean={clean} and validation={validation} leave nothing to train on; make them smaller."
-        )
+        raise BadInput(f"clean={clean} and validation={validation} leave nothing to train on; make them smaller.")
     parts = split(
         images,
         {"clean": clean, "validation": validation, "train": rest},

@@ -197,9 +197,7 @@ class Registry:
             raise NotFound.among("kind", kind, KINDS)
         if kind not in self._kinds:
             calls = load_package(f"distrust.{kind}")
-            self._kinds[kind] = {
-                name: Method(name, call.method, call) for name, call in sorted(calls.items())
-            }
+            self._kinds[kind] = {name: Method(name, call.method, call) for name, call in sorted(calls.items())}
             for entry in importlib.metadata.entry_points(group="distrust.methods"):
                 call = entry.load()
                 if call.method.kind == kind:

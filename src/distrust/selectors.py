@@ -63,9 +63,7 @@ def parse_one(text: str) -> Selector:
     """
     found = parse(text)
     if len(found) != 1:
-        raise BadInput(
-            f"{text!r} stands for {len(found)} selectors; one is wanted here. Give each option one value."
-        )
+        raise BadInput(f"{text!r} stands for {len(found)} selectors; one is wanted here. Give each option one value.")
     return found[0]
 
 

@@ -122,10 +122,10 @@ def distill(
         label_weight = _declared(loss, "label_weight", 1.0)
     if not 0 <= label_weight < math.inf:
         raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
+    loss = copy.deepcopy(loss)  # a distiller with connectors is trained along; the caller's stays as it was
     own, theirs = _paths(loss, layers, student, teacher, train)
-    modules = [
-        m for m in (loss.values() if isinstance(loss, Mapping) else [loss]) if isinstance(m, nn.Module)
-    ]
+    losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
+    modules = [part for part in losses if isinstance(part, nn.Module)]
 
     with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
         alive = False
@@ -146,9 +146,7 @@ def distill(
             return term
 
         rng = rng or make_rng("distill")
-        return loop(
-            student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options
-        )
+        return loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
 
 
 def loop(
@@ -310,15 +308,18 @@ def _full(read: Taps) -> Taps:
 
 
 def _declared(loss: Any, name: str, default: Any) -> Any:
-    """What the distiller's mark says; looks through functools.partial."""
+    """What the distiller's mark says."""
+    return getattr(getattr(_inner(loss), "method", None), name, default)
+
+
+def _inner(loss: Any) -> Any:
+    """The distiller itself, looking through functools.partial."""
     while isinstance(loss, functools.partial):
         loss = loss.func
-    return getattr(getattr(loss, "method", None), name, default)
+    return loss
 
 
-def _paths(
-    loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet
-) -> tuple[list, list]:
+def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
     if isinstance(loss, Mapping):
         if not loss:
             raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
@@ -340,9 +341,7 @@ def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
     if not isinstance(loss, Mapping):
         return loss(student, teacher, y)
     return sum(
-        part(
-            Taps(student.logits, {s: student.features[s]}), Taps(teacher.logits, {t: teacher.features[t]}), y
-        )
+        part(Taps(student.logits, {s: student.features[s]}), Taps(teacher.logits, {t: teacher.features[t]}), y)
         for (s, t), part in loss.items()
     )  # type: ignore[return-value]
 

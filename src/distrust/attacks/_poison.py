@@ -41,17 +41,13 @@ def plant(
         BadInput: the trigger's result does not fit, or the labels are soft.
     """
     if train.y.ndim != 1:
-        raise BadInput(
-            f"{name} relabels class numbers; {train.name} has soft labels. Use train.replace(y=train.hard)."
-        )
+        raise BadInput(f"{name} relabels class numbers; {train.name} has soft labels. Use train.replace(y=train.hard).")
     if stamp not in ("before", "after"):
         raise BadInput(f"stamp={stamp!r} is neither 'before' nor 'after' (augmentation).")
     rng = rng or make_rng(name)
     backdoor = Backdoor(make_trigger(trigger, **defaults), target, stamp=stamp, name=name)
     candidates = eligible.nonzero().flatten()
-    order = torch.randperm(
-        len(candidates), generator=rng
-    )  # nested: a higher rate stamps the same rows and more
+    order = torch.randperm(len(candidates), generator=rng)  # nested: a higher rate stamps the same rows and more
     rows = candidates[order[:count]].sort().values
     if not len(rows):
         return Poisoned(train, backdoor)
@@ -79,11 +75,7 @@ def check_target(train: ImageSet, target: int, rate: float) -> None:
     """
     k = len(train.classes)
     if not (isinstance(target, int) and 0 <= target < k):
-        listing = ", ".join(f"{i} {name}" for i, name in enumerate(train.classes[:12])) + (
-            ", …" if k > 12 else ""
-        )
-        raise BadInput(
-            f"target={target!r} is no class; {train.name} has {k} classes: {listing}. Give 0..{k - 1}."
-        )
+        listing = ", ".join(f"{i} {name}" for i, name in enumerate(train.classes[:12])) + (", …" if k > 12 else "")
+        raise BadInput(f"target={target!r} is no class; {train.name} has {k} classes: {listing}. Give 0..{k - 1}.")
     if not 0 <= rate <= 1:
         raise BadInput(f"rate={rate} is outside [0, 1]; it is a fraction: type 0.1 for 10 %.")

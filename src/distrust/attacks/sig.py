@@ -11,9 +11,7 @@ from ..methods import ClassNumber, NonNegative, Rate, attack
 from ._poison import Poisoned, Stamp, check_target, plant
 
 
-@attack(
-    paper="Barni, Kallas, Tondi, A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019", place=1
-)
+@attack(paper="Barni, Kallas, Tondi, A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019", place=1)
 def sig(
     train: ImageSet,
     *,

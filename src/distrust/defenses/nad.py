@@ -62,9 +62,7 @@ def nad(
     paths = resolve(model, layers, clean.x.shape[1:])
     weights = list(beta) if isinstance(beta, Sequence) else [beta] * len(paths)
     if len(weights) != len(paths):
-        raise BadInput(
-            f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each."
-        )
+        raise BadInput(f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each.")
     if not any(weights):
         return fit(model, clean, rng=spawn(rng), **schedule(epochs, lr, batch_size))
     teacher = fit(model, clean, rng=spawn(rng), **schedule(teacher_epochs, lr, batch_size))
@@ -73,6 +71,4 @@ def nad(
         return attention_loss(ours, theirs, weights, p)
 
     options = schedule(epochs, lr, batch_size)
-    return distill(
-        model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, rng=spawn(rng), **options
-    )
+    return distill(model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, rng=spawn(rng), **options)

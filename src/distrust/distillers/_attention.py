@@ -18,16 +18,12 @@ def attention_map(feature: Tensor, p: float = 2.0) -> Tensor:
     A mean over channels gives the same map: the norm removes the constant.
     """
     if feature.ndim != 4:
-        raise BadInput(
-            f"attention needs a feature map [B,C,H,W]; got {list(feature.shape)}. Tap an earlier layer."
-        )
+        raise BadInput(f"attention needs a feature map [B,C,H,W]; got {list(feature.shape)}. Tap an earlier layer.")
     energy = feature.abs().pow(p).sum(1).flatten(1)
     return energy / (energy.norm(dim=1, keepdim=True) + 1e-6)
 
 
-def attention_loss(
-    student: Taps, teacher: Taps, weights: Sequence[float] | None = None, p: float = 2.0
-) -> Tensor:
+def attention_loss(student: Taps, teacher: Taps, weights: Sequence[float] | None = None, p: float = 2.0) -> Tensor:
     """Σ over paired layers of weight · mean over batch and positions of the squared difference of maps.
 
     The larger map is average-pooled to the smaller one's size first.

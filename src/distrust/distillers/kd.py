@@ -10,9 +10,7 @@ from ..models import Taps
 
 
 @distiller(paper="Hinton, Vinyals, Dean, arXiv 1503.02531", label_weight=0.1, logits_only=True)
-def kd(
-    student: Taps, teacher: Taps, y: Tensor, *, temperature: Positive = 4.0, weight: NonNegative = 0.9
-) -> Tensor:
+def kd(student: Taps, teacher: Taps, y: Tensor, *, temperature: Positive = 4.0, weight: NonNegative = 0.9) -> Tensor:
     """weight · T² · KL(softmax(teacher / T) ‖ softmax(student / T)), summed over classes, mean over the batch.
 
     Args:

@@ -65,7 +65,5 @@ class Normalize(nn.Module):
 
     def extra_repr(self) -> str:
         """The statistics, for printing."""
-        shown = {
-            name: [round(v, 4) for v in buffer.flatten().tolist()] for name, buffer in self.named_buffers()
-        }
+        shown = {name: [round(v, 4) for v in buffer.flatten().tolist()] for name, buffer in self.named_buffers()}
         return ", ".join(f"{name}={values}" for name, values in shown.items())

@@ -38,9 +38,7 @@ FAMILIES = {
         ("wrn10-1", "wrn16-1", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
         "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels",
     ),
-    "resnet18": Family(
-        "resnet18", resnet18, ("resnet18",), "ResNet-18 for small images; 64, 128, 256, 512 channels"
-    ),
+    "resnet18": Family("resnet18", resnet18, ("resnet18",), "ResNet-18 for small images; 64, 128, 256, 512 channels"),
     "resnet{depth}": Family(
         r"resnet([1-9]\d*)",
         resnet,

@@ -70,9 +70,7 @@ class ResNet(nn.Module):
         return getattr(self, self.head)(x.mean((2, 3)))
 
 
-def resnet(
-    depth: int, *, normalize: nn.Module, classes: int, channels: int, size: tuple[int, int]
-) -> nn.Module:
+def resnet(depth: int, *, normalize: nn.Module, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
     """The CIFAR ResNet: three layers of 16, 32 and 64 channels; shortcuts that change shape are convolutions.
 
     Names and shortcuts are those of the checkpoints that distillation papers share (`downsample`, `fc`).

@@ -46,7 +46,7 @@ def _row(group: list[Cell]) -> Cell:
     row["n"] = min((cell["n"] for cell in done if cell.get("n")), default=0)
     row["flags"] = _flags(group, len(done))
     row["seconds"] = math.fsum(cell.get("seconds") or 0 for cell in group)
-    row["state"] = next(s for s in ("done", "failed", "skipped") if any(c["state"] == s for c in group))
+    row["state"] = next(s for s in ("done", "failed", "skipped", "missing") if any(c["state"] == s for c in group))
     row["errors"] = sorted({cell["error"] for cell in group if cell.get("error")})
     row["cells"] = [cell["id"] for cell in group]
     return row
@@ -68,7 +68,7 @@ def finite(value: Any) -> bool:
 
 def is_teacher(row: Cell) -> bool:
     """The measured model is the teacher itself: nothing was distilled."""
-    return row.get("distiller") in (None, "none") and not row.get("student")
+    return row.get("distiller") in (None, "none") and row.get("student") in (None, "none")
 
 
 def attacked(row: Cell) -> bool:

@@ -102,9 +102,7 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
         said[_verdict(row)].append(f"{via} ({_carried(row)}{rate})")
     parts = [f"inherited the backdoor through {listing(said['yes'])}"] if said["yes"] else []
     if said["no"]:
-        parts.append(
-            f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}"
-        )
+        parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}")
     if said["unclear"]:
         lead = "and may or may not have" if parts else "may or may not have inherited the backdoor"
         parts.append(f"{lead} through {listing(said['unclear'])}")
@@ -160,9 +158,7 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     shared = [key for key in before if all(key in done for done in runs.values())]
     if not shared:
         return ["No backdoored model was run under every defence, so the defences cannot be compared."]
-    results = {
-        name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()
-    }
+    results = {name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()}
     best = min(results.values(), key=lambda result: result.asr)
     start = math.fsum(before[key]["asr"] for key in shared) / len(shared)
     basis = f"{count(len(shared), 'backdoored model')}, {count(len({k[-1] for k in shared}), 'seed')}"
@@ -170,11 +166,7 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
         left = f"{best.defense} at best moves ASR from {percent(start)} % to {_asr(best)}"
         return [f"No defence cleans them: {left} ({basis})."]
     credit = f"; {best.floored} flagged acc-floor count as not cleaned" if best.floored else ""
-    lead = (
-        f"Of {len(results)} defences, {best.defense} cleans best"
-        if len(results) > 1
-        else f"{best.defense} cleans"
-    )
+    lead = f"Of {len(results)} defences, {best.defense} cleans best" if len(results) > 1 else f"{best.defense} cleans"
     fall = f"ASR falls from {percent(start)} % to {_asr(best)}"
     price = f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
     return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results)]
@@ -233,9 +225,7 @@ def _doubts(rows: Sequence[Cell]) -> list[str]:
         care[flag] = care.get(flag, 0) + 1
     said = [f"Not to be believed: {'; '.join(lines)}."] if lines else []
     if care:
-        said.append(
-            f"Read with care: {listing([f'{flag} ({k} of {len(rows)})' for flag, k in care.items()])}."
-        )
+        said.append(f"Read with care: {listing([f'{flag} ({k} of {len(rows)})' for flag, k in care.items()])}.")
     return said
 
 

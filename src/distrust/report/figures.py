@@ -47,17 +47,13 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
     Returns:
         Per attack {"name", "svg"}; the same rows give the same bytes.
     """
-    shown = [
-        r for r in rows if attacked(r) and r["state"] == "done" and finite(r["acc"]) and finite(r["asr"])
-    ]
+    shown = [r for r in rows if attacked(r) and r["state"] == "done" and finite(r["acc"]) and finite(r["asr"])]
     beside = varying(shown)
     groups: dict[str, list[Cell]] = {}
     for row in shown:
         groups.setdefault(" · ".join([row["attack"], *(str(row[axis]) for axis in beside)]), []).append(row)
     floor = min((row["acc"] for row in shown), default=0.0)
-    return [
-        {"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in groups.items()
-    ]
+    return [{"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in groups.items()]
 
 
 def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) -> str:
@@ -93,7 +89,5 @@ def _point(axes: Any, row: Cell, mark: Mark) -> None:
 def _inline(svg: str, label: str) -> str:
     """Keep the <svg> element alone, let the page size and colour it, and give it a name for screen readers."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(
-        r'(<svg[^>]*?) (?:width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*")', r"\1", svg, count=1
-    )
+    svg = re.sub(r'(<svg[^>]*?) (?:width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*")', r"\1", svg, count=1)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

@@ -109,9 +109,7 @@ def _pictures(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         attack: {
             "caption": strip.get("caption", ""),
-            "kinds": {
-                kind: [base64.b64encode(png).decode() for png in strip[kind][:shown]] for kind in KINDS
-            },
+            "kinds": {kind: [base64.b64encode(png).decode() for png in strip[kind][:shown]] for kind in KINDS},
         }
         for attack, strip in strips.items()
     }

@@ -20,9 +20,7 @@ _NPZ = (("images", "labels"), ("x", "y"))  # keys of an .npz without a split
 def read_npz(path: Path, size: int | None, channels: int | None) -> Read:
     """An archive with a split, or without one: then 20 % become test images."""
     if not zipfile.is_zipfile(path):
-        raise BadInput(
-            f"{path} is not an .npz archive. Give one, or a folder of images, parquet or IDX files."
-        )
+        raise BadInput(f"{path} is not an .npz archive. Give one, or a folder of images, parquet or IDX files.")
 
     def take(key: str) -> np.ndarray:
         try:
@@ -77,17 +75,13 @@ def _raw(x: np.ndarray, where: str) -> np.ndarray:
             if not np.isfinite(low + high):
                 advice = "Some values are not finite: repair or remove those images."
             elif low < 0:
-                advice = (
-                    "They look normalised: put dt.Normalize(mean, std) inside the model and pass raw images."
-                )
+                advice = "They look normalised: put dt.Normalize(mean, std) inside the model and pass raw images."
             else:
                 advice = "If they are meant as 0..255, convert them to uint8."
             raise BadInput(f"{where}: images must lie in [0, 1]; got [{low:.4g}, {high:.4g}]. {advice}")
         x = np.rint(x * 255).astype(np.uint8)
     if x.dtype != np.uint8:
-        raise BadInput(
-            f"{where}: images must be uint8 0..255 or float 0..1; got {x.dtype}. Convert them to uint8."
-        )
+        raise BadInput(f"{where}: images must be uint8 0..255 or float 0..1; got {x.dtype}. Convert them to uint8.")
     return np.ascontiguousarray(x)
 
 
@@ -118,14 +112,10 @@ def _idx_array(path: Path) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be unpacked ({error}). Fetch it again.") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise BadInput(
-            f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()}. Fetch it again."
-        )
+        raise BadInput(f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()}. Fetch it again.")
     start = 4 + 4 * data[3]
     shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
     expected = start + int(np.prod(shape, dtype=object))
     if len(data) != expected:
-        raise BadInput(
-            f"{path}: {shape} needs {expected} bytes, but the file holds {len(data)}. Fetch it again."
-        )
+        raise BadInput(f"{path}: {shape} needs {expected} bytes, but the file holds {len(data)}. Fetch it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()

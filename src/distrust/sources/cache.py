@@ -22,9 +22,7 @@ _CACHE_FORMAT = 1  # raise it when what is kept changes
 
 def fingerprint(root: Path, files: Iterable[Path]) -> list[object]:
     """What changes when the files do: their names, sizes and times."""
-    states = [
-        (str(file.relative_to(root)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files
-    ]
+    states = [(str(file.relative_to(root)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     return [str(root.resolve()), hashlib.sha256(json.dumps(states).encode()).hexdigest()]
 
 
@@ -52,9 +50,7 @@ def decoded(
     except (OSError, ValueError) as error:  # a broken parquet file
         raise BadInput(f"{tables.name} cannot be read ({error}). Fetch or write it again.") from error
     if names[0] != names[1]:
-        raise BadInput(
-            f"{tables.name}: train and test name their classes differently. Use the same names in both."
-        )
+        raise BadInput(f"{tables.name}: train and test name their classes differently. Use the same names in both.")
     read = Read(parts[0], parts[1], names[0])
     splits = checked(tables.name, read)  # checked before it is kept
     if tables.fingerprint is not None:

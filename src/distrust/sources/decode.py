@@ -32,9 +32,7 @@ def decode_table(
     from datasets import Image as ImageColumn
 
     features = table.features
-    image = next(
-        (name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), None
-    )
+    image = next((name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), None)
     label = next((name for name, kind in features.items() if isinstance(kind, ClassLabel)), "label")
     if image is None or label not in features:
         missing = "image" if image is None else "label"
@@ -85,9 +83,7 @@ def _read_rows(
                 pictures.append(picture_array(picture, size, channels))
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, …
             path = cell["path"] if cell else "no image"
-            raise BadInput(
-                f"{where} image {row} ({path}) cannot be read: {error}. Replace or remove it."
-            ) from error
+            raise BadInput(f"{where} image {row} ({path}) cannot be read: {error}. Replace or remove it.") from error
     return pictures
 
 
@@ -108,9 +104,7 @@ def fitted(x: np.ndarray, size: int | None, channels: int | None, where: object)
     if channels in (None, x.shape[1]) and (size is None or x.shape[2:] == (size, size)):
         return x
     if 0 in x.shape:
-        raise BadInput(
-            f"{where}: there is an array without images, {list(x.shape)}. Give at least one image."
-        )
+        raise BadInput(f"{where}: there is an array without images, {list(x.shape)}. Give at least one image.")
     pictures = (Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)) for one in x)
     return np.stack([picture_array(picture, size, channels) for picture in pictures])
 

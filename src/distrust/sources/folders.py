@@ -22,12 +22,8 @@ def find_folder(path: Path) -> Tables:
         parts = [_by_class(part) for part in train_and_test(named, path)]
         classes = sorted(parts[0])
         if unknown := sorted(set(parts[1]) - set(classes)):
-            raise BadInput(
-                f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder."
-            )
-        rows = [
-            [(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in parts
-        ]
+            raise BadInput(f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder.")
+        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in parts]
     else:
         found = {name: files for name, files in _by_class(path).items() if files}
         classes = list(found)
@@ -44,9 +40,7 @@ def find_folder(path: Path) -> Tables:
     def tables() -> tuple[Any, Any]:
         import datasets
 
-        features = datasets.Features(
-            image=datasets.Image(decode=False), label=datasets.ClassLabel(names=classes)
-        )
+        features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=classes))
         train, test = (
             datasets.Dataset.from_dict(
                 {"image": [{"path": str(f), "bytes": None} for f, _ in part], "label": [k for _, k in part]},

@@ -53,8 +53,7 @@ def train_and_test(found: Mapping[str, T], where: object) -> tuple[T, T]:
     if "train" not in found or test is None:
         missing = "train" if "train" not in found else "test"
         raise BadInput(
-            f"{where}: there is no {missing} split (found: {', '.join(found) or 'none'}). "
-            f"Add one named {missing!r}."
+            f"{where}: there is no {missing} split (found: {', '.join(found) or 'none'}). Add one named {missing!r}."
         )
     return found["train"], found[test]
 
@@ -67,8 +66,7 @@ def fixed_split(y: np.ndarray, test: float, where: object) -> tuple[np.ndarray, 
         parts = train_test_split(np.arange(len(y)), test_size=test, stratify=y, random_state=0)
     except ValueError as error:
         raise BadInput(
-            f"{where}: no stratified test part can be cut off {len(y)} images ({error}). "
-            "Give train and test apart."
+            f"{where}: no stratified test part can be cut off {len(y)} images ({error}). Give train and test apart."
         ) from error
     return np.sort(parts[0]), np.sort(parts[1])
 
@@ -80,9 +78,7 @@ def checked(name: str, read: Read) -> Splits:
         if len(x) == 0:
             raise BadInput(f"{name}: the {part} split is empty. Give at least one image.")
         if y.dtype.kind not in "iu":
-            raise BadInput(
-                f"{name}: {part} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes."
-            )
+            raise BadInput(f"{name}: {part} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
         sets.append((torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), group))
     if read.train.x.shape[1:] != read.test.x.shape[1:]:
         raise BadInput(

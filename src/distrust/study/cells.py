@@ -57,9 +57,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     if seen is None:
         last = read.records.get(planned.seen.key, {"state": "missing", "error": "not run yet"})
         cell |= {"state": last["state"], "error": last.get("error"), "flags": sorted(set(flags))}
-        cell |= dict.fromkeys(
-            ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
-        )
+        cell |= dict.fromkeys(("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over"))
     else:
         cell |= _score(planned, seen, read, flags, study.seeds)
     cell["published"] = [row for row in study.published if _matches(row, planned.axes)]
@@ -72,9 +70,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     return cell
 
 
-def _score(
-    planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: list[str], seeds: int
-) -> Cell:
+def _score(planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: list[str], seeds: int) -> Cell:
     control = read(planned.control) if planned.control else None
     undefended = read(planned.undefended) if planned.undefended else None
     own = Seen(seen["clean"], seen.get("triggered"))
@@ -99,9 +95,7 @@ def _score(
         before = score(seen["y"], Seen(undefended["clean"], undefended["triggered"]), target=planned.target)
         extra |= {"undefended_acc": before.acc, "undefended_asr": before.asr}
     others = seen["y"] != planned.target
-    extra["acc_others"] = float(
-        (seen["clean"] == seen["y"])[others].double().mean()
-    )  # NAD's repository counts so
+    extra["acc_others"] = float((seen["clean"] == seen["y"])[others].double().mean())  # NAD's repository counts so
     return {**found.record(), **extra}
 
 
@@ -120,11 +114,7 @@ def _lineage(stage: Stage) -> Iterable[Stage]:
 
 def _matches(row: dict[str, Any], axes: dict[str, str]) -> bool:
     """A published row belongs to the cells whose axes begin with its words."""
-    return all(
-        axes[axis] == value or axes[axis].startswith(f"{value}[")
-        for axis, value in row.items()
-        if axis in axes
-    )
+    return all(axes[axis] == value or axes[axis].startswith(f"{value}[") for axis, value in row.items() if axis in axes)
 
 
 def write_cells(cells: list[Cell], folder: str | Path) -> Path:
@@ -135,9 +125,7 @@ def write_cells(cells: list[Cell], folder: str | Path) -> Path:
     """
     folder = Path(folder)
     for cell in cells:
-        write_file(
-            folder / f"{cell['id']}.json", json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n"
-        )
+        write_file(folder / f"{cell['id']}.json", json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
     return folder
 
 
@@ -195,7 +183,7 @@ def by_axes(cells: list[Cell]) -> dict[tuple[str, ...], list[Cell]]:
     """Cells that differ only in their seed, together."""
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[
-            tuple(cell[axis] for axis in ("images", "teacher", "attack", "distiller", "student", "defense"))
-        ].append(cell)
+        groups[tuple(cell[axis] for axis in ("images", "teacher", "attack", "distiller", "student", "defense"))].append(
+            cell
+        )
     return dict(groups)

@@ -193,9 +193,7 @@ class _Builder:
                 **_model(chosen["student"].text), "distiller": self.call("distillers", chosen["distiller"]),
                 "options": options, "images": images, "seed": seed,
             }  # fmt: skip
-            arm.append(
-                self.stage("student", student, (teacher,), teacher.taint, passes=1.4 * options["epochs"])
-            )
+            arm.append(self.stage("student", student, (teacher,), teacher.taint, passes=1.4 * options["epochs"]))
         if chosen["defense"].name != "none":
             arm.append(self.defense(arm[-1], chosen["defense"], images, seed))
         return tuple(arm)
@@ -266,9 +264,7 @@ def _digest(value: Any) -> str:
 
 
 def _files(option: Any, kind: str) -> dict[str, str]:
-    return (
-        trigger_files(option) if kind == "attacks" and isinstance(option, str) and _is_trigger(option) else {}
-    )
+    return trigger_files(option) if kind == "attacks" and isinstance(option, str) and _is_trigger(option) else {}
 
 
 def _is_trigger(text: str) -> bool:
@@ -307,9 +303,7 @@ def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
         name: p.default
         for taker in takers
         for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY
-        and p.default is not p.empty
-        and name not in ("rng", "device", "extra", "beside")
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in ("rng", "device", "extra", "beside")
     }
     for name in given:
         if name not in defaults:

@@ -48,9 +48,7 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
 
 
 def _open(recipe: Record) -> Any:
-    return open_images(
-        recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)}
-    )
+    return open_images(recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)})
 
 
 def _model_of(stage: Stage) -> str:
@@ -147,7 +145,5 @@ def status_of(store: Store) -> Record:
         "stages": len(records),
         "seconds": round(sum(r["seconds"] for r in records), 1),
         "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
-        "failed": {
-            key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"
-        },
+        "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
     }

@@ -81,8 +81,7 @@ class Study(BaseModel):
         seen = set()
         for block in self.grid or [{}]:
             axes = [
-                [selector for text in block.get(axis, getattr(self, axis)) for selector in parse(text)]
-                for axis in AXES
+                [selector for text in block.get(axis, getattr(self, axis)) for selector in parse(text)] for axis in AXES
             ]
             for entry in itertools.product(*axes):
                 chosen = dict(zip(AXES, entry, strict=True))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +18,9 @@ from torch import Tensor
 from ..errors import NotFound, StoreError
 
 Record = dict[str, Any]
+
+ABANDONED = 3600  # seconds after which a draft has no writer any more
+DRAFT = len(".") + 32 + len("-") + 8  # length of a draft folder's name
 
 
 class Store:
@@ -57,9 +62,7 @@ class Store:
         found = [k for k in keys if k.startswith(prefix)]
         if len(found) != 1:
             if found:
-                raise NotFound(
-                    f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it."
-                )
+                raise NotFound(f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it.")
             raise NotFound.among(f"key in {self.url}", prefix, keys)
         return found[0], self.record(found[0]) or {}
 
@@ -84,9 +87,7 @@ class Store:
 
     def _damaged(self, file: str, error: Exception) -> StoreError:
         reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        return StoreError(
-            f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again."
-        )
+        return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
 
     def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None) -> None:
         """Write a stage's folder under a temporary name and rename it; an older one is replaced.
@@ -98,9 +99,7 @@ class Store:
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
         try:
-            if not self.local and self.fs.exists(
-                folder
-            ):  # no rename here: it must not look complete meanwhile
+            if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
                 self.fs.rm(folder, recursive=True)
             self.fs.makedirs(draft, exist_ok=True)
             for name, data in {**(files or {}), "stage.json": text}.items():
@@ -124,7 +123,7 @@ class Store:
             return  # a store that cannot be written may not let us clean up either
 
     def check_writable(self) -> None:
-        """Fail before any work starts if the store cannot be written.
+        """Fail before any work starts if the store cannot be written; sweep up what killed runs left.
 
         Raises:
             StoreError: says why.
@@ -132,6 +131,10 @@ class Store:
         probe = f".probe-{uuid.uuid4().hex[:8]}"  # one of its own for each run that starts
         self.save(probe, {"state": "probe"})
         self._sweep(f"{self.root}/{probe}")
+        for entry in self.fs.ls(self.root, detail=True) if self.local else ():
+            name, age = entry["name"].rsplit("/", 1)[-1], time.time() - entry.get("mtime", math.inf)
+            if name.startswith(".") and len(name) == DRAFT and age > ABANDONED:
+                self._sweep(entry["name"])
 
 
 def pack(**tensors: Tensor) -> bytes:

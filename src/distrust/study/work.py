@@ -83,9 +83,7 @@ def _data(recipe: str) -> Data:
     train, test = open_images(r["source"], **options)
     cut: Roles = roles(train, clean=r["clean"], validation=r["validation"], rng=rng("roles", r["seed"]))
     train = _at_most(cut.train, r["train"], "train", r["seed"])
-    return Data(
-        train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0)
-    )  # one test set for all seeds
+    return Data(train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
 
 
 def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
@@ -140,9 +138,7 @@ def _student(stage: Stage, store: Store, device: torch.device) -> Result:
     train = data(r["images"]).train
     teacher = load_model(store, stage.parents[0].key)
     start = make_model(r["model"], train, rng=rng("student", "start", r["seed"]))
-    loss = functools.partial(
-        registry.get("distillers", r["distiller"]["name"]).call, **r["distiller"]["options"]
-    )
+    loss = functools.partial(registry.get("distillers", r["distiller"]["name"]).call, **r["distiller"]["options"])
     options = _options(r["options"])
     model = distill(start, teacher, train, loss=loss, rng=rng("student", r["seed"]), device=device, **options)
     return _model(stage, model, len(train))
