@@ -30,7 +30,9 @@ def page() -> str:
             parts.append(f"## {kind}\n")
             parts += [_section(card(method)) for method in methods]
     rows = "\n".join(f"| `{_cell(name)}` | {_cell(about)} |" for name, about in families().items())
-    parts.append(f"## models\n\n`distrust layers NAME` shows a model's layers.\n\n| name | what it is |\n|---|---|\n{rows}\n")
+    parts.append(
+        f"## models\n\n`distrust layers NAME` shows a model's layers.\n\n| name | what it is |\n|---|---|\n{rows}\n"
+    )
     return "\n".join(parts)
 
 

@@ -26,18 +26,23 @@ BESIDE = ("model", "defence", "our ACC %", "their ACC %", "our ASR %", "their AS
 Cell = dict[str, Any]
 
 
-def rewrite(text: str, results: Path = ROOT / "results") -> str:
+def current(page: Path, results: Path = ROOT / "results") -> str:
     """A page with every table brought up to date."""
-    return MARKED.sub(lambda found: found[1] + table(results / found[2]) + found[3], text)
+    glossary = "flags.md" if page.parent.name == "docs" else "docs/flags.md"
+    return MARKED.sub(lambda found: found[1] + table(results / found[2], glossary) + found[3], page.read_text())
 
 
-def table(folder: Path) -> str:
-    """The tables of one study, or a line that says there are none."""
+def table(folder: Path, glossary: str) -> str:
+    """The tables of one study, or a line that says there are none; flags are links into `glossary`."""
     if not folder.is_dir():
-        return f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
+        return (
+            f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
+        )
     groups = sorted(by_axes(read_cells(folder)).values(), key=_order)
     shared = _shared([group[0] for group in groups])
-    text = f"{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(HEAD, map(_row, groups))
+    text = f"{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(
+        HEAD, [_row(group, glossary) for group in groups]
+    )
     published = [row for group in groups for row in _published(group)]
     if published:
         text += (
@@ -47,11 +52,11 @@ def table(folder: Path) -> str:
     return text
 
 
-def _row(group: Sequence[Cell]) -> list[str]:
+def _row(group: Sequence[Cell], glossary: str) -> list[str]:
     done = [cell for cell in group if cell["state"] == "done"]
     numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
     raised = {flag for cell in group for flag in cell["flags"]}
-    flags = [f"[{name}](FLAGS#{name})" for name in MEANING if name in raised]
+    flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
     states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
     return [*_names(group[0]), str(len(done)), *numbers, _chosen(done), ", ".join(flags + states) or "–"]
 
@@ -113,19 +118,9 @@ def _shared(cells: Sequence[Cell]) -> str:
     return "; ".join(parts)
 
 
-def _markdown(head: Sequence[str], rows: Any) -> str:
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def localise(text: str, page: Path) -> str:
-    """Point the flags' links at docs/flags.md from where the page lies."""
-    return text.replace("(FLAGS#", "(flags.md#" if page.parent.name == "docs" else "(docs/flags.md#")
-
-
-def current(page: Path, results: Path = ROOT / "results") -> str:
-    """What a page should say."""
-    return localise(rewrite(page.read_text(), results), page)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Runs on scikit-learn's bundled digits in well under half a minute: `python examp
 import distrust as dt
 from distrust.measurement import carry_over
 
-options = {"epochs": 6, "batch_size": 64, "augment": dt.Augment(flip=False, crop=2)}  # a mirrored digit is no digit
+options = {"epochs": 5, "batch_size": 64, "augment": dt.Augment(flip=False, crop=2)}  # a mirrored digit is no digit
 train, test = dt.images("digits")
 poisoned, backdoor = dt.attacks.badnets(train, target=5, rate=0.1, stamp="after")
 

@@ -17,10 +17,10 @@ def my_defense(
     model: nn.Module,
     clean: dt.ImageSet,
     *,
-    keep: Rate = 0.6,
+    keep: Rate = 0.7,
     noise: NonNegative = 0.01,
     epochs: Count = 10,
-    lr: Positive = 0.02,
+    lr: Positive = 0.05,
     batch_size: Count = 64,
     flip: bool = True,
     rng: Generator | None = None,
@@ -54,8 +54,8 @@ if __name__ == "__main__":
     test = dt.images("digits").test
     poisoned, backdoor = dt.attacks.badnets(train, target=5, rate=0.1, stamp="after")
     gentle = {"batch_size": 64, "augment": dt.Augment(flip=False, crop=2)}
-    suspect = dt.fit(dt.model("wrn10-1", train), poisoned, epochs=6, **gentle)
-    control = dt.fit(dt.model("wrn10-1", train), train, epochs=6, **gentle)
+    suspect = dt.fit(dt.model("wrn10-1", train), poisoned, epochs=5, **gentle)
+    control = dt.fit(dt.model("wrn10-1", train), train, epochs=5, **gentle)
     print("before:", dt.measure(suspect, test, backdoor, control=control))
     cleaned = my_defense(suspect, clean, flip=False)
     control = my_defense(control, clean, flip=False)

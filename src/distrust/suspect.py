@@ -60,11 +60,13 @@ def open_suspect(
     record = read_record(weights) if weights else {}
     spec = record.get("spec")
     if weights is None and not (model and ":" in model):
-        raise BadInput(f"model {model or 'unknown'} has no weights. Type --weights FILE.")
-    if model is None and not spec:
-        raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
-    if model is None and ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
-        raise BadInput(f"{weights} is a {spec['name']}, a Python file that would be run. Type --model {spec['name']}.")
+        raise BadInput("no weights are given; only a my.py:factory may bring its own. Type --weights FILE.")
+    if model is None:
+        if not spec:
+            raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+        if ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
+            name = spec["name"]
+            raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
     state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded
     train, test = open_images(images, size=size)
     if model is None and spec:

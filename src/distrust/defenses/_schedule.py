@@ -7,7 +7,7 @@ from typing import Any
 from ..imageset import Augment
 
 
-def schedule(epochs: int, lr: float, batch_size: int) -> dict[str, Any]:
+def schedule(epochs: int, lr: float, batch_size: int, augment: Augment) -> dict[str, Any]:
     """Options of the training loop: SGD with Nesterov, the rate ÷ 10 after epoch 2, crop, flip and Cutout 3."""
     return {
         "epochs": epochs,
@@ -19,5 +19,5 @@ def schedule(epochs: int, lr: float, batch_size: int) -> dict[str, Any]:
         "schedule": "step",
         "milestones": (2,),
         "gamma": 0.1,
-        "augment": Augment(flip=True, crop=4, cutout=3),
+        "augment": augment,
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Generator, nn
 
-from ..imageset import ImageSet
-from ..methods import Count, Positive, defense
+from ..imageset import Augment, ImageSet
+from ..methods import Count, Pixels, Positive, defense
 from ..seeds import rng as make_rng
 from ..training import fit
 from ._schedule import schedule
@@ -19,6 +19,9 @@ def finetune(
     epochs: Count = 10,
     lr: Positive = 0.1,
     batch_size: Count = 64,
+    flip: bool = True,
+    crop: Pixels = 4,
+    cutout: Pixels = 3,
     rng: Generator | None = None,
 ) -> nn.Module:
     """Train all layers of the suspect on clean images with cross-entropy.
@@ -29,6 +32,9 @@ def finetune(
         epochs: passes over them.
         lr: starting rate; divided by 10 after epoch 2.
         batch_size: images a step.
+        flip: mirror half of the images; not for digits or signs.
+        crop: shift by up to so many pixels.
+        cutout: side in pixels of a hole in each image; 0 for none.
         rng: decides order and augmentation.
 
     Raises:
@@ -36,4 +42,5 @@ def finetune(
 
     Differs from the paper: the number of epochs is fixed, not the one that looks best.
     """
-    return fit(model, clean, rng=rng or make_rng("finetune"), **schedule(epochs, lr, batch_size))
+    augment = Augment(flip, crop, cutout)
+    return fit(model, clean, rng=rng or make_rng("finetune"), **schedule(epochs, lr, batch_size, augment))

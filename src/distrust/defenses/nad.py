@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 
 from ..distillers._attention import attention_loss
 from ..errors import BadInput
-from ..imageset import ImageSet
-from ..methods import Count, NonNegative, Positive, Power, defense
+from ..imageset import Augment, ImageSet
+from ..methods import Count, NonNegative, Pixels, Positive, Power, defense
 from ..models import Taps, resolve
 from ..seeds import rng as make_rng
 from ..seeds import spawn
@@ -33,6 +33,9 @@ def nad(
     teacher_epochs: Count = 10,
     lr: Positive = 0.1,
     batch_size: Count = 64,
+    flip: bool = True,
+    crop: Pixels = 4,
+    cutout: Pixels = 3,
     rng: Generator | None = None,
 ) -> nn.Module:
     """Fine-tune the suspect to get a teacher, then train the suspect on CE + Σ β_l · attention loss.
@@ -48,6 +51,9 @@ def nad(
         teacher_epochs: passes of the fine-tuning that makes the teacher.
         lr: starting rate of both; divided by 10 after epoch 2.
         batch_size: images a step.
+        flip: mirror half of the images; not for digits or signs.
+        crop: shift by up to so many pixels.
+        cutout: side in pixels of a hole in each image; 0 for none.
         rng: decides order and augmentation.
 
     Raises:
@@ -63,12 +69,13 @@ def nad(
     weights = list(beta) if isinstance(beta, Sequence) else [beta] * len(paths)
     if len(weights) != len(paths):
         raise BadInput(f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each.")
+    augment = Augment(flip, crop, cutout)
+    options = schedule(epochs, lr, batch_size, augment)
     if not any(weights):
-        return fit(model, clean, rng=spawn(rng), **schedule(epochs, lr, batch_size))
-    teacher = fit(model, clean, rng=spawn(rng), **schedule(teacher_epochs, lr, batch_size))
+        return fit(model, clean, rng=spawn(rng), **options)
+    teacher = fit(model, clean, rng=spawn(rng), **schedule(teacher_epochs, lr, batch_size, augment))
 
     def attention(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:
         return attention_loss(ours, theirs, weights, p)
 
-    options = schedule(epochs, lr, batch_size)
     return distill(model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, rng=spawn(rng), **options)

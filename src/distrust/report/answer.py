@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ..measurement import TEACHER_CARRIES, Interval
 from ..measurement import over_seeds as mean_and_interval
-from .aggregate import AXES, DOUBT, SETTING, Cell, attacked, doubted, is_teacher, over_seeds, varying
 from . import heatmap
+from .aggregate import AXES, DOUBT, SETTING, Cell, attacked, doubted, is_teacher, over_seeds, varying
 from .text import count, interval, listing, percent, span
 
 CLOSE = 0.05  # two ASRs that are no further apart are called the same

@@ -1,0 +1,260 @@
+"""The documentation tells the truth: code runs, commands parse, links lead somewhere, tables are current."""
+
+import importlib.util
+import json
+import re
+import runpy
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import distrust
+from distrust.cli import app
+from distrust.flags import MEANING
+from distrust.methods import KINDS, registry
+from distrust.selectors import parse_one
+from distrust.study import Outcome, make_plan, score_cells
+from distrust.study.spec import study_from
+from distrust.study.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CHEAP = {"list", "show", "layers"}  # these run wherever they stand
+WHOLE = {"own-model.md", "own-data.md"}  # every command of these pages runs, in order, between the page's code
+LANGUAGES = {"python", "sh", "toml", ""}
+COMMANDS = typer.main.get_command(app).commands
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text())
+
+
+def commands(text):
+    """The `distrust …` lines of a shell block, without the first word and without comments."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("distrust ")]
+
+
+def prose(page):
+    return BLOCK.sub("", page.read_text())
+
+
+def headings(page):
+    return [title.strip() for title in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)]
+
+
+def anchor(title):
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """Plug-ins that a page adds are gone afterwards."""
+    for kind in KINDS:
+        registry.kind(kind)
+    monkeypatch.setattr(registry, "_kinds", {kind: dict(methods) for kind, methods in registry._kinds.items()})
+    monkeypatch.setattr(registry, "files", [])
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, own_registry):
+    """An empty folder to work in, beside the project's examples and studies."""
+    for name in ("examples", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@every_page
+def test_blocks_say_their_language(page):
+    assert {language for language, _ in blocks(page)} <= LANGUAGES
+
+
+@every_page
+def test_code_runs(page, desk, capsys):
+    """Python blocks share one namespace; one that begins with `# file: NAME` is that file, too."""
+    space = {"__name__": "docs"}
+    for language, text in blocks(page):
+        if language == "python":
+            if name := re.match(r"# file: (\S+)\n", text):
+                (desk / name[1]).write_text(text)
+            exec(compile(text, f"{page.name}", "exec"), space)
+        elif language == "sh":
+            for words in commands(text):
+                if words[0] in CHEAP or page.name in WHOLE:
+                    code = app([*words, "--quiet"], standalone_mode=False)
+                    assert code in (0, 1), (words, capsys.readouterr())
+
+
+@every_page
+def test_commands_parse(page, own_registry):
+    """Every option exists, every value has its type, and every selector on the command line is known."""
+    for language, text in blocks(page):
+        for words in commands(text) if language == "sh" else []:
+            name, *rest = words
+            assert name in COMMANDS, words
+            given = COMMANDS[name].make_context(name, rest).params
+            for plugin in given.get("plugin") or []:
+                registry.add(ROOT / plugin)
+            for option, kind in (("method", "defenses"), ("distiller", "distillers")):
+                if name in ("purify", "distill") and option in given:
+                    selector = parse_one(given[option])
+                    registry.get(kind, selector.name).check(selector.options)
+            for option in ("study", "expect"):
+                if str(given.get(option, "")).startswith("studies/"):
+                    assert (ROOT / given[option]).is_file()
+
+
+@every_page
+def test_make_targets_exist(page):
+    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for language, text in blocks(page):
+        assert set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE) if language == "sh" else []) <= set(known)
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, place = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if place:
+            assert place in map(anchor, headings(file)), f"{page.name}: {target}"
+
+
+def test_every_page_is_reachable_from_the_index():
+    linked = {
+        target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs/index.md").read_text())
+    }
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= linked
+
+
+def test_every_command_is_documented():
+    page = ROOT / "docs/commands.md"
+    sections = re.split(r"^## ", page.read_text(), flags=re.MULTILINE)
+    documented = {section.partition("\n")[0]: section for section in sections[1:]}
+    assert set(documented) == {*COMMANDS, "Common to all"}
+    for name in COMMANDS:
+        assert f"distrust {name}" in documented[name]
+        assert "Exit codes:" in documented[name] and "`--json`" in documented[name], name
+
+
+def test_every_option_is_documented():
+    text = (ROOT / "docs/commands.md").read_text()
+    options = {
+        flag for command in COMMANDS.values() for p in command.params for flag in p.opts if flag.startswith("--")
+    }
+    assert {flag for flag in options - {"--help"} if f"`{flag}`" not in text} == set()
+
+
+def test_every_flag_is_documented():
+    page = ROOT / "docs/flags.md"
+    assert headings(page)[1:] == list(MEANING)
+    for section in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
+        assert all(f"**{part}" in section for part in ("Raised if**", "Why.**", "What to do.**")), section[:20]
+
+
+def test_study_files_in_the_documentation_plan():
+    """Every complete study is planned; a part of one, such as a lone [[grid]], is planned with a name before it."""
+    for page in PAGES:
+        for language, text in blocks(page):
+            if language == "toml" and "project." not in text:
+                content = tomllib.loads(text)
+                assert make_plan(study_from({"name": "part", **content}, page.name)).cells
+
+
+def test_cards_are_current():
+    cards = script("cards")
+    assert cards.page() == cards.PAGE.read_text(), "python docs/cards.py"
+
+
+def test_tables_are_current():
+    tables = script("tables")
+    for page in tables.PAGES:
+        assert "<!-- results:" in page.read_text()
+        assert tables.current(page) == page.read_text(), "python docs/tables.py"
+
+
+def made_up_cells(tmp_path):
+    """Cells of a study that nobody ran: two seeds, a failure, a tuned option and a published number."""
+    study = study_from(
+        {
+            "name": "made-up", "seeds": 2, "teacher": ["wrn10-1"], "attack": ["badnets"],
+            "grid": [{"defense": ["nad[beta=0,lr=tune(0.1,0.01)]", "none"]}, {"distiller": ["kd"]}],
+            "published": [{"source": "A | B", "convention": "theirs", "defense": "none", "acc": 0.5, "asr": 1.0}],
+        }
+    )  # fmt: skip
+    plan = make_plan(study)
+    cells = score_cells(plan, Store(tmp_path / "runs"), Outcome())
+    numbers = {"asr": 0.25, "base": 0.05, "carried": 0.2, "acc_others": 0.75, "n": 405, "state": "done", "error": None}
+    for cell in cells:
+        if cell["distiller"] == "none":
+            cell |= {**numbers, "acc": 0.8 + 0.1 * cell["seed"], "flags": ["few-images"]}
+        if cell["defense"] != "none":
+            cell["chosen"] = {"lr": [0.1, 0.01][cell["seed"]]}
+    return cells
+
+
+def test_tables_say_what_the_cells_say(tmp_path):
+    folder = tmp_path / "results" / "made-up"
+    folder.mkdir(parents=True)
+    for cell in made_up_cells(tmp_path):
+        (folder / f"{cell['id']}.json").write_text(json.dumps(cell))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results:made-up -->\nold\n<!-- /results -->\nafter\n")
+    text = script("tables").current(page, tmp_path / "results")
+    head, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    cell = "85.0 [21.5, 148.5]"  # 0.8 and 0.9: 0.85 ± 12.706 · 0.05
+    few = "[few-images](docs/flags.md#few-images)"
+    assert (
+        rows[1]
+        == f"| teacher | `none` | 2 | {cell} | 25.0 [25.0, 25.0] | 5.0 [5.0, 5.0] | 20.0 [20.0, 20.0] | – | {few} |"
+    )
+    assert "`nad[beta=0]`" in rows[2] and "| lr 0.1, 0.01 |" in rows[2]
+    assert "student by kd" in rows[3] and "| 0 | – |" in rows[3] and "missing: not run yet" in rows[3]
+    assert "| teacher | `none` | 75.0 [75.0, 75.0] | 50.0 | 25.0 [25.0, 25.0] | 100.0 | A \\| B: theirs |" in rows
+    assert text.startswith("before\n<!-- results:made-up -->\nStudy `made-up`") and text.endswith(
+        "<!-- /results -->\nafter\n"
+    )
+    page.write_text(text)
+    assert script("tables").current(page, tmp_path / "results") == text
+
+
+def test_tables_without_results_say_so(tmp_path):
+    assert script("tables").table(tmp_path / "nad-mini", "flags.md").startswith("No results yet.")
+
+
+def test_versions_agree():
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
+    assert cited == distrust.__version__
+    assert f"## [{distrust.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(example, desk, capsys):
+    runpy.run_path(str(example), run_name="__main__")
+    assert "carried" in capsys.readouterr().out
+
+
+def test_the_page_on_own_methods_shows_the_example():
+    code = next(text for language, text in blocks(ROOT / "docs/own-method.md") if language == "python")
+    assert code == (ROOT / "examples/my_defense.py").read_text()
