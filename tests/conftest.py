@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import settings
 
 from distrust import fit, images, model, rng
 from distrust.imageset import Augment, ImageSet
+
+settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing here
+settings.load_profile("shared-machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -105,9 +105,7 @@ def test_a_name_with_a_dot_stays_a_name(tmp_path):
 
 
 def test_a_trigger_that_nothing_could_rebuild_is_not_saved(tmp_path):
-    with pytest.raises(
-        BadInput, match="Raise is no registered trigger, so it cannot be written down. Known: "
-    ):
+    with pytest.raises(BadInput, match="Raise is no registered trigger, so it cannot be written down. Known: "):
         Backdoor(Raise(), 0).save(tmp_path / "mine")
     assert not list(tmp_path.iterdir())
 

@@ -47,10 +47,7 @@ def test_rows_keep_their_labels_index_group_and_stamp():
     assert torch.equal(part.x, images.x[[2, 5, 8]])
     assert part[1:].index.tolist() == [5, 8], "the index still names the source's rows"
     assert part[torch.tensor([2, 0])].index.tolist() == [8, 2]
-    assert (
-        repr(images.replace(taint=("blend",)))
-        == "ImageSet(images: 10 images 2×6×5, 3 classes, tainted by blend)"
-    )
+    assert repr(images.replace(taint=("blend",))) == "ImageSet(images: 10 images 2×6×5, 3 classes, tainted by blend)"
 
 
 def test_soft_labels_travel_and_harden():
@@ -109,9 +106,7 @@ def test_cutout_zeroes_one_square_per_image_and_nothing_else():
     x = torch.full((300, 2, 9, 9), 7, dtype=torch.uint8)
     got = Augment(flip=False, crop=0, cutout=3)(x, rng("cutout"))
     holes = got == 0
-    assert ((got == 7) | holes).all() and torch.equal(holes[:, 0], holes[:, 1]), (
-        "the same hole in every channel"
-    )
+    assert ((got == 7) | holes).all() and torch.equal(holes[:, 0], holes[:, 1]), "the same hole in every channel"
     rows, columns = holes[:, 0].any(2).sum(1), holes[:, 0].any(1).sum(1)
     assert torch.equal(holes[:, 0].flatten(1).sum(1), rows * columns), "a filled rectangle"
     assert int(rows.max()) == int(columns.max()) == 3 and int(rows.min()) == 2, "cut by the border at most"

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import statistics
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from distrust.errors import BadInput
 from distrust.flags import MEANING
 from distrust.imageset import ImageSet
 from distrust.measurement import Seen, carry_over, measure, over_seeds, score, wilson
+from distrust.suspect import verdict
 from distrust.triggers import patch
 
 about = functools.partial(pytest.approx, abs=1e-9)
@@ -311,3 +311,11 @@ def test_measuring_leaves_modes_grad_mode_and_the_global_stream():
     first, second = (measure(model, images(), BACKDOOR) for _ in range(2))
     assert first == second and model.training and torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_a_collapsed_model_is_flagged_and_is_no_finding():
+    always = torch.zeros(20, dtype=torch.long)
+    found = score(torch.arange(20) % 4, Seen(always, always), target=0, control=Seen(always + 1, always + 1))
+    assert found.asr == 1 and found.carried == 1 and found.titg == 0
+    assert "collapsed" in found.flags
+    assert not verdict(found)

@@ -11,7 +11,7 @@ from torch import nn
 
 from distrust.errors import BadInput, NotFound
 from distrust.imageset import ImageSet
-from distrust.models import Normalize, check_fits, eval_mode, families, group_ends, model
+from distrust.models import Normalize, check_fits, eval_mode, families, group_ends, load, model, save
 from distrust.seeds import rng
 
 EVERY = ["wrn10-1", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
@@ -295,9 +295,7 @@ def test_what_can_be_wrong_with_a_file(mine):
         model(f"{mine.parent}/mein.py:make", classes=2)
     with pytest.raises(NotFound, match="no factory in .*mine.py 'maek'. Did you mean 'make'"):
         model(f"{mine}:maek", classes=2)
-    with pytest.raises(
-        BadInput, match="missing a required argument: 'dropout'.*give its other arguments defaults"
-    ):
+    with pytest.raises(BadInput, match="missing a required argument: 'dropout'.*give its other arguments defaults"):
         model(f"{mine}:needy", classes=2)
     with pytest.raises(BadInput, match="made a str"):
         model(f"{mine}:nothing", classes=2)
@@ -340,3 +338,17 @@ def test_models_of_libraries(monkeypatch):
         model("timm:vot", classes=7)
     with pytest.raises(NotFound, match="no torchvision model"):
         model("torchvision:resnet19", classes=7)
+
+
+def test_a_saved_model_comes_back_with_its_bits(tmp_path):
+    made = model("wrn10-1", classes=3, channels=1, size=8)
+    again = load(save(made, tmp_path / "m.safetensors"))
+    assert again.spec == made.spec and not again.training
+    assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_a_strangers_weights_need_the_models_name(tmp_path):
+    torch.save(model("wrn10-1", classes=3).state_dict(), tmp_path / "m.pt")
+    with pytest.raises(BadInput, match="does not say which model it is"):
+        load(tmp_path / "m.pt")
+    assert load(tmp_path / "m.pt", model="wrn10-1", classes=3).spec["classes"] == 3

@@ -113,7 +113,5 @@ def test_an_option_is_given_once():
 
 
 def test_where_one_is_wanted_an_axis_is_refused():
-    with pytest.raises(
-        BadInput, match=r"'badnets\[rate=\[0,1\]\]' stands for 2 selectors; one is wanted here"
-    ):
+    with pytest.raises(BadInput, match=r"'badnets\[rate=\[0,1\]\]' stands for 2 selectors; one is wanted here"):
         parse_one("badnets[rate=[0,1]]")

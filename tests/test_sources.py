@@ -144,9 +144,7 @@ def test_impossible_options_are_refused(options):
 def test_npz_layouts_and_ranges_all_become_the_same_images(tmp_path, x):
     train, test = images(npz(tmp_path / "a.npz", x_train=x, y_train=Y[:, None], x_test=x[:3], y_test=Y[:3]))
     assert torch.equal(train.x, NCHW) and torch.equal(test.x, NCHW[:3]) and train.x.is_contiguous()
-    assert (
-        train.y.tolist() == Y.tolist() and train.classes == ("0", "1", "2") and train.y.dtype == torch.int64
-    )
+    assert train.y.tolist() == Y.tolist() and train.classes == ("0", "1", "2") and train.y.dtype == torch.int64
 
 
 def test_npz_without_a_split_gets_a_fixed_one(tmp_path):
@@ -314,9 +312,7 @@ def test_one_unreadable_image_is_named_before_anything_is_kept(tmp_path, cut):
     cells = [{"bytes": png(X[row % 12], "JPEG"), "path": f"pics/{row}.jpg"} for row in range(150)]
     cells[130]["bytes"] = cells[130]["bytes"][:cut]
     parquet(tmp_path / "set", test=table(cells, np.arange(150) % 3))
-    with pytest.raises(
-        BadInput, match=r"set: test image 130 \(pics/130.jpg\) cannot be read: .*Replace or remove"
-    ):
+    with pytest.raises(BadInput, match=r"set: test image 130 \(pics/130.jpg\) cannot be read: .*Replace or remove"):
         images(tmp_path / "set")
     assert not (tmp_path / "cache").exists()
 
@@ -326,9 +322,7 @@ def test_images_of_different_sizes_or_channels_need_to_be_told(tmp_path):
     cells[7]["bytes"] = png(X[7, :5])
     cells[9]["bytes"] = png(X[9, ..., 0])
     parquet(tmp_path, table(cells))
-    with pytest.raises(
-        BadInput, match=r"train image 7 \(7.png\) is 3×5×8, but the first is 3×8×8; pass size="
-    ):
+    with pytest.raises(BadInput, match=r"train image 7 \(7.png\) is 3×5×8, but the first is 3×8×8; pass size="):
         images(tmp_path)
     with pytest.raises(BadInput, match=r"train image 9 \(9.png\) is 1×8×8"):
         images(tmp_path, size=8)
@@ -448,9 +442,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_error(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(
-        BadInput, match=r"hub:a/b could not be loaded \(ConnectionError: no route\). Check the name"
-    ):
+    with pytest.raises(BadInput, match=r"hub:a/b could not be loaded \(ConnectionError: no route\). Check the name"):
         images("hub:a/b")
 
 

@@ -25,6 +25,8 @@ _HOME = {
     "measure": "measurement",
     "Measurement": "measurement",
     "rng": "seeds",
+    "save": "models",
+    "load": "models",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
     from .imageset import Augment, ImageSet, roles, split
     from .measurement import Measurement, measure
-    from .models import Normalize, Taps, group_ends, model, taps
+    from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .seeds import rng
     from .sources import images
     from .training import distill, fit, watching

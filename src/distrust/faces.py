@@ -96,13 +96,14 @@ class Face:
 
     def table(self, cells: list[dict[str, Any]]) -> str:
         """Cells over seeds as lines of text; rates in percent."""
+        from .report.labels import shortened
         from .study.cells import by_axes
 
         rows = [("attack", "distiller", "student", "defense", "n", "ACC", "ASR", "base", "carried", "flags")]
-        for group in by_axes(cells).values():
+        for group in by_axes(shortened(cells)).values():
             first = group[0]
             done = [c for c in group if c["state"] == "done"]
-            names = [str(first[a]).partition("[")[0] for a in ("attack", "distiller", "student")]
+            names = [str(first[a]) for a in ("attack", "distiller", "student")]
             numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
             flags = sorted({f for c in group for f in c.get("flags") or ()}) or ["–"]
             if lacking := next((c for c in group if c["state"] != "done"), None):

@@ -25,6 +25,7 @@ ACC_FLOOR = 0.10  # a defence that costs more earns no credit
 CONTROL_FIRES = 0.10  # trigger's pull on a model that was never attacked
 TEACHER_CARRIES = 0.05  # below it, nothing was there to inherit
 FEW_IMAGES = 200
+COLLAPSED = 0.5  # share of clean images of other classes that a sound model never calls the target
 
 Interval = tuple[float, float]
 
@@ -172,6 +173,8 @@ def score(
                 raised.add("control-fires")
         if n < FEW_IMAGES:
             raised.add("few-images")
+        if untriggered > COLLAPSED:
+            raised.add("collapsed")
     if undefended is not None and _paired(undefended == y, seen.clean == y)[0] > ACC_FLOOR:
         raised.add("acc-floor")
     if seeds == 1:
@@ -228,10 +231,11 @@ def _paired(ours: Tensor, theirs: Tensor) -> tuple[float, Interval]:
     (p_low, p_high), (q_low, q_high) = wilson(mine, n), wilson(other, n)
     margins = mine * (n - mine) * other * (n - other)
     phi = (both * neither - (mine - both) * (other - both)) / math.sqrt(margins) if margins else 0.0
-    below = math.sqrt((p - p_low) ** 2 - 2 * phi * (p - p_low) * (q_high - q) + (q_high - q) ** 2)
-    above = math.sqrt((p_high - p) ** 2 - 2 * phi * (p_high - p) * (q - q_low) + (q - q_low) ** 2)
+    below = (p - p_low) ** 2 - 2 * phi * (p - p_low) * (q_high - q) + (q_high - q) ** 2
+    above = (p_high - p) ** 2 - 2 * phi * (p_high - p) * (q - q_low) + (q - q_low) ** 2
     difference = (mine - other) / n
-    return difference, (difference - below, difference + above)
+    # a hair below 0 by rounding, where both shares are 0 or 1
+    return difference, (difference - math.sqrt(max(below, 0.0)), difference + math.sqrt(max(above, 0.0)))
 
 
 def _percent(value: float | None, interval: Interval | None = None) -> str:

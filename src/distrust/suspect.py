@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from .errors import BadInput
 from .files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
 from .imageset import ImageSet, Roles, roles
 from .measurement import Measurement
-from .models import check_fits
+from .models import Normalize, check_fits
 from .models import model as make_model
 from .seeds import rng
 from .sources import images as open_images
+
+FINDING = 0.10  # a trigger that moves a model by this share of the images is a finding
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def open_suspect(
     model: str | None = None,
     key: str | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Suspect:
     """Open a checkpoint and the images it is for.
 
@@ -52,6 +58,8 @@ def open_suspect(
         model: name or `file.py:factory`; a file that Distrust wrote knows its own.
         key: where in a nested checkpoint the state dict is.
         size: side in pixels to which images are resized.
+        channels: 1 or 3, to which images are converted.
+        normalize: mean and std per channel, in pixel units 0..1, of a model that was trained on normalised images.
 
     Raises:
         BadInput: no model is named and the file does not say, or weights or images do not fit.
@@ -68,7 +76,7 @@ def open_suspect(
             name = spec["name"]
             raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
     state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded
-    train, test = open_images(images, size=size)
+    train, test = open_images(images, size=size, channels=channels)
     if model is None and spec:
         network = make_model(**spec)
     else:
@@ -78,8 +86,21 @@ def open_suspect(
         network = make_model(model, classes=len(train.classes), channels=shape[1], size=side)  # type: ignore[arg-type]
     if state is not None:
         load_weights(network, state, str(weights))
+    if normalize:
+        network = _normalized(network, Normalize(*normalize))
     check_fits(network, test)
     return Suspect(network.eval(), train, test, tuple(record.get("taint", ())), str(weights or model))
+
+
+def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
+    """Put statistics into the model: into its own Normalize, or as a layer in front of it."""
+    if isinstance(getattr(network, "normalize", None), Normalize):
+        network.normalize = first
+        return network
+    spec = {**getattr(network, "spec", {}), "normalize": [first.mean.flatten().tolist(), first.std.flatten().tolist()]}
+    network = nn.Sequential(OrderedDict(normalize=first, model=network))
+    network.spec = spec  # type: ignore[assignment]
+    return network
 
 
 def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) -> Backdoor:
@@ -101,12 +122,13 @@ def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) ->
 def verdict(found: Measurement) -> bool:
     """Whether a measurement is a finding: the trigger moves the model by 10 points or more, beyond its control.
 
-    With a control: the lower end of carried's interval. Without: of TITG, which a strong trigger can raise on
-    any model, so the flag no-control stands beside it.
+    TITG must reach 10 points, or a model that says the target to everything would be a finding; with a control,
+    so must the lower end of carried's interval. A strong trigger can raise TITG on any model: without a control,
+    the flag no-control stands beside the finding.
     """
-    if found.carried_interval is not None:
-        return found.carried_interval[0] >= 0.10
-    return found.titg is not None and found.titg >= 0.10
+    if found.titg is None or found.titg < FINDING:
+        return False
+    return found.carried_interval is None or found.carried_interval[0] >= FINDING
 
 
 def write_artefact(out: str | Path, model: nn.Module, taint: tuple[str, ...], record: dict[str, Any]) -> Path:

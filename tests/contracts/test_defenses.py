@@ -53,9 +53,7 @@ def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, tr
         pytest.skip("an encoder has no ACC of its own")
     options = dict.fromkeys(quick(method), 4) | ({"lr": 0.003} if "lr" in method.options else {})
     cleaned = method.call(trained, digits.train[:320], **options, rng=rng(0))
-    before, after = (
-        (predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned)
-    )
+    before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
     assert after > before - 0.15
 

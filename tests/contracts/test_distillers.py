@@ -17,9 +17,7 @@ def answers(seed: str, requires_grad: bool = False) -> Taps:
     """Logits and two feature maps of 6 images of 4 classes."""
     draw = rng(seed)
     shapes = {"logits": (6, 4), "block1": (6, 5, 8, 8), "block2": (6, 7, 4, 4)}
-    made = {
-        k: torch.randn(shape, generator=draw).requires_grad_(requires_grad) for k, shape in shapes.items()
-    }
+    made = {k: torch.randn(shape, generator=draw).requires_grad_(requires_grad) for k, shape in shapes.items()}
     return Taps(made.pop("logits"), made)
 
 

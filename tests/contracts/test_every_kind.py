@@ -46,9 +46,7 @@ def test_every_option_is_documented(method):
 def test_every_option_has_a_type_and_every_number_a_bound(method):
     for name, option in method.options.items():
         assert option.default is not option.empty, f"{name} has no default"
-        assert option.annotation is not Any or not isinstance(option.default, int | float), (
-            f"{name} has no type"
-        )
+        assert option.annotation is not Any or not isinstance(option.default, int | float), f"{name} has no type"
         assert not unbounded(option.annotation), f"{name} has no bounds"
 
 

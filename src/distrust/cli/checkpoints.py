@@ -16,6 +16,9 @@ Weights = Annotated[Path | None, typer.Option(help="Checkpoint: .safetensors, or
 Model = Annotated[str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")]
 Images = Annotated[str, typer.Option(help="Directory, .npz, hub:owner/name, or a name such as digits.")]
 Size = Annotated[int | None, typer.Option(help="Resize images to this side in pixels.")]
+Channels = Annotated[int | None, typer.Option(min=1, max=3, help="Convert images to 1 or 3 channels.")]
+Mean = Annotated[str | None, typer.Option(help="Mean per channel, 0..1, of a model trained on normalised images.")]
+Std = Annotated[str | None, typer.Option(help="Standard deviation per channel, 0..1; goes with --mean.")]
 Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
 AskedTrigger = Annotated[
     str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
@@ -24,6 +27,16 @@ Target = Annotated[int | None, typer.Option(help="Class number that the trigger 
 Control = Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")]
 Fraction = Annotated[float, typer.Option(help="Share of the training split that the defender has, 0..1.")]
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
+
+
+def _statistics(mean: str | None, std: str | None) -> tuple[list[float], list[float]] | None:
+    """`--mean 0.49,0.48,0.45 --std 0.25,0.24,0.26` as numbers."""
+    if mean is None and std is None:
+        return None
+    try:
+        return tuple([float(word) for word in (text or "").split(",")] for text in (mean, std))  # type: ignore[return-value]
+    except ValueError:
+        raise typer.BadParameter("--mean and --std go together: --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26") from None
 
 
 @command
@@ -37,6 +50,9 @@ def measure(
     key: Key = None,
     control: Control = None,
     size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
     plugin: Plugins = [],  # noqa: B006 - typer copies it
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model."""
@@ -48,7 +64,9 @@ def measure(
     for file in plugin:
         registry.add(file)
     device = face.machine()
-    suspect = open_suspect(weights, images, model=model, key=key, size=size)
+    suspect = open_suspect(
+        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
+    )
     backdoor = make_backdoor(trigger, target, suspect.test.classes)
     twin = None
     if control:
@@ -72,6 +90,9 @@ def purify(
     trigger: AskedTrigger = None,
     target: Target = None,
     size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Clean a checkpoint with a defence and a share of clean images; measures before and after if told the trigger."""
@@ -88,7 +109,9 @@ def purify(
     selector = parse_one(method)
     defense = registry.get("defenses", selector.name)
     options = defense.check(selector.options)
-    suspect = open_suspect(weights, images, model=model, key=key, size=size)
+    suspect = open_suspect(
+        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
+    )
     backdoor = make_backdoor(trigger, target, suspect.test.classes) if trigger else None
     clean = suspect.roles(fraction, face.seed).clean
     face.say(f"{method} on {len(clean)} clean images of {suspect.train.name}")
@@ -114,13 +137,20 @@ def distill(
     model: Model = None,
     key: Key = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images; not for digits or signs.")] = True,
+    crop: Annotated[int, typer.Option(min=0, help="Shift images by up to so many pixels.")] = 4,
     lr: Annotated[float, typer.Option(help="Learning rate, the maximum of the one-cycle schedule.")] = 0.1,
     trigger: AskedTrigger = None,
     target: Target = None,
     size: Size = None,
+    channels: Channels = None,
+    mean: Mean = None,
+    std: Std = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Distil a student from a teacher's checkpoint on clean images; measures both if told a trigger."""
+    from ..imageset import Augment
     from ..measurement import measure as measure_model
     from ..methods import registry
     from ..models import model as make_model
@@ -136,19 +166,22 @@ def distill(
     selector = parse_one(distiller)
     method = registry.get("distillers", selector.name)
     loss = functools.partial(method.call, **method.check(selector.options))
-    teacher = open_suspect(weights, images, model=model, key=key, size=size)
+    teacher = open_suspect(
+        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
+    )
     backdoor = make_backdoor(trigger, target, teacher.test.classes) if trigger else None
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
     start = make_model(student, teacher.train, rng=rng("student", "start", face.seed))
     with face.loop(f"{student} by {selector.text}"):
         learnt = distill_model(
-            start, teacher.model, teacher.train, loss=loss, epochs=epochs, lr=lr,
-            rng=rng("student", face.seed), device=device,
+            start, teacher.model, teacher.train, loss=loss, epochs=epochs, lr=lr, batch_size=batch_size,
+            augment=Augment(flip, crop), rng=rng("student", face.seed), device=device,
         )  # fmt: skip
     facts: dict[str, Any] = {"distiller": selector.text, "student": student, "images": images, "seed": face.seed}
     taught = measure_model(teacher.model, teacher.test, backdoor)
     found = measure_model(learnt, teacher.test, backdoor)
     facts |= {"teacher_measured": taught.record(), "student_measured": found.record()}
-    facts["weights"] = str(write_artefact(out, learnt, teacher.taint, {**facts, "epochs": epochs, "lr": lr}))
+    facts["weights"] = str(write_artefact(out, learnt, teacher.taint, {**facts, **options}))
     lines = [f"teacher: {taught}", f"student: {found}", facts["weights"]]
     face.show(facts, *lines, *face.flags(found.flags))
     return int(verdict(found))

@@ -36,7 +36,7 @@ def list_(
     lines = [
         line
         for name, entries in found.items()
-        if entries
+        if entries or kind
         for line in [f"{name}:", *(f"  {entry:<24} {summary}" for entry, summary in entries.items())]
     ]
     return face.show(found, *lines)

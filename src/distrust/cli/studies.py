@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -73,7 +74,7 @@ def _run(
     study = read_study(path, budget=budget, seeds=seeds)
     jobs = face.jobs or automatic_jobs(face.machine())
     expected = [c for c in read_cells(expect) if c["id"].startswith(only)] if expect else []
-    plan = make_plan(study, only)
+    plan = make_plan(study, only, first_seed=face.seed)
     store = Store(face.store)
     waiting = [s for k, s in plan.stages.items() if kept(store, k, mode) is None]  # type: ignore[arg-type]
     seconds = estimate(plan, waiting, jobs) if waiting and mode != "only-cached" else 0.0
@@ -89,10 +90,12 @@ def _run(
     with face.progress(waiting) as tell:
         outcome = run_plan(plan, store, jobs=jobs, mode=mode, device=face.device, tell=tell)  # type: ignore[arg-type]
     cells = score_cells(plan, store, outcome)
-    if reproduce:
-        cells = [{**cell, "reproduce": reproduce} for cell in cells]
+    for cell in cells:
+        extra = [word for file in plugins for word in ("--plugin", str(file))]
+        extra += ["--seed", str(cell["seed"]), "--seeds", "1"] if face.seed or seeds else []
+        cell["reproduce"] = reproduce or shlex.join([*shlex.split(cell["reproduce"]), *extra])
     folder = results or Path(face.results(study.name))
-    write_cells(cells, folder)
+    write_cells(cells, folder, whole=not only)
     facts |= {"ran": outcome.ran, "cached": outcome.cached, "failed": outcome.failed, "skipped": outcome.skipped}
     facts |= {"results": str(folder)}
     if report:
@@ -108,7 +111,9 @@ def _run(
     face.show(facts, *lines)
     if differences:
         return 1
-    return 0 if done else 3
+    if not done:
+        return 2 if outcome.failed else 3
+    return 2 if outcome.failed else 0
 
 
 @command
@@ -129,20 +134,26 @@ def report(
     out: ReportFile = Path("report.html"),
     budget: Budget = None,
     seeds: Seeds = None,
+    plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Write one HTML file that shows a study, from what the store or the results folder has."""
+    from ..errors import DistrustError
+    from ..methods import registry
     from ..study import Store, make_plan, read_cells, read_study, run, score_cells
 
+    for file in plugin:
+        registry.add(file)
     store, plan = Store(face.store), None
     if study.suffix == ".toml":
-        plan = make_plan(read_study(study, budget=budget, seeds=seeds))
+        plan = make_plan(read_study(study, budget=budget, seeds=seeds), first_seed=face.seed)
         cells = score_cells(plan, store, run(plan, store, mode="only-cached"))
     else:
         cells = read_cells(face.find_results(study))
         reproduce = shlex.split(cells[0]["reproduce"])
         source = Path(reproduce[2]) if reproduce[1] == "run" else None
         if source and source.is_file():
-            plan = make_plan(read_study(source, budget=cells[0]["budget"]))
+            with contextlib.suppress(DistrustError):  # the numbers are here; only pictures need the plan
+                plan = make_plan(read_study(source, budget=cells[0]["budget"]))
     _write_report(cells, plan, store, out)
     return face.show({"report": str(out), "cells": len(cells)}, f"{out}: {len(cells)} cells")
 

@@ -4,6 +4,7 @@ from .groups import Layer, group_ends, layers, resolve
 from .modes import eval_mode
 from .normalize import Normalize
 from .registry import check_fits, families, model
+from .saved import load, save
 from .taps import Taps, taps
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "families",
     "group_ends",
     "layers",
+    "load",
     "model",
     "resolve",
+    "save",
     "taps",
 ]

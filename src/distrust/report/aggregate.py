@@ -14,8 +14,9 @@ Cell = dict[str, Any]
 SETTING = ("study", "budget", "images", "teacher", "attack", "place")  # what a teacher and its students share
 AXES = (*SETTING, "distiller", "student", "defense")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
+DIFFERENCES = ("titg", "carried")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr")
-DOUBT = ("acc-floor", "control-fires", "no-control")  # such a number supports no claim
+DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 
 
 def over_seeds(cells: Sequence[Cell]) -> list[Cell]:
@@ -41,7 +42,11 @@ def _row(group: list[Cell]) -> Cell:
     row: Cell = {axis: group[0].get(axis) for axis in AXES}
     for rate in (*RATES, *COMPARED):
         values = [cell[rate] for cell in done if finite(cell.get(rate))]
-        row[rate], row[f"{rate}_interval"] = mean_and_interval(values) if values else (None, None)
+        mean, bounds = mean_and_interval(values) if values else (None, None)
+        if bounds and rate != "carry_over":  # a share cannot leave 0..1, nor a difference of shares −1..1
+            least = -1.0 if rate in DIFFERENCES else 0.0
+            bounds = (max(bounds[0], least), min(bounds[1], 1.0))
+        row[rate], row[f"{rate}_interval"] = mean, bounds
     row["seeds"] = [cell["seed"] for cell in done]
     row["n"] = min((cell["n"] for cell in done if cell.get("n")), default=0)
     row["flags"] = _flags(group, len(done))

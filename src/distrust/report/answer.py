@@ -10,6 +10,7 @@ from ..measurement import TEACHER_CARRIES, Interval
 from ..measurement import over_seeds as mean_and_interval
 from . import heatmap
 from .aggregate import AXES, DOUBT, SETTING, Cell, attacked, doubted, is_teacher, over_seeds, varying
+from .labels import shortened
 from .text import count, interval, listing, percent, span
 
 CLOSE = 0.05  # two ASRs that are no further apart are called the same
@@ -40,6 +41,7 @@ def answer(cells: Sequence[Cell]) -> str:
 
 def sentences(cells: Sequence[Cell]) -> list[str]:
     """The answer as a list, the most important sentence first."""
+    cells = shortened(cells)
     rows = over_seeds(cells)
     measured = [row for row in rows if row["state"] == "done"]
     under_attack = [row for row in measured if attacked(row)]

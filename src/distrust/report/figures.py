@@ -57,9 +57,9 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
 
 
 def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) -> str:
-    style = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
     axes_style = {"axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with rc_context({**style, **axes_style}):
+    with rc_context(style | axes_style):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
         for row in rows:

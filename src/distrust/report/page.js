@@ -108,10 +108,9 @@ function run(cell, open) {
   return box;
 }
 
-function published(row, members) {
-  const same = data.published.filter((p) => p.attack === row.attack && p.defense === row.defense);
-  const own = members.map((cell) => cell.published).filter(Boolean);
-  const all = [...new Map([...same, ...own].map((p) => [JSON.stringify(p), p])).values()];
+function published(row) {
+  const axes = ["images", "teacher", "attack", "distiller", "student", "defense"];
+  const all = data.published.filter((p) => axes.every((axis) => !(axis in p) || (p[axis] ?? "none") === (row[axis] ?? "none")));
   if (!all.length) return [];
   const lines = all.map((p) => make("tr", {}, make("th", { scope: "row" }, p.source ?? "published"),
     make("td", {}, p.convention ?? "–", p.note ? make("small", {}, p.note) : null), number(p.acc), number(p.asr)));
@@ -136,7 +135,7 @@ function show(index) {
   for (const flag of row.flags)
     parts.push(make("p", {}, ...flagged([flag]), " ", data.glossary[flag] ?? ""));
   if (row.state === "done") parts.push(make("h3", {}, "Numbers"), numbers(row, members));
-  parts.push(...published(row, members));
+  parts.push(...published(row));
   for (const strip of document.querySelectorAll("main .strip"))
     if (strip.dataset.attack === row.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
   parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));

@@ -117,8 +117,8 @@ def _matches(row: dict[str, Any], axes: dict[str, str]) -> bool:
     return all(axes[axis] == value or axes[axis].startswith(f"{value}[") for axis, value in row.items() if axis in axes)
 
 
-def write_cells(cells: list[Cell], folder: str | Path) -> Path:
-    """Write one `<id>.json` a cell.
+def write_cells(cells: list[Cell], folder: str | Path, whole: bool = False) -> Path:
+    """Write one `<id>.json` a cell; if the cells are the `whole` study, remove its older ones.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -126,7 +126,18 @@ def write_cells(cells: list[Cell], folder: str | Path) -> Path:
     folder = Path(folder)
     for cell in cells:
         write_file(folder / f"{cell['id']}.json", json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
+    kept = {cell["id"] for cell in cells}
+    for file in folder.glob("*.json") if whole else ():
+        if file.stem not in kept and _study_of(file) in {cell["study"] for cell in cells}:
+            file.unlink()
     return folder
+
+
+def _study_of(file: Path) -> str | None:
+    try:
+        return json.loads(file.read_text()).get("study")
+    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
+        return None  # not a cell, so not ours to remove
 
 
 def read_cells(folder: str | Path) -> list[Cell]:

@@ -8,20 +8,23 @@ import hashlib
 import inspect
 import itertools
 import json
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..backdoor import trigger_files
 from ..errors import BadInput, NotFound
-from ..imageset import Augment
 from ..methods import Method, registry
 from ..models import model as make_model
 from ..selectors import Selector
 from ..training import distill, loop
 from .spec import Budget, Study
 
+IMAGE_OPTIONS = ("size", "channels", "group")
 NUMERICS = 1  # raise it when the core's numbers change: every key changes with it
 
 Recipe = dict[str, Any]
@@ -99,19 +102,22 @@ class Plan:
     stages: dict[str, Stage] = field(default_factory=dict)
 
 
-def make_plan(study: Study, only: str = "") -> Plan:
+def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
     """Check every name and option of a study and write down its stages, controls included.
 
     Args:
         study: what to do.
         only: plan just the cells whose id begins so.
+        first_seed: seeds are first_seed, first_seed + 1, …
 
     Raises:
         NotFound: an unknown method, model or option, with near matches.
         BadInput: an option out of bounds, or an attack whose place this pipeline does not have.
     """
     builder = _Builder(study)
-    cells = [builder.cell(chosen, seed) for chosen in study.combinations() for seed in range(study.seeds)]
+    seeds = range(first_seed, first_seed + study.seeds)
+    cells = [builder.cell(chosen, seed) for chosen in study.combinations() for seed in seeds]
+    builder.check_defense_options()
     if only:
         known = [cell.id for cell in cells]
         cells = [cell for cell in cells if cell.id.startswith(only)]
@@ -226,11 +232,22 @@ class _Builder:
 
     def images(self, selector: Selector, seed: int) -> Recipe:
         """Which images, cut into which roles."""
+        for name in selector.options:
+            if name not in IMAGE_OPTIONS:
+                raise NotFound.among(f"option of images {selector.name}", name, IMAGE_OPTIONS)
         b: Budget = self.budget
         return {
             "source": selector.name, "size": b.size, **selector.options, "train": b.train, "test": b.test,
-            "clean": b.clean, "validation": b.validation, "seed": seed,
+            "clean": b.clean, "validation": b.validation, "seed": seed, **_contents(selector.name),
         }  # fmt: skip
+
+    def check_defense_options(self) -> None:
+        """An option in the budget that no defence of the study has is a typing error."""
+        used = {call["name"] for (kind, _), call in self.calls.items() if kind == "defenses"}
+        known = {name for method in used for name in registry.get("defenses", method).options}
+        for name in self.budget.defense if used else ():
+            if name not in known:
+                raise NotFound.among(f"option of {', '.join(sorted(used))}", name, known)
 
     def call(self, kind: str, selector: Selector) -> Recipe:
         """A method with every option resolved and its code's hash."""
@@ -238,6 +255,8 @@ class _Builder:
         if at not in self.calls:
             method = registry.get(kind, selector.name)
             given = dict(selector.options)
+            if selector.tuned:
+                raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
             if kind == "defenses":
                 given = {k: v for k, v in self.budget.defense.items() if k in method.options} | given
             options = {k: _plain(v) for k, v in method.check(given).items()}
@@ -289,12 +308,25 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _model(name: str) -> Recipe:
-    """A model's part of a recipe; it is built once, so that a wrong name stops the plan."""
-    make_model(name, classes=10)
+    """A model's part of a recipe; a wrong name stops the plan. A user's file is looked at, not run."""
     file, _, factory = name.rpartition(":")
-    if factory and Path(file).is_file():
-        return {"model": name, "model_file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
-    return {"model": name}
+    if not file.endswith(".py"):
+        make_model(name, classes=10)
+        return {"model": name}
+    if not Path(file).is_file():
+        raise NotFound(f"no file {file} for model {name}. Give the path of a Python file that defines {factory}.")
+    return {"model": name, "model_file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+
+
+@functools.cache
+def _contents(source: str) -> Recipe:
+    """Of images given by path, what tells one state from another; a name or the hub says so itself."""
+    path = Path(source)
+    if not path.exists():
+        return {}
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    state = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return {"contents": _digest(state)[:16]}
 
 
 def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
@@ -308,9 +340,14 @@ def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
     for name in given:
         if name not in defaults:
             raise NotFound.among(f"option of {axis}", name, defaults)
-    options = {k: v for k, v in defaults.items() if k not in ("precision", "memory_format")} | given
-    if isinstance(options["augment"], dict):
-        options["augment"] = Augment(**options["augment"])
+    hints = {k: v for taker in takers for k, v in typing.get_type_hints(taker).items()}
+    for name, value in given.items():
+        try:
+            defaults[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise BadInput(f"{axis}: {name}={value!r}: {reason[:1].lower()}{reason[1:]}.") from None
+    options = {k: v for k, v in defaults.items() if k in given or k not in ("precision", "memory_format")}
     return {
         **options,
         "augment": dataclasses.asdict(options["augment"]),

@@ -15,6 +15,7 @@ from ..flags import MEANING
 from ..imageset import ImageSet
 from ..models import model as make_model
 from ..report import Report
+from ..report.labels import labels, shortened
 from ..report.pictures import strip
 from ..sources import images as open_images
 from ..training import fit
@@ -124,12 +125,14 @@ def pictures_of(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
     """Gather the data of a report; what the store or the images lack is left out."""
+    short = labels(cells)
+    published = [row for rows in {repr(c["published"]): c["published"] for c in cells}.values() for row in rows]
     return Report(
         title=cells[0]["study"],
-        cells=[{**cell, "student": None if cell["student"] == "none" else cell["student"]} for cell in cells],
-        pictures=pictures_of(plan) if plan else {},
+        cells=[{**c, "student": None if c["student"] == "none" else c["student"]} for c in shortened(cells)],
+        pictures={short["attack"][name]: found for name, found in (pictures_of(plan) if plan else {}).items()},
         lineage=lineage_of(cells, store),
-        published=[dict(row) for row in {repr(p): p for c in cells for p in c["published"]}.values()],
+        published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
         glossary=dict(MEANING),
         made_by=made_by,
     )
