@@ -620,7 +620,7 @@ def test_failed_stages_are_told_and_retried(distrust):
     Path("trial.toml").write_text(STUDY.replace("finetune[epochs=1]", "mine"))
     words = ["run", "trial.toml", "--plugin", "mine.py", "--jobs", 1]
     first = distrust(*words, "--json")
-    assert first.code == 0 and first.facts["failed"] > 0 and "failed defense mine" in first.err
+    assert first.code == 2 and first.facts["failed"] > 0 and "failed defense mine" in first.err
     assert "ValueError: broken" in distrust(*words, "--quiet").out
     assert distrust(*words, "--json").facts["ran"] == 0
     dry = distrust(*words, "--retry", "--dry-run", "--json").facts

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..faces import Face
 from .command import Key, Plugins, command
+
+if TYPE_CHECKING:
+    from ..backdoor import Backdoor
+    from ..suspect import Suspect
 
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint: .safetensors, or .pt that holds only tensors.")]
 Model = Annotated[str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")]
@@ -29,6 +35,62 @@ Fraction = Annotated[float, typer.Option(help="Share of the training split that 
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
 
 
+# Which checkpoint, and on which images: what every command here takes.
+CHECKPOINT: dict[str, tuple[Any, Any]] = {
+    "images": (Images, inspect.Parameter.empty), "weights": (Weights, None), "model": (Model, None),
+    "key": (Key, None), "size": (Size, None), "channels": (Channels, None), "mean": (Mean, None),
+    "std": (Std, None), "target": (Target, None), "plugin": (Plugins, []),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says of a checkpoint; `open` does it, after the command has checked its own options."""
+
+    images: str
+    weights: Path | None
+    model: str | None
+    key: str | None
+    size: int | None
+    channels: int | None
+    mean: str | None
+    std: str | None
+    target: int | None
+    plugin: list[Path]
+
+    def open(self, trigger: str | None) -> tuple[Suspect, Backdoor | None]:
+        """The checkpoint with its images, and the backdoor, if a trigger is named."""
+        from ..suspect import make_backdoor, open_suspect
+
+        suspect = open_suspect(
+            self.weights, self.images, model=self.model, key=self.key, size=self.size, channels=self.channels,
+            normalize=_statistics(self.mean, self.std),
+        )  # fmt: skip
+        return suspect, make_backdoor(trigger, self.target, suspect.test.classes) if trigger else None
+
+
+def on_checkpoint(body: Callable[..., int]) -> Callable[..., int]:
+    """Give `body(face, asked, …)` the options of `CHECKPOINT`, bundled."""
+
+    @functools.wraps(body)
+    def call(face: Face, **given: Any) -> int:
+        from ..methods import registry
+
+        asked = Asked(**{name: given.pop(name) for name in CHECKPOINT})
+        for file in asked.plugin:
+            registry.add(file)
+        return body(face, asked, **given)
+
+    face, _, *own = inspect.signature(body, eval_str=True).parameters.values()
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in CHECKPOINT.items()
+    ]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    call.__signature__ = inspect.Signature([face, *own, *shared])  # type: ignore[attr-defined]
+    return call
+
+
 def _statistics(mean: str | None, std: str | None) -> tuple[list[float], list[float]] | None:
     """`--mean 0.49,0.48,0.45 --std 0.25,0.24,0.26` as numbers."""
     if mean is None and std is None:
@@ -40,85 +102,56 @@ def _statistics(mean: str | None, std: str | None) -> tuple[list[float], list[fl
 
 
 @command
+@on_checkpoint
 def measure(
     face: Face,
-    images: Images,
+    asked: Asked,
     trigger: Trigger,
-    target: Target = None,
-    weights: Weights = None,
-    model: Model = None,
-    key: Key = None,
     control: Control = None,
-    size: Size = None,
-    channels: Channels = None,
-    mean: Mean = None,
-    std: Std = None,
-    plugin: Plugins = [],  # noqa: B006 - typer copies it
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model."""
-    from ..files import load_weights, open_weights
     from ..measurement import measure as measure_model
-    from ..methods import registry
-    from ..suspect import make_backdoor, open_suspect, verdict
+    from ..suspect import verdict
 
-    for file in plugin:
-        registry.add(file)
     device = face.machine()
-    suspect = open_suspect(
-        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
-    )
-    backdoor = make_backdoor(trigger, target, suspect.test.classes)
-    twin = None
-    if control:
-        twin = load_weights(copy.deepcopy(suspect.model), open_weights(control, key), str(control)).to(device)
+    suspect, backdoor = asked.open(trigger)
+    twin = replace(asked, weights=control).open(None)[0].model.to(device) if control else None
     found = measure_model(suspect.model.to(device), suspect.test, backdoor, control=twin)
-    facts = {"model": suspect.source, "images": images, "trigger": trigger, "target": backdoor.target}
+    target = backdoor and backdoor.target
+    facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target}
     face.show({**facts, **found.record()}, str(found), *face.flags(found.flags))
     return int(verdict(found))
 
 
 @command
+@on_checkpoint
 def purify(
     face: Face,
+    asked: Asked,
     method: Annotated[str, typer.Argument(help="A defence, e.g. nad or 'nad[beta=0,lr=0.05]'.")],
-    images: Images,
     out: Out,
-    weights: Weights = None,
-    model: Model = None,
-    key: Key = None,
     fraction: Fraction = 0.05,
     trigger: AskedTrigger = None,
-    target: Target = None,
-    size: Size = None,
-    channels: Channels = None,
-    mean: Mean = None,
-    std: Std = None,
-    plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Clean a checkpoint with a defence and a share of clean images; measures before and after if told the trigger."""
     from ..measurement import measure as measure_model
     from ..methods import registry
     from ..seeds import rng
     from ..selectors import parse_one
-    from ..suspect import make_backdoor, open_suspect, write_artefact
+    from ..suspect import write_artefact
 
-    for file in plugin:
-        registry.add(file)
     face.free(out)
     device = face.machine()
     selector = parse_one(method)
     defense = registry.get("defenses", selector.name)
     options = defense.check(selector.options)
-    suspect = open_suspect(
-        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
-    )
-    backdoor = make_backdoor(trigger, target, suspect.test.classes) if trigger else None
+    suspect, backdoor = asked.open(trigger)
     clean = suspect.roles(fraction, face.seed).clean
     face.say(f"{method} on {len(clean)} clean images of {suspect.train.name}")
     before = suspect.model.to(device)
     with face.loop(method):
         after = defense.call(before, clean, **options, rng=rng("defense", face.seed))
-    facts: dict[str, Any] = {"method": selector.text, "images": images, "clean": len(clean), "seed": face.seed}
+    facts: dict[str, Any] = {"method": selector.text, "images": asked.images, "clean": len(clean), "seed": face.seed}
     was = measure_model(before, suspect.test, backdoor)
     found = measure_model(after, suspect.test, backdoor, undefended=before)
     facts |= {"before": was.record(), "after": found.record()}
@@ -127,27 +160,19 @@ def purify(
 
 
 @command
+@on_checkpoint
 def distill(
     face: Face,
-    images: Images,
+    asked: Asked,
     student: Annotated[str, typer.Option(help="Model name of the student, e.g. wrn16-1.")],
     out: Out,
     distiller: Annotated[str, typer.Option(help="kd, at, or 'kd[temperature=2]'.")] = "kd",
-    weights: Weights = None,
-    model: Model = None,
-    key: Key = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 128,
     flip: Annotated[bool, typer.Option(help="Mirror half of the images; not for digits or signs.")] = True,
     crop: Annotated[int, typer.Option(min=0, help="Shift images by up to so many pixels.")] = 4,
     lr: Annotated[float, typer.Option(help="Learning rate, the maximum of the one-cycle schedule.")] = 0.1,
     trigger: AskedTrigger = None,
-    target: Target = None,
-    size: Size = None,
-    channels: Channels = None,
-    mean: Mean = None,
-    std: Std = None,
-    plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Distil a student from a teacher's checkpoint on clean images; measures both if told a trigger."""
     from ..imageset import Augment
@@ -156,20 +181,15 @@ def distill(
     from ..models import model as make_model
     from ..seeds import rng
     from ..selectors import parse_one
-    from ..suspect import make_backdoor, open_suspect, verdict, write_artefact
+    from ..suspect import verdict, write_artefact
     from ..training import distill as distill_model
 
-    for file in plugin:
-        registry.add(file)
     face.free(out)
     device = face.machine()
     selector = parse_one(distiller)
     method = registry.get("distillers", selector.name)
     loss = functools.partial(method.call, **method.check(selector.options))
-    teacher = open_suspect(
-        weights, images, model=model, key=key, size=size, channels=channels, normalize=_statistics(mean, std)
-    )
-    backdoor = make_backdoor(trigger, target, teacher.test.classes) if trigger else None
+    teacher, backdoor = asked.open(trigger)
     options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
     start = make_model(student, teacher.train, rng=rng("student", "start", face.seed))
     with face.loop(f"{student} by {selector.text}"):
@@ -177,7 +197,7 @@ def distill(
             start, teacher.model, teacher.train, loss=loss, epochs=epochs, lr=lr, batch_size=batch_size,
             augment=Augment(flip, crop), rng=rng("student", face.seed), device=device,
         )  # fmt: skip
-    facts: dict[str, Any] = {"distiller": selector.text, "student": student, "images": images, "seed": face.seed}
+    facts: dict[str, Any] = {"distiller": selector.text, "student": student, "images": asked.images, "seed": face.seed}
     taught = measure_model(teacher.model, teacher.test, backdoor)
     found = measure_model(learnt, teacher.test, backdoor)
     facts |= {"teacher_measured": taught.record(), "student_measured": found.record()}
