@@ -106,7 +106,7 @@ def example_report() -> Report:
         },
         lineage=lineage,
         published=[{
-            "source": "NAD paper, table 1", "convention": "asr_all, best epoch on test", "attack": "badnets",
+            "source": "NAD paper, table 1", "convention": "asr_all, best epoch on test", "attack": "badnets", "distiller": "none",
             "defense": "nad", "acc": 0.8165, "asr": 0.0469, "note": "CIFAR-10, WRN-16-1",
         }],
         glossary={"acc-floor": "Raised if a defence costs more than 10 points of ACC. It gets no credit."},

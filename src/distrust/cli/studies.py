@@ -111,9 +111,9 @@ def _run(
     face.show(facts, *lines)
     if differences:
         return 1
-    if not done:
-        return 2 if outcome.failed else 3
-    return 2 if outcome.failed else 0
+    if any(c["state"] == "failed" for c in cells):
+        return 2
+    return 0 if done else 3
 
 
 @command

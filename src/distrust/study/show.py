@@ -81,9 +81,10 @@ def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
         if record is None:
             return
         found[key] = {
-            "kind": record["kind"], "method": record["label"], "options": _options(record["recipe"]),
+            "kind": record["kind"], "method": record["label"],
+            "options": _options(record["recipe"]) | ({"chosen": record["option"]} if "option" in record else {}),
             "seconds": record["seconds"], "parents": record["parents"], "flags": record["flags"],
-            "state": record["state"], "chosen": record.get("option"),
+            "state": record["state"],
         }  # fmt: skip
         for parent in record["parents"]:
             visit(parent)

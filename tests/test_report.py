@@ -1,0 +1,179 @@
+import base64
+import html
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.report_fixture import cell, example_report, unmeasured
+
+from distrust.errors import BadInput
+from distrust.report import Report, page
+from distrust.report.aggregate import over_seeds
+from distrust.report.answer import answer
+from distrust.report.labels import shortened
+from distrust.report.pictures import strip
+
+T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return page(example_report())
+
+
+def embedded(text: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+
+
+def seeds(*acc_and_asr, **changes):
+    return [cell(seed=i, acc=acc, asr=asr, carried=asr - 0.01, **changes) for i, (acc, asr) in enumerate(acc_and_asr)]
+
+
+def test_the_page_is_one_small_file_that_loads_nothing(text):
+    assert len(text.encode()) < 2_000_000
+    assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!data:|#)', text)
+    assert not re.findall(r"@import|url\(\s*['\"]?(?!data:|#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_same_report_is_the_same_page(text):
+    assert page(example_report()) == text
+
+
+def test_the_data_are_embedded(text):
+    cells = embedded(text)["cells"]
+    assert [c["id"] for c in cells] == [c["id"] for c in example_report().cells]
+    assert cells[0]["asr"] == example_report().cells[0]["asr"]
+
+
+def test_names_cannot_become_markup():
+    hostile = "</script><script>alert(1)</script>"
+    made = page(Report(hostile, [cell(attack=hostile)], {hostile: strip(*two(), caption=hostile)}, made_by=hostile))
+    assert "<script>alert" not in made
+    assert html.escape("<script>alert(1)</script>") in made
+    assert embedded(made)["title"] == hostile
+
+
+def two():
+    clean = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
+    stamped = clean.clone()
+    stamped[:, :, 3, 3] = 103
+    stamped[:, :, 0, 0] = 0
+    return clean, stamped
+
+
+def test_a_strip_shows_ten_times_the_difference_around_mid_grey():
+    clean, stamped = two()
+    found = strip(clean, stamped, most=1)
+    assert len(found["clean"]) == 1
+    pixels = np.asarray(Image.open(io.BytesIO(found["difference"][0])))
+    assert pixels[3, 3].tolist() == [158] * 3  # 128 + 10 · 3
+    assert pixels[0, 0].tolist() == [0] * 3  # clipped
+    assert pixels[1, 1].tolist() == [128] * 3
+
+
+def test_a_strip_refuses_what_is_no_picture():
+    clean, stamped = two()
+    with pytest.raises(BadInput, match="uint8"):
+        strip(clean.float(), stamped)
+    with pytest.raises(BadInput, match="twice"):
+        strip(clean, stamped[:1])
+
+
+def test_pictures_are_inside(text):
+    png = example_report().pictures["badnets"]["triggered"][0]
+    assert base64.b64encode(png).decode() in text
+
+
+def test_seeds_become_a_mean_and_a_t_interval():
+    (row,) = over_seeds(seeds((0.90, 0.5), (0.92, 0.6), (0.94, 0.7), flags=["one-seed", "few-images"]))
+    reach = T_975_2 * 0.02 / math.sqrt(3)
+    assert row["acc"] == pytest.approx(0.92)
+    assert row["acc_interval"] == pytest.approx((0.92 - reach, 0.92 + reach), abs=1e-6)
+    assert row["flags"] == ["few-images"]
+    assert row["seeds"] == [0, 1, 2]
+
+
+def test_an_interval_of_a_share_stays_a_share():
+    (row,) = over_seeds(seeds((0.9, 0.0), (0.9, 1.0)))
+    assert row["asr_interval"] == (0, 1)
+    assert row["carried_interval"] == (-1, 1)
+
+
+def test_one_seed_has_no_interval_and_a_flag():
+    (row,) = over_seeds(seeds((0.9, 0.5)))
+    assert row["acc_interval"] is None and row["flags"] == ["one-seed"]
+
+
+def test_a_failed_seed_leaves_the_others():
+    failed = unmeasured("failed", "Diverged: step 3", seed=2)
+    (row,) = over_seeds([*seeds((0.9, 0.5), (0.92, 0.6)), failed])
+    assert row["seeds"] == [0, 1] and row["errors"] == ["Diverged: step 3"] and row["state"] == "done"
+
+
+TEACHER = seeds((0.9, 0.95), (0.9, 0.95))
+
+
+def student(distiller, asr, **changes):
+    return seeds((0.88, asr), (0.88, asr), distiller=distiller, student="wrn16-1", carry_over=asr, **changes)
+
+
+def defended(defense, acc, asr, **changes):
+    return seeds((acc, asr), (acc, asr), defense=defense, **changes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([unmeasured("failed", "Diverged")], "Nothing was measured"),
+        ([cell(attack="none", place=None, asr=None, carried=None)], "No attack was measured"),
+        (seeds((0.9, 0.04), (0.9, 0.04)), "did not learn the backdoor"),
+        (TEACHER, "Only the badnets teacher can be judged"),
+        (TEACHER + student("kd", 0.9), "the student inherited the backdoor through kd (89.0 points"),
+        (TEACHER + student("at", 0.02), "did not inherit the backdoor through at"),
+        (
+            TEACHER + student("kd", 0.9) + student("at", 0.02),
+            "through kd (89.0 points [89.0, 89.0], carry-over 90 %), but not",
+        ),
+        (TEACHER + defended("nad", 0.88, 0.04), "nad cleans: ASR falls from 95.0 % to 4.0 %"),
+        (TEACHER + defended("nad", 0.88, 0.04), "Plain fine-tuning was not measured"),
+        (
+            TEACHER + defended("nad", 0.88, 0.04) + defended("finetune[lr=0.1]", 0.88, 0.05),
+            "Plain fine-tuning does as well as nad",
+        ),
+        (
+            TEACHER + defended("nad", 0.88, 0.04) + defended("finetune", 0.88, 0.9),
+            "Plain fine-tuning does worse than nad",
+        ),
+        (
+            TEACHER + defended("nad", 0.88, 0.40) + defended("finetune", 0.88, 0.05),
+            "Plain fine-tuning does better than nad",
+        ),
+        (TEACHER + defended("prune", 0.3, 0.0, flags=["acc-floor"]), "No defence cleans them"),
+        (seeds((0.9, 0.95), flags=["control-fires"]), "also moves models that were never attacked"),
+        (seeds((0.1, 1.0), flags=["collapsed"]), "No badnets number can be believed"),
+        (
+            [*TEACHER, unmeasured("failed", "x", seed=9), unmeasured("skipped", "y", seed=8)],
+            "1 cell failed and 1 cell skipped",
+        ),
+    ],
+)
+def test_the_answer_says_what_the_cells_say(cells, said):
+    assert said in answer(cells)
+
+
+def test_labels_keep_what_tells_selectors_apart():
+    attack = "badnets[trigger=patch:grid,rate=0.1]"
+    cells = [
+        cell(attack=attack, defense=defense)
+        for defense in ("none", "nad[lr=tune(0.1,0.05)]", "nad[beta=0,lr=tune(0.1,0.05)]")
+    ]
+    short = shortened(cells)
+    assert [c["defense"] for c in short] == ["none", "nad", "nad[beta=0]"]
+    assert {c["attack"] for c in short} == {"badnets"}
+    assert shortened(short) == short
