@@ -106,8 +106,8 @@ def example_report() -> Report:
         },
         lineage=lineage,
         published=[{
-            "source": "NAD paper, table 1", "convention": "asr_all, best epoch on test", "attack": "badnets", "distiller": "none",
-            "defense": "nad", "acc": 0.8165, "asr": 0.0469, "note": "CIFAR-10, WRN-16-1",
+            "source": "An invented paper, table 1", "convention": "asr_all, best epoch on test", "attack": "badnets",
+            "distiller": "none", "defense": "nad", "acc": 0.8, "asr": 0.05, "note": "for tests",
         }],
         glossary={"acc-floor": "Raised if a defence costs more than 10 points of ACC. It gets no credit."},
         made_by="distrust report studies/example.toml",
