@@ -154,6 +154,10 @@ def defended(defense, acc, asr, **changes):
             TEACHER + defended("nad", 0.88, 0.40) + defended("finetune", 0.88, 0.05),
             "Plain fine-tuning does better than nad",
         ),
+        (
+            TEACHER + defended("nad", 0.88, 0.04) + defended("nad[beta=0]", 0.88, 0.03),
+            "nad does no better than its variant nad[beta=0]: ASR 4.0 %",
+        ),
         (TEACHER + defended("prune", 0.3, 0.0, flags=["acc-floor"]), "No defence cleans them"),
         (seeds((0.9, 0.95), flags=["control-fires"]), "also moves models that were never attacked"),
         (seeds((0.1, 1.0), flags=["collapsed"]), "No badnets number can be believed"),

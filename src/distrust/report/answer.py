@@ -171,7 +171,7 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     lead = f"Of {len(results)} defences, {best.defense} cleans best" if len(results) > 1 else f"{best.defense} cleans"
     fall = f"ASR falls from {percent(start)} % to {_asr(best)}"
     price = f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
-    return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results)]
+    return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results), *_against_variants(results)]
 
 
 def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
@@ -181,6 +181,7 @@ def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
         credited = before if "acc-floor" in after["flags"] else after
         by_seed.setdefault(after["seed"], []).append(credited["asr"])
     asr, bounds = mean_and_interval([math.fsum(values) / len(values) for values in by_seed.values()])
+    bounds = bounds and (max(bounds[0], 0.0), min(bounds[1], 1.0))
     acc = math.fsum(after["acc"] for _, after in pairs) / len(pairs)
     cost = math.fsum(before["acc"] for before, _ in pairs) / len(pairs) - acc
     return Cleaning(name, asr, bounds, acc, cost, sum("acc-floor" in after["flags"] for _, after in pairs))
@@ -188,11 +189,9 @@ def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
 
 def _against_finetuning(results: dict[str, Cleaning]) -> list[str]:
     """Whether a specialised defence is worth more than plain fine-tuning on the same models."""
-    special = min(
-        (r for r in results.values() if r.defense not in heatmap.NULL_DEFENSES),
-        key=lambda r: r.asr,
-        default=None,
-    )
+    specials = [r for r in results.values() if r.defense not in heatmap.NULL_DEFENSES]
+    whole = [r for r in specials if "[" not in r.defense]  # an ablation such as nad[beta=0] does not stand for nad
+    special = min(whole or specials, key=lambda r: r.asr, default=None)
     plain = results.get("finetune")
     if special is None:
         return []
@@ -211,6 +210,17 @@ def _against_finetuning(results: dict[str, Cleaning]) -> list[str]:
     if cheap and _overlap(plain.asr_interval, special.asr_interval):
         return [f"Plain fine-tuning cannot be told from {name}, as their intervals overlap: {numbers}."]
     return [f"Plain fine-tuning does worse than {name}: {numbers}."]
+
+
+def _against_variants(results: dict[str, Cleaning]) -> list[str]:
+    """Whether a method is worth more than its own variants, such as NAD without its attention term."""
+    said = []
+    for name, whole in results.items():
+        for variant in (r for r in results.values() if r.defense.startswith(f"{name}[")):
+            better = "does better than" if variant.asr - whole.asr > CLOSE else "does no better than"
+            numbers = f"ASR {_asr(whole)} against {_asr(variant)}, ACC {percent(whole.acc)} % against {percent(variant.acc)} %"
+            said.append(f"{name} {better} its variant {variant.defense}: {numbers}.")
+    return said
 
 
 def _doubts(rows: Sequence[Cell]) -> list[str]:

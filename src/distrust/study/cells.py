@@ -61,7 +61,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     else:
         cell |= _score(planned, seen, read, flags, study.seeds)
     cell["published"] = [row for row in study.published if _matches(row, planned.axes)]
-    cell["chosen"] = next((r["option"] for r in records if "chosen" in r), None)
+    choice = next((r for r in records if "chosen" in r), {})
+    cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
     cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
     words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
