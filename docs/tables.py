@@ -94,7 +94,7 @@ def _mean(done: Sequence[Cell], name: str) -> str:
     values = [cell[name] for cell in done if cell.get(name) is not None]
     if not values:
         return "–"
-    mean, bounds = over_seeds(values)
+    mean, bounds = over_seeds(values, name)
     return f"{percent(mean)} {interval(bounds)}".strip()
 
 

@@ -175,11 +175,12 @@ def _bar() -> Progress:
 
 
 def _mean(cells: list[dict[str, Any]], name: str) -> str:
-    """Mean over seeds in percent, with half the 95 % t-interval where there are two or more."""
+    """Mean over seeds in percent, with its 95 % t-interval where there are two or more."""
     from .measurement import over_seeds
+    from .report.text import interval, percent
 
     values = [c[name] for c in cells if c.get(name) is not None]
     if not values:
         return "–"
-    mean, interval = over_seeds(values)
-    return f"{100 * mean:.1f}" + (f" ±{100 * (interval[1] - mean):.1f}" if interval else "")
+    mean, bounds = over_seeds(values, name)
+    return f"{percent(mean)} {interval(bounds)}".strip()

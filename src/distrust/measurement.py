@@ -192,15 +192,24 @@ def carry_over(student: float | None, teacher: float | None) -> float | None:
     return student / teacher
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, Interval | None]:
-    """Mean and 95 % t-interval over seeds; no interval for a single one."""
+LEAST = {"titg": -1.0, "carried": -1.0}  # differences of shares; every other rate begins at 0
+
+
+def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval | None]:
+    """Mean and 95 % t-interval over seeds; no interval for a single one.
+
+    Args:
+        values: one number a seed.
+        rate: the name of a measured rate, whose interval then ends where its range does (0..1, or −1..1).
+    """
     n = len(values)
     mean = math.fsum(values) / n
     if n < 2:
         return mean, None
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     reach = float(stats.t.ppf(0.975, n - 1)) * spread
-    return mean, (mean - reach, mean + reach)
+    low, high = mean - reach, mean + reach
+    return mean, (max(low, LEAST.get(rate, 0.0)), min(high, 1.0)) if rate else (low, high)
 
 
 def _share(hits: Tensor) -> tuple[float, Interval]:

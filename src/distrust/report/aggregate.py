@@ -14,7 +14,6 @@ Cell = dict[str, Any]
 SETTING = ("study", "budget", "images", "teacher", "attack", "place")  # what a teacher and its students share
 AXES = (*SETTING, "distiller", "student", "defense")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
-DIFFERENCES = ("titg", "carried")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr")
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 
@@ -42,11 +41,8 @@ def _row(group: list[Cell]) -> Cell:
     row: Cell = {axis: group[0].get(axis) for axis in AXES}
     for rate in (*RATES, *COMPARED):
         values = [cell[rate] for cell in done if finite(cell.get(rate))]
-        mean, bounds = mean_and_interval(values) if values else (None, None)
-        if bounds and rate != "carry_over":  # a share cannot leave 0..1, nor a difference of shares −1..1
-            least = -1.0 if rate in DIFFERENCES else 0.0
-            bounds = (max(bounds[0], least), min(bounds[1], 1.0))
-        row[rate], row[f"{rate}_interval"] = mean, bounds
+        ranged = "" if rate == "carry_over" else rate  # a ratio may leave every range
+        row[rate], row[f"{rate}_interval"] = mean_and_interval(values, ranged) if values else (None, None)
     row["seeds"] = [cell["seed"] for cell in done]
     row["n"] = min((cell["n"] for cell in done if cell.get("n")), default=0)
     row["flags"] = _flags(group, len(done))

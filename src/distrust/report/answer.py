@@ -180,8 +180,7 @@ def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
     for before, after in pairs:
         credited = before if "acc-floor" in after["flags"] else after
         by_seed.setdefault(after["seed"], []).append(credited["asr"])
-    asr, bounds = mean_and_interval([math.fsum(values) / len(values) for values in by_seed.values()])
-    bounds = bounds and (max(bounds[0], 0.0), min(bounds[1], 1.0))
+    asr, bounds = mean_and_interval([math.fsum(values) / len(values) for values in by_seed.values()], "asr")
     acc = math.fsum(after["acc"] for _, after in pairs) / len(pairs)
     cost = math.fsum(before["acc"] for before, _ in pairs) / len(pairs) - acc
     return Cleaning(name, asr, bounds, acc, cost, sum("acc-floor" in after["flags"] for _, after in pairs))
@@ -218,7 +217,8 @@ def _against_variants(results: dict[str, Cleaning]) -> list[str]:
     for name, whole in results.items():
         for variant in (r for r in results.values() if r.defense.startswith(f"{name}[")):
             better = "does better than" if variant.asr - whole.asr > CLOSE else "does no better than"
-            numbers = f"ASR {_asr(whole)} against {_asr(variant)}, ACC {percent(whole.acc)} % against {percent(variant.acc)} %"
+            numbers = f"ASR {_asr(whole)} against {_asr(variant)}, "
+            numbers += f"ACC {percent(whole.acc)} % against {percent(variant.acc)} %"
             said.append(f"{name} {better} its variant {variant.defense}: {numbers}.")
     return said
 
