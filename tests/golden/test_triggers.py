@@ -7,6 +7,7 @@ import torch
 from distrust import rng, triggers
 from distrust.backdoor import Backdoor
 from distrust.errors import BadInput
+from distrust.methods import registry
 
 RAW = torch.randint(256, (3, 3, 12, 10), generator=rng("raw"), dtype=torch.uint8)
 X = RAW.numpy().astype(np.float64)
@@ -132,3 +133,8 @@ def test_a_stamped_image_is_clamped_and_rounded_to_8_bits_unless_as_published():
     levels = Backdoor(Shift(), 0).stamp_on(x).mul(255).flatten().tolist()
     assert levels == pytest.approx([0, 10, 11, 255], abs=1e-4)
     assert torch.equal(Backdoor(Shift(), 0, as_published=True).stamp_on(x), Shift()(x))
+
+
+def test_a_sinusoid_that_is_zero_at_every_column_is_refused():
+    with pytest.raises(BadInput, match="6 periods over 12 columns are zero at every pixel"):
+        registry.get("triggers", "sig").call()(torch.zeros(1, 3, 12, 12))

@@ -242,12 +242,11 @@ class _Builder:
         }  # fmt: skip
 
     def check_defense_options(self) -> None:
-        """An option in the budget that no defence of the study has is a typing error."""
-        used = {call["name"] for (kind, _), call in self.calls.items() if kind == "defenses"}
-        known = {name for method in used for name in registry.get("defenses", method).options}
-        for name in self.budget.defense if used else ():
+        """An option in the budget that no defence has is a typing error."""
+        known = {name for method in registry.kind("defenses").values() for name in method.options}
+        for name in self.budget.defense:
             if name not in known:
-                raise NotFound.among(f"option of {', '.join(sorted(used))}", name, known)
+                raise NotFound.among("option of a defense", name, known)
 
     def call(self, kind: str, selector: Selector) -> Recipe:
         """A method with every option resolved and its code's hash."""
