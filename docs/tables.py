@@ -1,6 +1,7 @@
 """Rewrite the result tables of README.md and docs/results.md from results/: `python docs/tables.py`.
 
-A table stands between `<!-- results:STUDY -->` and `<!-- /results -->`. A test checks that it is up to date.
+Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices` in place of `results`. A test
+checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from distrust.flags import MEANING
 from distrust.measurement import over_seeds
+from distrust.report.answer import answer
 from distrust.report.text import interval, percent
 from distrust.selectors import Selector, Tune, parse_one
 from distrust.study import read_cells
@@ -19,8 +21,9 @@ from distrust.study.cells import by_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (results|choices):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 HEAD = ("model", "defence", "seeds", "ACC %", "ASR %", "base %", "carried, points", "chosen", "flags")
+CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("model", "defence", "our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
 
 Cell = dict[str, Any]
@@ -29,7 +32,12 @@ Cell = dict[str, Any]
 def current(page: Path, results: Path = ROOT / "results") -> str:
     """A page with every table brought up to date."""
     glossary = "flags.md" if page.parent.name == "docs" else "docs/flags.md"
-    return MARKED.sub(lambda found: found[1] + table(results / found[2], glossary) + found[3], page.read_text())
+
+    def filled(found: re.Match[str]) -> str:
+        folder = results / found[3]
+        return found[1] + (choices(folder) if found[2] == "choices" else table(folder, glossary)) + found[4]
+
+    return MARKED.sub(filled, page.read_text())
 
 
 def table(folder: Path, glossary: str) -> str:
@@ -38,9 +46,10 @@ def table(folder: Path, glossary: str) -> str:
         return (
             f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
         )
-    groups = sorted(by_axes(read_cells(folder)).values(), key=_order)
+    cells = read_cells(folder)
+    groups = sorted(by_axes(cells).values(), key=_order)
     shared = _shared([group[0] for group in groups])
-    text = f"{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(
+    text = f"> {answer(cells)}\n\n{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(
         HEAD, [_row(group, glossary) for group in groups]
     )
     published = [row for group in groups for row in _published(group)]
@@ -50,6 +59,22 @@ def table(folder: Path, glossary: str) -> str:
             "are not the target. They are not mixed into the table above.\n\n"
         ) + _markdown(BESIDE, published)
     return text
+
+
+def choices(folder: Path) -> str:
+    """For each tuned defence and seed: validation ACC of the suspect and of each candidate, and what was taken."""
+    if not folder.is_dir():
+        return "No results yet.\n"
+    rows = [
+        [
+            *_names(cell)[1:], str(cell["seed"]), percent(cell["validation"]["before"]),
+            ", ".join(percent(acc) for acc in cell["validation"]["after"]), _chosen([cell]), percent(cell["asr"]),
+        ]
+        for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
+        for cell in group
+        if cell.get("validation")
+    ]  # fmt: skip
+    return _markdown(CHOICES, rows)
 
 
 def _row(group: Sequence[Cell], glossary: str) -> list[str]:

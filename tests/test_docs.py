@@ -211,6 +211,7 @@ def made_up_cells(tmp_path):
             cell |= {**numbers, "acc": 0.8 + 0.1 * cell["seed"], "flags": ["few-images"]}
         if cell["defense"] != "none":
             cell["chosen"] = {"lr": [0.1, 0.01][cell["seed"]]}
+            cell["validation"] = {"before": 0.9, "after": [0.8, 0.7]}
     return cells
 
 
@@ -232,11 +233,21 @@ def test_tables_say_what_the_cells_say(tmp_path):
     assert "`nad[beta=0]`" in rows[2] and "| lr 0.1, 0.01 |" in rows[2]
     assert "student by kd" in rows[3] and "| 0 | – |" in rows[3] and "missing: not run yet" in rows[3]
     assert "| teacher | `none` | 75.0 [75.0, 75.0] | 50.0 | 25.0 [25.0, 25.0] | 100.0 | A \\| B: theirs |" in rows
-    assert text.startswith("before\n<!-- results:made-up -->\nStudy `made-up`") and text.endswith(
-        "<!-- /results -->\nafter\n"
-    )
+    assert text.startswith("before\n<!-- results:made-up -->\n> Only the badnets teacher can be judged")
+    assert "\n\nStudy `made-up`" in text and text.endswith("<!-- /results -->\nafter\n")
     page.write_text(text)
     assert script("tables").current(page, tmp_path / "results") == text
+
+
+def test_choices_say_what_was_given_up_for_what(tmp_path):
+    folder = tmp_path / "results" / "made-up"
+    folder.mkdir(parents=True)
+    for cell in made_up_cells(tmp_path):
+        (folder / f"{cell['id']}.json").write_text(json.dumps(cell))
+    rows = script("tables").choices(folder).splitlines()
+    assert rows[2:] == [
+        f"| `nad[beta=0]` | {s} | 90.0 | 80.0, 70.0 | lr {lr} | 25.0 |" for s, lr in enumerate((0.1, 0.01))
+    ]
 
 
 def test_tables_without_results_say_so(tmp_path):

@@ -13,9 +13,7 @@ from distrust.backdoor import Backdoor
 
 from . import every, same_bits
 
-sizes = st.integers(8, 40).filter(
-    lambda n: n != 12
-)  # SIG refuses 12 columns: six periods are zero there
+sizes = st.integers(8, 40).filter(lambda n: n != 12)  # SIG refuses 12 columns: six periods are zero there
 batches = st.builds(
     lambda n, c, h, w, seed: torch.rand(n, c, h, w, generator=rng("x", seed)),
     st.integers(1, 3), st.sampled_from([1, 3]), sizes, sizes, st.integers(0, 99),
