@@ -100,7 +100,7 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
     several = len({row["student"] for row in students}) > 1
     for row in students:
         via = " → ".join(filter(None, heatmap.column(row["distiller"], row["student"], several)))
-        rate = f", carry-over {100 * row['carry_over']:.0f} %" if row["carry_over"] is not None else ""
+        rate = f", carry-over {round(100 * row['carry_over']):d} %" if row["carry_over"] is not None else ""
         said[_verdict(row)].append(f"{via} ({_carried(row)}{rate})")
     parts = [f"inherited the backdoor through {listing(said['yes'])}"] if said["yes"] else []
     if said["no"]:
@@ -206,7 +206,7 @@ def _against_finetuning(results: dict[str, Cleaning]) -> list[str]:
         return [f"Plain fine-tuning does as well as {name}: {numbers}."]
     if gap <= CLOSE:
         return [f"Plain fine-tuning leaves as little ASR as {name} but costs more ACC: {numbers}."]
-    if cheap and _overlap(plain.asr_interval, special.asr_interval):
+    if _overlap(plain.asr_interval, special.asr_interval):
         return [f"Plain fine-tuning cannot be told from {name}, as their intervals overlap: {numbers}."]
     return [f"Plain fine-tuning does worse than {name}: {numbers}."]
 
