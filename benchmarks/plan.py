@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-GOALS = {"plan 10,000 cells": 5.0, "distrust --help": 1.0, "import distrust": 0.2}  # seconds
+GOALS = {"plan 10,000 cells": 5.0, "distrust --help": 0.5, "import distrust": 0.2}  # seconds
 
 
 def main() -> None:
