@@ -63,7 +63,7 @@ class Store:
         if len(found) != 1:
             if found:
                 raise NotFound(f"{prefix!r} begins {len(found)} keys: {', '.join(found[:5])}. Give more of it.")
-            raise NotFound.among(f"key in {self.url}", prefix, keys)
+            raise NotFound.among(f"key in {self.url}", prefix, [k[: max(len(prefix), 12)] for k in keys])
         return found[0], self.record(found[0]) or {}
 
     def keys(self) -> list[str]:
