@@ -19,10 +19,18 @@ import torch
 
 from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
-from distrust.methods import registry
+from distrust.flags import flag
+from distrust.methods import Method, registry
 from distrust.study import Store, make_plan, run, score_cells
 from distrust.study.spec import study_from
 from distrust.study.work import data, load_model, poison
+
+
+class Picky(Method):
+    """A method whose code is a function of this file."""
+
+    code = "picky"
+
 
 running = sys.modules["distrust.study.run"]  # the module; the package gives the function its name
 
@@ -169,6 +177,29 @@ def test_a_tuned_defence_is_chosen_and_carries_the_chosen_model(tmp_path):
         load_model(store, record["chosen"]).state_dict(),
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_candidate_that_fails_is_not_chosen_and_its_flags_stay_with_it(tmp_path, monkeypatch):
+    method = registry.get("defenses", "finetune")
+
+    def picky(model, clean, *, lr: float = 0.1, epochs: int = 1, rng=None):
+        if lr > 0.5:
+            raise ArithmeticError("the loss is nan at step 3")
+        if lr < 1e-5:
+            flag("attention-dead")
+        return method.call(model, clean, lr=lr, epochs=epochs, rng=rng)
+
+    monkeypatch.setattr(registry, "_kinds", {**registry._kinds, "defenses": dict(registry.kind("defenses"))})
+    registry._kinds["defenses"]["finetune"] = Picky("finetune", method.mark, picky)
+    made = plan(distiller="none", attack="none", defense="finetune[lr=tune(1.0,0.01,1e-6)]", within=1.0)
+    store = Store(tmp_path)
+    (cell,) = score_cells(made, store, run(made, store))
+    assert cell["state"] == "done" and cell["chosen"] == {"lr": 0.01}
+    assert cell["validation"]["after"][0] is None
+    assert "attention-dead" not in cell["flags"], "raised by a candidate that was not chosen"
+    nothing = plan(distiller="none", attack="none", defense="finetune[lr=tune(1.0,2.0)]", within=1.0)
+    (cell,) = score_cells(nothing, store, run(nothing, store))
+    assert cell["state"] == "failed" and "the loss is nan at step 3" in cell["error"]
 
 
 # modes

@@ -52,7 +52,11 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         "seed": planned.seed, "state": "done", "error": None, "target": planned.target,
     }  # fmt: skip
     records = [read.records[s.key] for s in lineage if s.key in read.records]
-    flags = [f for r in records for f in r["flags"]]
+    passed_over = {
+        p.key for s in lineage if s.kind == "choose"
+        for p in s.parents[1:] if p.key != read.records.get(s.key, {}).get("chosen")
+    }  # fmt: skip
+    flags = [f for s in lineage if s.key not in passed_over for f in read.records.get(s.key, {}).get("flags", ())]
     seen = read(planned.seen)
     if seen is None:
         last = read.records.get(planned.seen.key, {"state": "missing", "error": "not run yet"})

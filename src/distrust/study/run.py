@@ -163,7 +163,7 @@ def _drain(
             if any(parent.key not in outcome.records for parent in stage.parents):
                 continue
             del waiting[key]
-            broken = [p for p in stage.parents if outcome.records[p.key]["state"] != "done"]
+            broken = _broken(stage, outcome.records)
             if broken:
                 _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
                 continue
@@ -181,6 +181,14 @@ def _drain(
                     "run the same command again, with fewer jobs."
                 ) from None
             _finish(stage, record, outcome, tell)
+
+
+def _broken(stage: Stage, records: dict[str, Record]) -> list[Stage]:
+    """Parents without which a stage cannot be done; of a choice's candidates, one that works is enough."""
+    broken = [p for p in stage.parents if records[p.key]["state"] != "done"]
+    if stage.kind == "choose" and stage.parents[0] not in broken and len(broken) < len(stage.parents) - 1:
+        return []  # a rate at which a candidate diverged is not chosen
+    return broken
 
 
 def _step_teller(stage: Stage, tell: Tell) -> Callable[[int, int, float], None]:

@@ -157,12 +157,20 @@ def _defense(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 def _choose(stage: Stage, store: Store, device: torch.device) -> Result:
-    """The first candidate, in the study's order, that keeps validation ACC within the limit; else the best."""
+    """The first candidate, in the study's order, that keeps validation ACC within the limit; else the best.
+
+    A candidate that failed (its rate made it diverge) has no accuracy and is not chosen.
+    """
     r = stage.recipe
     validation = data(r["images"]).validation
-    before, *after = [_accuracy(load_model(store, p.key).to(device), validation) for p in stage.parents]
-    good = [i for i, acc in enumerate(after) if acc >= before - r["within"]]
-    chosen = good[0] if good else max(range(len(after)), key=after.__getitem__)
+    there = [(store.record(p.key) or {}).get("state") == "done" for p in stage.parents]
+    before, *after = [
+        _accuracy(load_model(store, p.key).to(device), validation) if done else None
+        for p, done in zip(stage.parents, there, strict=True)
+    ]
+    scores = [-1.0 if acc is None else acc for acc in after]
+    good = [i for i, acc in enumerate(scores) if acc >= max((before or 0.0) - r["within"], 0.0)]
+    chosen = good[0] if good else max(range(len(scores)), key=scores.__getitem__)
     facts = {"chosen": stage.parents[1 + chosen].key, "option": r["candidates"][chosen]}
     return {**facts, "validation": {"before": before, "after": after}}, {}
 
