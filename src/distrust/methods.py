@@ -50,6 +50,10 @@ class Mark:
         on: of a defence or detector, "classifier" or "encoder".
         label_weight: of a distiller, its usual weight for the cross-entropy on labels.
         logits_only: of a distiller, it reads no inner layers.
+        auto: of a distiller, which layers it reads unless told otherwise: a word that `resolve` knows.
+        teacher_mode: of a distiller, the mode in which its released code runs the teacher, "eval" or "train".
+        warmup: of a distiller in two stages, the share of the epochs in which the student follows this loss alone.
+        then: the loss of its second stage; None leaves the labels.
         null: a null row, shown in every table.
     """
 
@@ -59,6 +63,10 @@ class Mark:
     on: str = "classifier"
     label_weight: float = 1.0
     logits_only: bool = False
+    auto: str = "groups"
+    teacher_mode: str = "eval"
+    warmup: float = 0.0
+    then: Callable[..., Any] | None = None
     null: bool = False
 
 
@@ -135,6 +143,10 @@ class Method:
                 f"Type `distrust show {self.name}` for its options."
             ) from None
         return {name: getattr(checked, name) for name in self.options}
+
+    def made(self, options: dict[str, Any]) -> Any:
+        """The method with its options: an object of a class, else the function with them filled in."""
+        return self.call(**options) if inspect.isclass(self.call) else functools.partial(self.call, **options)
 
     @functools.cached_property
     def code(self) -> str:

@@ -56,7 +56,7 @@ def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways
     seconds = {}
     for precision, memory_format in ways:
         layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        trial = copy.deepcopy(model).to(device, memory_format=layout).train()  # type: ignore[call-overload]
+        trial = copy.deepcopy(model).to(device, memory_format=layout).train().requires_grad_(True)  # type: ignore[call-overload]
         batch = x.contiguous(memory_format=layout)
 
         def step(trial: nn.Module = trial, batch: torch.Tensor = batch, precision: str = precision) -> None:

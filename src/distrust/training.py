@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,10 +18,11 @@ from torch.nn import functional as F
 from .errors import BadInput, Diverged
 from .flags import flag
 from .imageset import Augment, ImageSet
-from .models import Taps, check_fits, resolve, taps
+from .models import Taps, check_fits, eval_mode, resolve, taps
 from .probe import fastest
 from .seeds import rng as make_rng
 from .seeds import seeded, spawn
+from .solvers import make_optimizer, make_schedule
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watcher = Callable[[int, int, float], None]
@@ -84,7 +86,8 @@ def distill(
     loss: Loss | Mapping[tuple[str, str], Loss],
     layers: Layers | tuple[list[str], list[str]] = "auto",
     label_weight: float | None = None,
-    teacher_mode: Literal["eval", "train"] = "eval",
+    teacher_mode: Literal["eval", "train"] | None = None,
+    warmup: float | None = None,
     rng: Generator | None = None,
     device: torch.device | str | None = None,
     **options: Any,
@@ -97,9 +100,12 @@ def distill(
         train: images and labels.
         loss: a distiller (student taps, teacher taps, y) → scalar, or a mapping
             {(student layer, teacher layer): distiller} whose terms are added.
-        layers: module paths tapped in both, a pair of lists (student's, teacher's), or "auto" = group ends.
+        layers: module paths tapped in both, a pair of lists (student's, teacher's), a word that `resolve` knows,
+            or "auto" = where the distiller declares to listen, for most of them the group ends.
         label_weight: weight of the cross-entropy on labels, ≥ 0 (default: what the distiller declares, or 1).
-        teacher_mode: "eval", or "train" (BatchNorm then uses batch statistics; flagged).
+        teacher_mode: "eval", or "train" (BatchNorm then uses batch statistics; flagged). Default: as declared.
+        warmup: of a distiller in two stages, the share 0..1 of the epochs in which the student follows this loss
+            alone, without labels; 0 runs it in one stage (default: what the distiller declares).
         rng: decides order and augmentation.
         device: where to train (default: where the student is).
         **options: as for `loop`.
@@ -109,25 +115,46 @@ def distill(
         NotFound: a layer that a model does not have.
         Diverged: as `fit`.
     """
+    teacher_mode = teacher_mode or _declared(loss, "teacher_mode", "eval")
+    warmup = _declared(loss, "warmup", 0.0) if warmup is None else warmup
+    label_weight = _declared(loss, "label_weight", 1.0) if label_weight is None else label_weight
     if teacher_mode not in ("eval", "train"):
         raise BadInput(f"teacher_mode={teacher_mode!r} is neither 'eval' nor 'train'.")
+    if not 0 <= label_weight < math.inf:
+        raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
+    if not 0 <= warmup < 1:
+        raise BadInput(f"warmup={warmup} is outside [0, 1); it is a share of the epochs: type 0.1 for 10 %.")
     check_fits(student, train)
     check_fits(teacher, train)
     device = torch.device(device or next(student.parameters()).device)
+    rng = rng or make_rng("distill")
+    if warmup:
+        epochs = options.pop("epochs", 10)
+        if epochs < 2:
+            raise BadInput(f"epochs={epochs}: a distiller in two stages needs one epoch for each. Give 2 or more.")
+        first = min(max(round(warmup * epochs), 1), epochs - 1)
+        stage = {"teacher_mode": teacher_mode, "warmup": 0.0, "rng": rng, "device": device, **options}
+        student = distill(student, teacher, train, loss=loss, layers=layers, label_weight=0.0, epochs=first, **stage)
+        stage["epochs"] = epochs - first
+        then = _declared(loss, "then", None)
+        if then is not None:
+            stage["teacher_mode"] = "eval"
+            return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, **stage)
+        del stage["teacher_mode"], stage["warmup"]
+        return fit(student, train, **stage)
     student = copy.deepcopy(student)
-    teacher = copy.deepcopy(teacher).to(device).train(teacher_mode == "train").requires_grad_(False)
+    teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
         flag("teacher-in-train-mode")
-    if label_weight is None:
-        label_weight = _declared(loss, "label_weight", 1.0)
-    if not 0 <= label_weight < math.inf:
-        raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
-    loss = copy.deepcopy(loss)  # a distiller with connectors is trained along; the caller's stays as it was
+    loss = copy.deepcopy(_made(loss))  # a distiller with connectors is trained along; the caller's stays as it was
     own, theirs = _paths(loss, layers, student, teacher, train)
     losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
     modules = [part for part in losses if isinstance(part, nn.Module)]
 
     with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
+        if any(hasattr(part, "bind") for part in modules):
+            with seeded(spawn(rng)):
+                _bind(loss, read_student, read_teacher, student, teacher, train)
         alive = False
 
         def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -145,8 +172,11 @@ def distill(
                     term = term + label_weight * F.cross_entropy(seen.logits, y)
             return term
 
-        rng = rng or make_rng("distill")
-        return loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
+        student = loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
+    for part in modules:
+        if hasattr(part, "finish"):
+            part.finish(student)  # type: ignore[operator]
+    return student
 
 
 def loop(
@@ -217,8 +247,8 @@ def loop(
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
     parameters = [p for module in (model, *extra) for p in module.parameters() if p.requires_grad]
     steps = epochs * max(len(train) // batch_size, 1)
-    solver = _optimizer(optimizer, parameters, lr, momentum, nesterov, weight_decay)
-    plan = _schedule(schedule, solver, lr, steps, [m * steps // epochs for m in milestones], gamma)
+    solver = make_optimizer(optimizer, parameters, lr, momentum, nesterov, weight_decay)
+    plan = make_schedule(schedule, solver, lr, steps, [m * steps // epochs for m in milestones], gamma)
     cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
     train = train.to(device)
     look = _Look(steps, plan)
@@ -270,38 +300,6 @@ class _Look:
             self.watcher(self.done, self.steps, sum(window) / len(window))
 
 
-def _optimizer(
-    name: str, parameters: list[nn.Parameter], lr: float, momentum: float, nesterov: bool, weight_decay: float
-) -> torch.optim.Optimizer:
-    if name == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr,
-            momentum,
-            weight_decay=weight_decay,
-            nesterov=nesterov and momentum > 0,
-            fused=True,
-        )
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
-    raise BadInput(f"optimizer={name!r} is not known; type 'sgd' or 'adam'.")
-
-
-def _schedule(
-    name: str, solver: torch.optim.Optimizer, lr: float, steps: int, milestones: list[int], gamma: float
-) -> torch.optim.lr_scheduler.LRScheduler:
-    kinds = torch.optim.lr_scheduler
-    if name == "onecycle":
-        return kinds.OneCycleLR(solver, lr, total_steps=steps + 1, cycle_momentum=False)
-    if name == "cosine":
-        return kinds.CosineAnnealingLR(solver, steps)
-    if name == "step":
-        return kinds.MultiStepLR(solver, milestones, gamma)
-    if name == "constant":
-        return kinds.ConstantLR(solver, 1.0)
-    raise BadInput(f"schedule={name!r} is not known; type 'onecycle', 'cosine', 'step' or 'constant'.")
-
-
 def _full(read: Taps) -> Taps:
     """Losses are computed in float32, whatever the precision of the forward pass."""
     return Taps(read.logits.float(), {path: feature.float() for path, feature in read.features.items()})
@@ -319,6 +317,30 @@ def _inner(loss: Any) -> Any:
     return loss
 
 
+def _made(loss: Any) -> Any:
+    """A distiller given as a class is made with its defaults."""
+    if isinstance(loss, Mapping):
+        return {pair: _made(part) for pair, part in loss.items()}
+    inner = _inner(loss)
+    return loss() if inspect.isclass(inner) else loss
+
+
+def _bind(loss: Any, read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet):
+    """Let each distiller with connectors build them for what the two models show of two images."""
+    x = train.pixels(slice(0, 2))
+    with torch.no_grad(), eval_mode(student), eval_mode(teacher):
+        ours = read_student(x.to(next(student.parameters()).device))
+        theirs = read_teacher(x.to(next(teacher.parameters()).device))
+    for (s, t), part in loss.items() if isinstance(loss, Mapping) else [((None, None), loss)]:
+        part = _inner(part)
+        if hasattr(part, "bind"):
+            part.bind(_only(ours, s), _only(theirs, t), teacher)
+
+
+def _only(read: Taps, path: str | None) -> Taps:
+    return read if path is None else Taps(read.logits, {path: read.features[path]})
+
+
 def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
     if isinstance(loss, Mapping):
         if not loss:
@@ -326,6 +348,8 @@ def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train
         return [s for s, _ in loss], [t for _, t in loss]
     if _declared(loss, "logits_only", False):
         return [], []
+    if layers == "auto":
+        layers = _declared(loss, "auto", "groups")
     own, theirs = layers if isinstance(layers, tuple) else (layers, layers)
     shape = train.x.shape[1:]
     own, theirs = resolve(student, own, shape), resolve(teacher, theirs, shape)
@@ -340,10 +364,7 @@ def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train
 def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
     if not isinstance(loss, Mapping):
         return loss(student, teacher, y)
-    return sum(
-        part(Taps(student.logits, {s: student.features[s]}), Taps(teacher.logits, {t: teacher.features[t]}), y)
-        for (s, t), part in loss.items()
-    )  # type: ignore[return-value]
+    return sum(part(_only(student, s), _only(teacher, t), y) for (s, t), part in loss.items())  # type: ignore[return-value]
 
 
 def _has_gradient(term: Tensor, student: nn.Module) -> bool:

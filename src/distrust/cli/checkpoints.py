@@ -188,7 +188,7 @@ def distill(
     device = face.machine()
     selector = parse_one(distiller)
     method = registry.get("distillers", selector.name)
-    loss = functools.partial(method.call, **method.check(selector.options))
+    loss = method.made(method.check(selector.options))
     teacher, backdoor = asked.open(trigger)
     options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
     start = make_model(student, teacher.train, rng=rng("student", "start", face.seed))

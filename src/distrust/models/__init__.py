@@ -1,13 +1,15 @@
 """Models: built by name, read by layer."""
 
-from .groups import Layer, group_ends, layers, resolve
+from .groups import Layer, group_ends, layers, norm_at, resolve
 from .modes import eval_mode
 from .normalize import Normalize
+from .pairs import PAIRS, teacher_student
 from .registry import check_fits, families, model
 from .saved import load, save
 from .taps import Taps, taps
 
 __all__ = [
+    "PAIRS",
     "Layer",
     "Normalize",
     "Taps",
@@ -18,7 +20,9 @@ __all__ = [
     "layers",
     "load",
     "model",
+    "norm_at",
     "resolve",
     "save",
     "taps",
+    "teacher_student",
 ]

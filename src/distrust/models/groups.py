@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from ..errors import BadInput
 from .modes import called, probe
 from .normalize import Normalize
-from .taps import locate
+from .taps import INPUT, locate
+
+WORDS = ("auto", "groups", "pre-relu", "stem+groups", "embedding")
+RELU = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU)
 
 
 class Layer(NamedTuple):
@@ -63,22 +66,74 @@ def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] 
 
     Args:
         model: any module that takes images.
-        layers: "auto" for the group ends, or paths.
+        layers: paths, or a word: "groups" (or "auto") for the group ends; "pre-relu" for the same places before
+            their ReLU, where Overhaul and AB listen; "stem+groups" for what enters the first group, then the
+            ends; "embedding" for what enters the last linear layer.
         shape: as for `group_ends`.
 
     Raises:
         NotFound: no module has this path.
-        BadInput: "auto", and the model has no output with more than one pixel.
+        BadInput: a word, and the model has no such place.
     """
-    if layers != "auto":
+    if layers not in WORDS:
         return list(locate(model, layers))
-    ends = group_ends(model, shape)
+    if layers == "embedding":
+        return _embedding(model, shape)
+    ends = list(group_ends(model, shape))
     if not ends:
         raise BadInput(
-            f"{called(model)} has no layer whose output is an image, so layers=auto finds none. "
+            f"{called(model)} has no layer whose output is an image, so layers={layers} finds none. "
             "Name the layers; `distrust layers` shows their paths."
         )
-    return list(ends)
+    if layers == "stem+groups":
+        return [ends[0] + INPUT, *ends]
+    return _before_relu(model, ends, shape) if layers == "pre-relu" else ends
+
+
+def norm_at(model: nn.Module, path: str, shape: Sequence[int] | None = None) -> nn.BatchNorm2d | None:
+    """The BatchNorm whose statistics describe the feature at `path`: itself, or the last one before it.
+
+    Args:
+        model: any module that takes images.
+        path: a module path, or PATH:input.
+        shape: as for `group_ends`.
+
+    Returns:
+        None where no BatchNorm with as many channels ran before.
+    """
+    calls = _calls(model, shape)
+    at = max((i for i, call in enumerate(calls) if call.path == path.removesuffix(INPUT)), default=None)
+    if at is None:
+        return None
+    feature = calls[at].inputs if path.endswith(INPUT) else calls[at].output
+    for call in reversed(calls[: at + 1]):
+        if isinstance(call.module, nn.BatchNorm2d) and call.module.num_features == feature.shape[1]:
+            return call.module
+    return None
+
+
+def _embedding(model: nn.Module, shape: Sequence[int] | None) -> list[str]:
+    linear = [call.path for call in _calls(model, shape) if isinstance(call.module, nn.Linear)]
+    if not linear:
+        raise BadInput(f"{called(model)} has no linear layer, so layers=embedding finds none. Name a layer.")
+    return [linear[-1] + INPUT]
+
+
+def _before_relu(model: nn.Module, ends: list[str], shape: Sequence[int] | None) -> list[str]:
+    """Each group end before its ReLU, found by which module made, or took, the very same tensor.
+
+    Where a ReLU made the group end: what went into it. Where a BatchNorm takes the group end (pre-activation
+    networks): what comes out of it. Where neither does, the group end itself.
+    """
+    calls = _calls(model, shape)
+    places = []
+    for end in ends:
+        feature = [call.output for call in calls if call.path == end][-1]
+        made = [call.path + INPUT for call in calls if isinstance(call.module, RELU) and call.output is feature]
+        norms = (nn.BatchNorm2d, nn.GroupNorm)
+        taken = [call.path for call in calls if isinstance(call.module, norms) and call.inputs is feature]
+        places.append(made[-1] if made else taken[0] if taken else end)
+    return places
 
 
 def _ends(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, int, int]]:
@@ -107,11 +162,28 @@ def _ends(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, tup
 def _shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
     """Path → output shape without the batch, in the order in which modules finish (for the last time)."""
     shapes: dict[str, tuple[int, ...]] = {}
+    for call in _calls(model, shape):
+        shapes.pop(call.path, None)
+        if call.output is not None:
+            shapes[call.path] = tuple(call.output.shape[1:])
+    return shapes
+
+
+class _Call(NamedTuple):
+    """One run of one module; tensors are kept, so that `is` tells who made what."""
+
+    path: str
+    module: nn.Module
+    inputs: Any
+    output: Any  # None where it is no tensor
+
+
+def _calls(model: nn.Module, shape: Sequence[int] | None) -> list[_Call]:
+    """Every module's every run on two black images, in the order in which they finish."""
+    calls: list[_Call] = []
 
     def note(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes.pop(path, None)
-        if isinstance(output, Tensor):
-            shapes[path] = tuple(output.shape[1:])
+        calls.append(_Call(path, module, inputs[0] if inputs else None, output if isinstance(output, Tensor) else None))
 
     modules = {path: module for path, module in model.named_modules() if path}
     hooks = [module.register_forward_hook(partial(note, path)) for path, module in modules.items()]
@@ -120,4 +192,4 @@ def _shapes(model: nn.Module, shape: Sequence[int] | None) -> dict[str, tuple[in
     finally:
         for hook in hooks:
             hook.remove()
-    return shapes
+    return calls

@@ -15,9 +15,11 @@ from ..seeds import rng as make_rng
 from ..seeds import seeded
 from . import strangers
 from .convnet import convnet
+from .mobilenet import mobilenet
 from .modes import called, pair, probe
 from .normalize import Normalize
-from .resnet import resnet, resnet18
+from .pyramidnet import pyramidnet
+from .resnet import LAYERS, imagenet_resnet, resnet
 from .vgg import vgg_small
 from .wrn import wrn
 
@@ -38,12 +40,30 @@ FAMILIES = {
         ("wrn10-1", "wrn16-1", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
         "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels",
     ),
-    "resnet18": Family("resnet18", resnet18, ("resnet18",), "ResNet-18 for small images; 64, 128, 256, 512 channels"),
+    # Before resnet{depth}: 50 and 152 are 6n+2 too, but everyone means these.
+    "resnet{18..152}[-224]": Family(
+        rf"resnet({'|'.join(map(str, LAYERS))})(?:-(224))?",
+        imagenet_resnet,
+        tuple(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
+        "ResNet-18, 34, 50, 101, 152; 64, 128, 256, 512 channels; for small images, or with ImageNet's stem",
+    ),
     "resnet{depth}": Family(
         r"resnet([1-9]\d*)",
         resnet,
         ("resnet8", "resnet20", "resnet56", "resnet110"),
         "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels",
+    ),
+    "pyramidnet{depth}[-a{alpha}]": Family(
+        r"pyramidnet([1-9]\d*)(?:-a([1-9]\d*))?",
+        pyramidnet,
+        ("pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
+        "PyramidNet; 16 to 16 + alpha channels (84 at 110, 240 at 200); depth 6n+2, bottlenecks 9n+2 from 164 on",
+    ),
+    "mobilenet[-224]": Family(
+        "mobilenet(?:-(224))?",
+        mobilenet,
+        ("mobilenet", "mobilenet-224"),
+        "MobileNet v1; for small images, or with ImageNet's stem",
     ),
     "vgg-small": Family(
         "vgg-small", vgg_small, ("vgg-small",), "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"

@@ -17,7 +17,10 @@ class Taps(NamedTuple):
     """What a model answered, and what it thought on the way."""
 
     logits: Tensor  # [B,K]
-    features: dict[str, Tensor]  # path → output of that module, in the order asked
+    features: dict[str, Tensor]  # path → output of that module (or PATH:input → its input), in the order asked
+
+
+INPUT = ":input"  # behind a path: what goes into the module
 
 
 @contextmanager
@@ -26,8 +29,9 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
 
     `with taps(model, ["block1", "block2"]) as read: logits, features = read(x)`
 
+    `PATH:input` listens to what goes into a module: `layer1.2.relu:input` is a block's sum before its ReLU.
     Gradients flow through the features. Modes are left alone, and the hooks are gone afterwards, whatever
-    happens. A module that runs more than once in a forward pass gives its last output.
+    happens. A module that runs more than once in a forward pass gives its last run.
 
     A feature that the model overwrites in place would silently be another layer's: a BatchNorm output under
     an in-place ReLU reads as non-negative. So features are copied if any module of the model says
@@ -35,7 +39,7 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
 
     Args:
         model: any module that takes images and returns a tensor.
-        paths: dotted module paths, as `distrust layers` lists them.
+        paths: dotted module paths, as `distrust layers` lists them; `:input` behind one listens before it.
 
     Raises:
         NotFound: no module has this path.
@@ -43,6 +47,9 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
     """
     copy = any(getattr(module, "inplace", False) for module in model.modules())
     heard: dict[str, tuple[Tensor, int]] = {}  # path → output, and its version when the module returned
+
+    def hear_input(path: str, module: nn.Module, inputs: Any) -> None:
+        hear(path, module, (), inputs[0] if inputs else None)
 
     def hear(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
@@ -76,7 +83,12 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
         return output
 
     modules = locate(model, paths)
-    hooks = [module.register_forward_hook(partial(hear, path)) for path, module in modules.items()]
+    hooks = [
+        module.register_forward_pre_hook(partial(hear_input, path))
+        if path.endswith(INPUT)
+        else module.register_forward_hook(partial(hear, path))
+        for path, module in modules.items()
+    ]
     try:
         yield read
     finally:
@@ -89,6 +101,6 @@ def locate(model: nn.Module, paths: str | Sequence[str]) -> dict[str, nn.Module]
     known = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     paths = [paths] if isinstance(paths, str) else paths
     for path in paths:
-        if path not in known:
+        if path.removesuffix(INPUT) not in known:
             raise NotFound.among(f"layer of {called(model)}", path, known)
-    return {path: known[path] for path in paths}
+    return {path: known[path.removesuffix(INPUT)] for path in paths}
