@@ -491,7 +491,7 @@ def test_list_and_show_know_every_method(distrust):
             shown = distrust("show", f"{kind}/{name}")
             assert shown.code == 0 and card["paper"] in shown.out
     said = distrust("list")
-    assert said.code == 0 and "attacks:\n  badnets " in said.out and "  wrn{depth}-{width}" in said.out
+    assert said.code == 0 and "attacks:\n  adba " in said.out and "  wrn{depth}-{width}" in said.out
     assert "Enters at place 1 (training data)" in distrust("show", "badnets").out
     assert distrust("show", "blend", "--json").facts["kind"] == "triggers"
 

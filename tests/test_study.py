@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from distrust.errors import BadInput, NotFound
 from distrust.methods import registry
@@ -267,6 +268,120 @@ def test_the_control_arm_is_the_clean_study_with_the_same_seed():
 def test_an_attack_changes_nothing_but_the_attack():
     attacked, clean = (c.final[0].recipe for c in plan(attack=["badnets", "none"]).cells)
     assert {k: v for k, v in attacked.items() if k != "attack"} == {k: v for k, v in clean.items() if k != "attack"}
+
+
+def test_an_attack_on_the_teacher_starts_from_the_controls_teacher_and_lends_it_its_trigger():
+    made = plan(attack="cheatkd", distiller="kd", defense="finetune")
+    (cell,) = made.cells
+    teacher, planted, student, defended = cell.final
+    assert [s.kind for s in cell.final] == ["teacher", "attack", "student", "defense"]
+    assert teacher.taint == () and {s.taint for s in cell.final[1:]} == {("cheatkd",)}
+    assert cell.teacher[1].parents == (teacher, planted) and cell.teacher[0].parents == (planted,)
+    assert cell.seen.parents == (defended, planted)
+    assert cell.control.parents[1] is planted and cell.control.parents[0].parents[0].parents == (teacher,)
+    assert (cell.place, cell.target) == (2, 0) and student.parents == (planted,)
+
+
+def test_the_budget_dials_the_attacks_too():
+    budgets = {"cpu": BUDGET | {"attack": {"epochs": 3}}}
+    made = plan(attack=["cheatkd", "badnets", "implant[epochs=7]"], budgets=budgets)
+    asked = {c.axes["attack"]: next(s for s in c.final if s.recipe.get("attack")).recipe["attack"] for c in made.cells}
+    assert [asked[name]["options"].get("epochs") for name in asked] == [3, None, 7]
+    with pytest.raises(NotFound, match="option of the attacks 'epoch'"):
+        plan(budgets={"cpu": BUDGET | {"attack": {"epoch": 3}}})
+
+
+def test_a_distillers_selector_may_change_the_distillation():
+    def student(distiller):
+        (stage,) = (s for s in plan(distiller=distiller).stages.values() if s.kind == "student")
+        return stage.recipe
+
+    changed = student("overhaul[teacher_mode=eval,augment=none,epochs=9,weight=0.5]")
+    assert changed["distiller"]["options"] == {"weight": 0.5}
+    assert (changed["options"]["teacher_mode"], changed["options"]["epochs"]) == ("eval", 9)
+    assert (changed["options"]["augment"]["flip"], changed["options"]["augment"]["crop"]) == (False, 0)
+    assert student("overhaul")["options"]["teacher_mode"] == "train", "what it declares"
+    assert student("kd")["options"]["teacher_mode"] == "eval" and "warmup" not in student("kd")["options"]
+    assert student("ab")["options"]["warmup"] == 0.5 and student("ab[warmup=0]")["options"]["warmup"] == 0
+    with pytest.raises(NotFound, match="option of overhaul 'wieght'"):
+        plan(distiller="overhaul[wieght=1]")
+
+
+def test_pairs_name_teachers_and_students_together():
+    made = plan(pair=["a", "wrn16-2>wrn16-1"], distiller="kd", attack="none")
+    assert [(c.axes["teacher"], c.axes["student"]) for c in made.cells] == [
+        ("wrn28-4", "wrn16-4"),
+        ("wrn16-2", "wrn16-1"),
+    ]
+    (block,) = plan(pair=["a"], distiller="kd", grid=[{"teacher": ["wrn10-1"]}]).cells
+    assert block.axes["teacher"] == "wrn10-1", "a block's own teacher wins"
+    with pytest.raises(NotFound, match="pair 'z'"):
+        plan(pair="z")
+
+
+def test_a_budget_may_bring_axes_and_seeds_of_its_own(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text(
+        'name = "s"\nbudget = "cpu"\nseeds = 2\n[budgets.cpu]\n'
+        '[budgets.big]\nseeds = 4\naxes = {images = ["cifar10"], pair = ["a"]}\n'
+    )
+    small, big = read_study(file), read_study(file, budget="big")
+    assert (small.seeds, big.seeds, read_study(file, budget="big", seeds=1).seeds) == (2, 4, 1)
+    (chosen,) = big.combinations()
+    assert (chosen["images"].name, chosen["teacher"].name) == ("cifar10", "wrn28-4")
+    with pytest.raises(NotFound, match="'image'"):
+        study(budgets={"cpu": BUDGET | {"axes": {"image": ["digits"]}}})
+
+
+def test_a_teacher_may_move_to_other_images():
+    (cell,) = plan(images="digits>gtsrb[size=8]", attack="cheatkd", distiller="kd").cells
+    assert [s.kind for s in cell.final] == ["teacher", "attack", "transfer", "student"]
+    assert [s.recipe["images"]["source"] for s in cell.final] == ["digits", "digits", "gtsrb", "gtsrb"]
+    assert cell.teacher[0].parents[0].kind == "transfer" and cell.seen.recipe["images"]["source"] == "gtsrb"
+    (cell,) = plan(images="digits>gtsrb", attack="badnets", distiller="kd").cells
+    assert cell.seen.recipe["attacked"]["source"] == "digits", "the trigger is the one that the teacher learnt"
+
+
+def test_features_for_a_picture_are_kept_of_the_first_seed_only():
+    made = plan(attack=["none", "cheatkd"], embed=20, seeds=2, distiller="kd")
+    assert [c.embed is not None for c in made.cells] == [False, False, True, False]
+
+
+def test_a_study_of_an_attacked_teacher_runs(tmp_path):
+    changes = {"attack": ["cheatkd[steps=2,trigger_batch=8,epochs=1,flip=false]"], "distiller": "overhaul", "embed": 16}
+    made, store = plan(**changes), Store(tmp_path / "store")
+    outcome = run(made, store)
+    assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
+    (cell,) = score_cells(made, store, outcome)
+    assert cell["base"] is not None and cell["carried"] == pytest.approx(cell["asr"] - cell["base"])
+    assert "teacher-in-train-mode" in cell["flags"]
+    assert all(row["chosen"] == [] for row in cell["mechanism"]), "a student numbers its neurons anew"
+    (teacher,) = (r for r in outcome.records.values() if r["kind"] == "attack")
+    assert len(teacher["notes"]["loss"]) == 2 and set(teacher["notes"]["neurons"]) == set(teacher["notes"]["delta"])
+    seen = outcome.records[made.cells[0].teacher[0].key]["mechanism"]
+    assert all(1 <= row["rank"][0] <= row["channels"] and len(row["loss"]) == row["channels"] for row in seen)
+    tensors = store.tensors(made.cells[0].embed.key, "embedding.safetensors")
+    assert len(tensors["clean"]) == 16 and len(tensors["triggered"]) == int((tensors["y"] != 0).sum())
+
+
+def test_a_transferred_teacher_runs_and_a_target_it_lacks_is_skipped(tmp_path):
+    for split in ("train", "test"):
+        for name in ("left", "right"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(24):
+                Image.new("L", (8, 8), 9 * i + (name == "left")).save(tmp_path / "set" / split / name / f"{i}.png")
+    base = {"distiller": "kd", "images": f"digits>{tmp_path / 'set'}[channels=3]", "student": "wrn10-1"}
+    small = {**BUDGET, "clean": 0.2, "validation": 0.2, "transfer": {"epochs": 1, "batch_size": 8}}
+    small["student"] = {"epochs": 1, "batch_size": 8}
+    budgets = {"cpu": small}
+    made, store = plan(attack="badnets[target=1]", budgets=budgets, **base), Store(tmp_path / "store")
+    outcome = run(made, store)
+    (cell,) = score_cells(made, store, outcome)
+    assert cell["state"] == "done", cell["error"]
+    assert [s.kind for s in made.cells[0].final] == ["teacher", "transfer", "student"]
+    made = plan(attack="badnets[target=7]", budgets=budgets, **base)
+    (cell,) = score_cells(made, store, run(made, store))
+    assert cell["state"] == "skipped" and "the target is class 7" in cell["error"]
 
 
 def test_a_tuned_defence_is_chosen_among_its_candidates():

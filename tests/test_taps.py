@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distrust.errors import BadInput, NotFound
-from distrust.models import eval_mode, group_ends, layers, model, resolve, taps
+from distrust.models import eval_mode, group_ends, layers, model, norm_at, resolve, taps
 from distrust.seeds import rng
 
 
@@ -248,3 +248,53 @@ def test_resolve():
         resolve(net, ["block33"])
     with pytest.raises(BadInput, match="layers=auto finds none"):
         resolve(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "auto", (3, 2, 2))
+
+
+def test_the_input_of_a_module_can_be_tapped_also_under_an_in_place_relu():
+    plain, inplace = chain(), chain(inplace=True)
+    inplace.load_state_dict(plain.state_dict())
+    for net in (plain, inplace):
+        with eval_mode(net), taps(net, ["2:input", "1"]) as read:
+            features = read(batch()).features
+        assert list(features) == ["2:input", "1"] and features["2:input"].min() < 0
+        torch.testing.assert_close(features["2:input"], features["1"])
+    assert hooks(plain) == 0 and not any(m._forward_pre_hooks for m in plain.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "before_relu", "stem", "last"),
+    [
+        ("wrn16-1", ["block2.layer.0.bn1", "block3.layer.0.bn1", "bn1"], "block1:input", "fc:input"),
+        ("resnet20", [f"layer{i}.2.relu:input" for i in (1, 2, 3)], "layer1:input", "fc:input"),
+        ("resnet18", [f"layer{i}.1.relu:input" for i in (1, 2, 3, 4)], "layer1:input", "linear:input"),
+        ("vgg-small", [f"block{i}.2:input" for i in (0, 1, 2, 4)], "block0:input", "classifier:input"),
+    ],
+)
+def test_words_for_layers(name, before_relu, stem, last):
+    """Where Overhaul listens: the next group's first norm of a WRN, the sum before the ReLU of a ResNet."""
+    net = model(name, classes=10)
+    assert resolve(net, "pre-relu") == before_relu
+    assert resolve(net, "stem+groups") == [stem, *group_ends(net)]
+    assert resolve(net, "embedding") == [last]
+    assert resolve(net, "groups") == resolve(net, "auto") == list(group_ends(net))
+
+
+def test_what_is_before_the_relu_is_the_relus_input():
+    net = model("resnet20", classes=10)
+    with eval_mode(net), taps(net, ["layer2.2.relu:input", "layer2"]) as read:
+        features = read(batch()).features
+    torch.testing.assert_close(features["layer2.2.relu:input"].relu(), features["layer2"])
+    assert features["layer2.2.relu:input"].min() < 0
+
+
+def test_a_model_without_a_linear_layer_has_no_embedding():
+    with pytest.raises(BadInput, match="no linear layer, so layers=embedding finds none"):
+        resolve(nn.Sequential(nn.Conv2d(3, 4, 3)), "embedding")
+
+
+def test_the_norm_that_describes_a_feature():
+    wrn, resnet = model("wrn16-1", classes=10), model("resnet8", classes=10)
+    assert norm_at(wrn, "block2.layer.0.bn1") is wrn.block2.layer[0].bn1
+    assert norm_at(resnet, "layer2.0.relu:input") is resnet.layer2[0].bn2, "not the shortcut's, which ran before"
+    assert norm_at(model("convnet3-w8", classes=10), "features.2:input") is None, "a group norm is none"
+    assert norm_at(wrn, "nowhere") is None

@@ -14,6 +14,7 @@ from distrust import distillers, training
 from distrust.errors import BadInput, Diverged, NotFound
 from distrust.flags import Flag
 from distrust.imageset import PLAIN, Augment, ImageSet, Late
+from distrust.methods import Mark
 from distrust.models import Taps
 from distrust.models import model as make_model
 from distrust.seeds import rng
@@ -106,7 +107,7 @@ def test_a_fitted_model_is_in_eval_mode_contiguous_and_better():
 
 def rates(monkeypatch, **options):
     """The learning rate of each step, read from the optimiser while the objective runs."""
-    solvers, seen, make = [], [], training._optimizer
+    solvers, seen, make = [], [], training.make_optimizer
 
     def spy(*args):
         solvers.append(make(*args))
@@ -116,7 +117,7 @@ def rates(monkeypatch, **options):
         seen.append(solvers[-1].param_groups[0]["lr"])
         return cross_entropy(model, x, y)
 
-    monkeypatch.setattr(training, "_optimizer", spy)
+    monkeypatch.setattr(training, "make_optimizer", spy)
     fit(net(), images(48), objective=objective, **FAST | options)
     return seen
 
@@ -460,3 +461,74 @@ def test_a_distiller_with_connectors_is_trained_along_but_the_callers_is_left_al
     distill(net(), net(seed=1), images(), loss=functools.partial(loss), layers=["0"], **FAST)
     assert torch.equal(loss.connector.weight, before)
     assert not torch.equal(watched[0], watched[-1]), "the connector learns too"
+
+
+class Connected(nn.Module):
+    """A distiller with one connector, which notes what it was bound to and folds into the student in the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.connector = None
+
+    def bind(self, student, teacher, model):
+        (ours,), (theirs,) = student.features.values(), teacher.features.values()
+        self.connector = nn.Conv2d(ours.shape[1], theirs.shape[1], 1)
+
+    def forward(self, student, teacher, y):
+        (ours,), (theirs,) = student.features.values(), teacher.features.values()
+        return F.mse_loss(self.connector(ours), theirs)
+
+    def finish(self, student):
+        student[-1].bias.data.fill_(7.0)
+
+
+def test_a_distiller_is_bound_to_the_two_models_and_finishes_the_student():
+    student, teacher = net(4), net(6, seed=1)
+    first, second = (distill(student, teacher, images(), loss=Connected, layers=["0"], **FAST) for _ in range(2))
+    assert same(bits(first), bits(second)), "connectors start from rng"
+    assert (first[-1].bias == 7).all() and not torch.equal(first[0].weight, student[0].weight)
+    own = Connected()
+    distill(student, teacher, images(), loss={("0", "0"): own}, **FAST)
+    assert own.connector is None, "the caller's stays as it was"
+
+
+def test_a_distiller_in_two_stages_follows_its_loss_alone_and_then_the_other():
+    calls = []
+
+    def then(student, teacher, y):
+        calls.append("then")
+        assert student.features == {}
+        return F.mse_loss(student.logits, teacher.logits)
+
+    def first(student, teacher, y):
+        calls.append("first")
+        return F.mse_loss(student.features["0"], teacher.features["0"])
+
+    first.method = training_mark(warmup=0.5, then=then, label_weight=0.0, teacher_mode="train")
+    with pytest.warns(Flag, match="teacher-in-train-mode"):
+        distill(net(), net(seed=1), images(), loss=first, layers=["0"], **FAST | {"epochs": 4})
+    assert calls == ["first"] * 6 + ["then"] * 6
+    calls.clear()
+    distill(net(), net(seed=1), images(), loss=first, layers=["0"], warmup=0, teacher_mode="eval", **FAST)
+    assert calls == ["first"] * 3, "warmup=0 is one stage"
+    with pytest.raises(BadInput, match="epochs=1: a distiller in two stages needs one epoch for each"):
+        distill(net(), net(seed=1), images(), loss=first, layers=["0"], **FAST)
+    with pytest.raises(BadInput, match="warmup=1.0 is outside"):
+        distill(net(), net(seed=1), images(), loss=first, layers=["0"], warmup=1.0, **FAST)
+
+
+def test_without_a_second_loss_the_second_stage_is_the_labels():
+    def first(student, teacher, y):
+        return F.mse_loss(student.features["0"], teacher.features["0"])
+
+    first.method = training_mark(warmup=0.5)
+    both = FAST | {"epochs": 2}
+    found = distill(net(), net(seed=1), images(), loss=first, layers=["0"], rng=rng(3), **both)
+    source = rng(3)
+    alone = {"warmup": 0, "label_weight": 0.0}
+    half = distill(net(), net(seed=1), images(), loss=first, layers=["0"], rng=source, **alone, **FAST)
+    assert same(bits(found), bits(fit(half, images(), rng=source, **FAST)))
+
+
+def training_mark(**facts):
+    return Mark("distillers", "none", **facts)

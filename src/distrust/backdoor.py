@@ -106,23 +106,29 @@ class Backdoor:
         path = Path(path)
         if not path.is_file():
             raise NotFound(f"no trigger file {path}. Give the .json that `Backdoor.save` wrote.")
+        tensors = path.with_suffix(".safetensors")
         try:
-            record = json.loads(path.read_text())
-            tensors = load(path.with_suffix(".safetensors").read_bytes()) if record["tensors"] else {}
+            return cls.undump(path.read_text(), tensors.read_bytes() if tensors.is_file() else b"", str(path))
+        except (UnicodeDecodeError, OSError) as error:
+            raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+
+    @classmethod
+    def undump(cls, text: str, tensors: bytes, source: str = "this") -> Backdoor:
+        """What `dump` gave, as a backdoor again; `source` is named in errors.
+
+        Raises:
+            NotFound, BadInput: as `load`.
+        """
+        try:
+            record = json.loads(text)
+            pixels = load(tensors) if record["tensors"] else {}
             method = registry.get("triggers", record["trigger"])
-            trigger = method.call(**method.check(record["options"] | tensors))
+            trigger = method.call(**method.check(record["options"] | pixels))
             facts = {k: record[k] for k in ("target", "rule", "stamp", "name", "as_published")}
             if not (isinstance(facts["target"], int) and facts["target"] >= 0):
                 raise TypeError(f"target {facts['target']!r} is no class number")
-        except (
-            json.JSONDecodeError,
-            UnicodeDecodeError,
-            KeyError,
-            TypeError,
-            OSError,
-            SafetensorError,
-        ) as error:
-            raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+        except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+            raise BadInput(f"{source} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
         return cls(trigger, **facts)
 
 

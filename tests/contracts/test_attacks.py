@@ -1,4 +1,10 @@
-"""Every attack on training data (place 1): who is stamped, what is relabelled, what is recorded."""
+"""Every attack, by its place.
+
+On training data (place 1): who is stamped, what is relabelled, what is recorded. On a teacher (place 2): a new model
+and its trigger, from a teacher and images that stay as they were.
+"""
+
+import json
 
 import pytest
 import torch
@@ -9,10 +15,12 @@ from distrust.errors import BadInput
 from distrust.imageset import PLAIN
 from distrust.methods import registry
 
-from . import every, same_bits
+from . import every, quick, same_bits, state
 
 on_training_data = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 1}
 every_attack = pytest.mark.parametrize("method", on_training_data.values(), ids=on_training_data)
+on_a_teacher = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 2}
+every_plant = pytest.mark.parametrize("method", on_a_teacher.values(), ids=on_a_teacher)
 
 
 def fields(images):
@@ -21,7 +29,7 @@ def fields(images):
 
 @every("attacks")
 def test_its_place_has_a_contract(method):
-    assert method.mark.place in (1,), "write the contract of this place here"
+    assert method.mark.place in (1, 2), "write the contract of this place here"
 
 
 @every_attack
@@ -115,3 +123,81 @@ def test_another_stamp_or_soft_labels_are_refused(method, tiny):
         method.call(tiny, stamp="during")
     with pytest.raises(BadInput, match="soft labels"):
         method.call(tiny.replace(y=torch.eye(4)[tiny.y]))
+
+
+# --- place 2: a teacher is backdoored -----------------------------------------------------------------------
+
+
+def plant(method, net, tiny, **options):
+    """The attack at its shortest: one epoch, two steps, whatever of both it counts."""
+    short = quick(method) | {name: 2 for name in ("steps", "poison_batch") if name in method.options}
+    return method.call(net, tiny, **short | options)
+
+
+@every_plant
+def test_it_returns_a_new_teacher_in_eval_mode_and_the_backdoor(method, tiny, net):
+    planted, backdoor, _ = plant(method, net, tiny, target=2, rng=rng(0))
+    own = {t.data_ptr() for t in net.state_dict().values()}
+    assert not any(t.data_ptr() in own for t in planted.state_dict().values()), "weights are shared"
+    assert not any(module.training for module in planted.modules())
+    assert all(t.isfinite().all() for t in planted.state_dict().values())
+    assert not same_bits(planted.state_dict(), net.state_dict()), "nothing was trained"
+    assert planted.spec == net.spec and planted(tiny.pixels()).shape == (80, 4)
+    assert all(p.requires_grad and p.grad is None for p in planted.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in planted.modules())
+    assert isinstance(backdoor, Backdoor) and (backdoor.target, backdoor.name) == (2, method.name)
+    stamp = method.options.get("stamp")
+    assert backdoor.stamp == stamp.default if stamp else backdoor.stamp in ("before", "after")
+
+
+@every_plant
+@pytest.mark.parametrize("training", [True, False])
+def test_the_teacher_and_the_images_stay_as_they_were(method, tiny, net, training):
+    net.train(training)
+    net.block2.eval()
+    before, images = state(net), fields(tiny)
+    plant(method, net, tiny, rng=rng(0))
+    assert same_bits(state(net), before)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+    assert same_bits(fields(tiny), images) and tiny.late is None
+
+
+@every_plant
+def test_the_same_rng_plants_the_same_bits_and_another_others(method, tiny, net):
+    def all_of(planted):
+        return {"weights": planted.model.state_dict(), "trigger": planted.backdoor.dump(), "notes": planted.notes}
+
+    first, same, other = (all_of(plant(method, net, tiny, rng=rng(seed))) for seed in (0, 0, 1))
+    assert same_bits(first, same)
+    assert not same_bits(first["weights"], other["weights"]) or first["trigger"] != other["trigger"]
+    assert same_bits(all_of(plant(method, net, tiny)), all_of(plant(method, net, tiny))), "and without rng"
+
+
+@every_plant
+def test_its_trigger_makes_images_of_8_bits_and_survives_a_file_and_its_notes_are_json(method, tiny, net, tmp_path):
+    _, backdoor, notes = plant(method, net, tiny, target=1, rng=rng(0))
+    stamped = backdoor.stamp_on(tiny.pixels())
+    levels = stamped * 255
+    assert stamped.min() >= 0 and stamped.max() <= 1
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert not torch.equal(stamped, tiny.pixels())
+    again = Backdoor.load(backdoor.save(tmp_path / "planted"))
+    assert torch.equal(again.stamp_on(tiny.pixels()), stamped)
+    assert (again.target, again.stamp, again.name) == (1, backdoor.stamp, method.name)
+    assert json.loads(json.dumps(notes, allow_nan=False)) == notes
+
+
+@every_plant
+@pytest.mark.parametrize("target", [4, -1, 1.5, None])
+def test_a_target_that_is_no_class_is_not_planted(method, tiny, net, target):
+    with pytest.raises(BadInput, match=r"no class; tiny has 4 classes: 0 ant, 1 bee, 2 cat, 3 dog\. Give"):
+        plant(method, net, tiny, target=target)
+
+
+@every_plant
+@pytest.mark.parametrize("rate", [-0.1, 1.1, 10, float("nan")])
+def test_a_rate_outside_0_to_1_is_not_planted(method, tiny, net, rate):
+    if "rate" not in method.options:
+        pytest.skip("it has no rate")
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
+        plant(method, net, tiny, rate=rate)

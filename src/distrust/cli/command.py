@@ -38,6 +38,7 @@ GLOBAL |= {"device": (Device, "cpu"), "quiet": (Quiet, False)}
 Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file with a method of your own; it is run.")]
 Budget = Annotated[str | None, typer.Option(help="Which of the study's budgets to use.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, in place of the study's.")]
+Changes = Annotated[list[str], typer.Option("--set", help="NAME=VALUE in place of an entry of the study; repeatable.")]
 ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 

@@ -6,13 +6,14 @@ import contextlib
 import json
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..faces import Face
-from .command import Budget, Plugins, ReportFile, Seeds, command
+from .command import Budget, Changes, Plugins, ReportFile, Seeds, command
 
 
 @command
@@ -27,6 +28,7 @@ def run(
     study: Annotated[Path, typer.Argument(help="A study file, e.g. studies/nad-mini.toml.")],
     budget: Budget = None,
     seeds: Seeds = None,
+    change: Changes = [],  # noqa: B006 - typer copies it
     only: Annotated[str, typer.Option(help="Only the cells whose id begins so.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder for the cells (default: in the store).")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here too.")] = None,
@@ -42,9 +44,22 @@ def run(
         raise typer.BadParameter("--retry, --force and --only-cached exclude each other.")
     mode = "retry" if retry else "force" if force else "only-cached" if only_cached else "resume"
     return _run(
-        face, study, budget=budget, seeds=seeds, only=only, results=results, report=report, expect=expect,
-        dry_run=dry_run, mode=mode, plugins=plugin,
+        face, study, budget=budget, seeds=seeds, changes=change, only=only, results=results, report=report,
+        expect=expect, dry_run=dry_run, mode=mode, plugins=plugin,
     )  # fmt: skip
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`seeds=1`, `attack=["none"]`, `budget=cpu`: a line of TOML, whose words need no quotes."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise typer.BadParameter(
+            f"--set {text}: write NAME=VALUE, e.g. --set budget=cpu or --set 'images=[\"gtsrb\"]'."
+        )
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
 
 
 def _run(
@@ -53,6 +68,7 @@ def _run(
     *,
     budget: str | None = None,
     seeds: int | None = None,
+    changes: list[str] = [],  # noqa: B006
     only: str = "",
     results: Path | None = None,
     report: Path | None = None,
@@ -71,7 +87,8 @@ def _run(
 
     for file in plugins:
         registry.add(file)
-    study = read_study(path, budget=budget, seeds=seeds)
+    asked = {**dict(map(_assignment, changes)), **{k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}}
+    study = read_study(path, **asked)
     jobs = face.jobs or automatic_jobs(face.machine())
     expected = [c for c in read_cells(expect) if c["id"].startswith(only)] if expect else []
     plan = make_plan(study, only, first_seed=face.seed)
@@ -92,6 +109,7 @@ def _run(
     cells = score_cells(plan, store, outcome)
     for cell in cells:
         extra = [word for file in plugins for word in ("--plugin", str(file))]
+        extra += [word for change in changes for word in ("--set", change)]
         extra += ["--seed", str(cell["seed"]), "--seeds", "1"] if face.seed or seeds else []
         cell["reproduce"] = reproduce or shlex.join([*shlex.split(cell["reproduce"]), *extra])
     folder = results or Path(face.results(study.name))

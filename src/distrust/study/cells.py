@@ -69,6 +69,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
     cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
+    if mechanism := read.records.get(planned.seen.key, {}).get("mechanism"):
+        kept = ("layer", "channels", "chosen", "rank", "rank_clean", "run")  # the stage's record has every neuron
+        cell["mechanism"] = [{k: row[k] for k in kept} for row in mechanism]
     words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
     cell["reproduce"] = shlex.join(words)
     cell["env"] = records[-1].get("env") if records else None

@@ -22,7 +22,7 @@ from ..training import fit
 from .cells import Cell
 from .plan import Plan, Stage
 from .store import Record, Store
-from .work import poison
+from .work import load_backdoor, poison
 
 SHARES = {"clean": "clean", "validation": "validation"}
 STRIP = 6  # pictures shown for an attack
@@ -104,8 +104,8 @@ def _options(recipe: Record) -> Record:
     return options
 
 
-def pictures_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """For each attack, some test images, the same with its trigger, and the difference; {} without the images."""
+def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
+    """For each attack, some test images, the same with its trigger, and the difference, as far as they are here."""
     found: dict[str, dict[str, Any]] = {}
     for cell in plan.cells:
         name, attack = cell.axes["attack"], cell.seen.recipe["attack"]
@@ -113,9 +113,12 @@ def pictures_of(plan: Plan) -> dict[str, dict[str, Any]]:
             continue
         try:
             train, test = _open(cell.seen.recipe["images"])
-            _, backdoor = poison(train[:: max(len(train) // 500, 1)], attack, 0)
+            if cell.place == 1:
+                _, backdoor = poison(train[:: max(len(train) // 500, 1)], attack, 0)
+            else:
+                backdoor, _ = load_backdoor(cell.seen, store)
         except DistrustError:
-            continue  # the images are not here; the numbers are
+            continue  # the images, or the trigger, are not here; the numbers are
         if backdoor is not None:
             few = test[test.hard != backdoor.target][:STRIP]
             stamped = (backdoor.stamp_on(few.pixels()).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -131,7 +134,7 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
     return Report(
         title=cells[0]["study"],
         cells=[{**c, "student": None if c["student"] == "none" else c["student"]} for c in shortened(cells)],
-        pictures={short["attack"][name]: found for name, found in (pictures_of(plan) if plan else {}).items()},
+        pictures={short["attack"][name]: found for name, found in (pictures_of(plan, store) if plan else {}).items()},
         lineage=lineage_of(cells, store),
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
         glossary=dict(MEANING),

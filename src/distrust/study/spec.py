@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import BadInput, NotFound
+from ..models import teacher_student
 from ..selectors import Selector, parse
 
 AXES = ("images", "teacher", "attack", "distiller", "student", "defense")
@@ -29,8 +30,12 @@ class Budget(BaseModel):
         validation: the share on which choices are made.
         size: side in pixels to which images are resized (default: as they are).
         teacher: options of `fit` for teachers, e.g. epochs, lr, batch_size.
+        transfer: options of `fit` for a teacher that moves to the victim's images.
         student: options of `distill` for students.
+        attack: options given to every attack that has them.
         defense: options given to every defence that has them.
+        axes: axes that replace the study's, e.g. {pair = ["a", "b"], images = ["gtsrb"]}.
+        seeds: repetitions, if other than the study's.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,8 +45,12 @@ class Budget(BaseModel):
     validation: Share = 0.05
     size: Annotated[int, Field(ge=4)] | None = None
     teacher: dict[str, Any] = {}
+    transfer: dict[str, Any] = {}
     student: dict[str, Any] = {}
+    attack: dict[str, Any] = {}
     defense: dict[str, Any] = {}
+    axes: dict[str, Axis] = {}
+    seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
 class Study(BaseModel):
@@ -52,7 +61,10 @@ class Study(BaseModel):
         question: one sentence, shown on top of the report.
         budget: which of `budgets` is used by default.
         seeds: repetitions; each draws its own roles, initialisation, order and augmentation.
-        images, teacher, attack, distiller, student, defense: the axes; "none" is a real entry.
+        images, teacher, attack, distiller, student, defense: the axes; "none" is a real entry. Images "A>B": teacher
+            and attack work on A, then the teacher is fine-tuned on B, where the student is distilled and measured.
+        pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
+        embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
         grid: blocks that replace some axes; the study is the union of their products.
         budgets: named budgets.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
@@ -70,6 +82,8 @@ class Study(BaseModel):
     distiller: Axis = ["none"]
     student: Axis = ["same"]
     defense: Axis = ["none"]
+    pair: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = []
+    embed: int = Field(0, ge=0)
     grid: list[dict[str, Axis]] = []
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
@@ -80,10 +94,7 @@ class Study(BaseModel):
         """Every combination of axis entries once, in the order of the file."""
         seen = set()
         for block in self.grid or [{}]:
-            axes = [
-                [selector for text in block.get(axis, getattr(self, axis)) for selector in parse(text)] for axis in AXES
-            ]
-            for entry in itertools.product(*axes):
+            for entry in self._entries(block):
                 chosen = dict(zip(AXES, entry, strict=True))
                 if chosen["distiller"].name == "none":
                     chosen["student"] = Selector("none")
@@ -93,6 +104,15 @@ class Study(BaseModel):
                 if texts not in seen:
                     seen.add(texts)
                     yield chosen
+
+    def _entries(self, block: dict[str, list[str]]) -> Iterator[tuple[Selector, ...]]:
+        block = {**block, **self.budgets[self.budget].axes}
+        axes = {axis: [s for text in block.get(axis, getattr(self, axis)) for s in parse(text)] for axis in AXES}
+        pairs = block.get("pair", [] if {"teacher", "student"} & block.keys() else self.pair)
+        if not pairs:
+            yield from itertools.product(*axes.values())
+        for teacher, student in map(teacher_student, pairs):
+            yield from itertools.product(*{**axes, "teacher": parse(teacher), "student": parse(student)}.values())
 
 
 def read_study(path: str | Path, **changes: Any) -> Study:
@@ -108,8 +128,10 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         raise NotFound.among("study file", str(path), near)
     try:
         content = tomllib.loads(path.read_text())
-        study = study_from({**content, **{k: v for k, v in changes.items() if v is not None}}, str(path))
-        return study.model_copy(update={"source": str(path)})
+        asked = {k: v for k, v in changes.items() if v is not None}
+        study = study_from({**content, **asked}, str(path))
+        seeds = study.budgets[study.budget].seeds or study.seeds
+        return study.model_copy(update={"source": str(path), "seeds": study.seeds if "seeds" in asked else seeds})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}.") from None
 
@@ -120,8 +142,10 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
     Raises:
         BadInput, NotFound: as `read_study`.
     """
-    for block in [content, *content.get("grid", [])]:
-        known = Study.model_fields if block is content else AXES
+    budgets = content.get("budgets", {})
+    replaced = [budget.get("axes", {}) for budget in budgets.values()] if isinstance(budgets, dict) else []
+    for block in [content, *content.get("grid", []), *replaced]:
+        known = Study.model_fields if block is content else (*AXES, "pair")
         for name in block:
             if name not in known:
                 raise NotFound.among(f"entry of {source}", name, known)

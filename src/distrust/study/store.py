@@ -81,8 +81,19 @@ class Store:
             StoreError: it is gone, or damaged.
         """
         try:
-            return load(self.fs.cat_file(f"{self.root}/{key}/{name}"))
-        except (OSError, SafetensorError) as error:
+            return load(self.read(key, name))
+        except SafetensorError as error:
+            raise self._damaged(f"{key}/{name}", error) from None
+
+    def read(self, key: str, name: str) -> bytes:
+        """A file of a finished stage.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        try:
+            return self.fs.cat_file(f"{self.root}/{key}/{name}")
+        except OSError as error:
             raise self._damaged(f"{key}/{name}", error) from None
 
     def _damaged(self, file: str, error: Exception) -> StoreError:

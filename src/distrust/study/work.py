@@ -18,6 +18,7 @@ from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag
 from ..imageset import Augment, ImageSet, Roles, roles
+from ..mechanism import embedding, mechanism
 from ..methods import registry
 from ..models import model as make_model
 from ..seeds import rng
@@ -25,6 +26,8 @@ from ..sources import images as open_images
 from ..training import distill, fit
 from .plan import Recipe, Stage
 from .store import Record, Store, pack
+
+MECHANISM = 512  # test images on which neurons are looked at
 
 
 class Data(NamedTuple):
@@ -76,7 +79,7 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@functools.lru_cache(2)
+@functools.lru_cache(3)
 def _data(recipe: str) -> Data:
     r = json.loads(recipe)
     options = {k: r[k] for k in ("size", "channels", "group") if r.get(k) is not None}
@@ -107,6 +110,20 @@ def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet,
     return poisoned.images, poisoned.backdoor
 
 
+def load_backdoor(stage: Stage, store: Store) -> tuple[Backdoor | None, Record]:
+    """The backdoor that a stage's recipe and parents tell of, and what the attack noted: {} of one on training data."""
+    planted = next((p for p in reversed(stage.parents) if p.kind == "attack"), None)
+    if planted is not None:
+        text = store.read(planted.key, "trigger.json").decode()
+        backdoor = Backdoor.undump(text, store.read(planted.key, "trigger.safetensors"), f"stage {planted.key}")
+        return backdoor, (store.record(planted.key) or {})["notes"]
+    r = stage.recipe
+    if r["attack"] is None:
+        return None, {}
+    train = data(r["attacked"] if "attacked" in r else r["images"]).train
+    return poison(train, r["attack"], r["seed"])[1], {}
+
+
 def load_model(store: Store, key: str) -> nn.Module:
     """Rebuild the model that a stage made; a choice leads to the model it chose.
 
@@ -133,12 +150,38 @@ def _teacher(stage: Stage, store: Store, device: torch.device) -> Result:
     return _model(stage, model, len(train))
 
 
+def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    train = data(r["images"]).train
+    method = registry.get("attacks", r["attack"]["name"])
+    teacher = load_model(store, stage.parents[0].key).to(device)
+    planted = method.call(teacher, train, **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    text, tensors = planted.backdoor.dump()
+    facts, files = _model(stage, planted.model, len(train))
+    trigger = {"trigger.json": text.encode(), "trigger.safetensors": tensors}
+    return {**facts, "notes": planted.notes}, {**files, **trigger}
+
+
+def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
+    """The teacher on the victim's images: all layers from the teacher but the last, which starts anew."""
+    r = stage.recipe
+    train = data(r["images"]).train
+    teacher = load_model(store, stage.parents[0].key)
+    spec: Record = {**teacher.spec, "classes": len(train.classes)}  # type: ignore[dict-item]
+    model = make_model(**spec, rng=rng("transfer", "start", r["seed"]))
+    fresh = model.state_dict()
+    kept = {k: v for k, v in teacher.state_dict().items() if fresh[k].shape == v.shape}
+    model.load_state_dict({**fresh, **kept})
+    model = fit(model, train, rng=rng("transfer", r["seed"]), device=device, **_options(r["options"]))
+    return _model(stage, model, len(train))
+
+
 def _student(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
     train = data(r["images"]).train
     teacher = load_model(store, stage.parents[0].key)
     start = make_model(r["model"], train, rng=rng("student", "start", r["seed"]))
-    loss = functools.partial(registry.get("distillers", r["distiller"]["name"]).call, **r["distiller"]["options"])
+    loss = registry.get("distillers", r["distiller"]["name"]).made(r["distiller"]["options"])
     options = _options(r["options"])
     model = distill(start, teacher, train, loss=loss, rng=rng("student", r["seed"]), device=device, **options)
     return _model(stage, model, len(train))
@@ -176,21 +219,43 @@ def _choose(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 def _predict(stage: Stage, store: Store, device: torch.device) -> Result:
-    r = stage.recipe
-    roles_ = data(r["images"])
-    _, backdoor = poison(roles_.train, r["attack"], r["seed"])
+    test = data(stage.recipe["images"]).test
+    backdoor, notes = load_backdoor(stage, store)
     model = load_model(store, stage.parents[0].key).to(device)
-    small = torch.uint8 if len(roles_.test.classes) <= 256 else torch.int32
-    tensors: dict[str, Tensor] = {"y": roles_.test.hard, "clean": predict(model, roles_.test)}
+    small = torch.uint8 if len(test.classes) <= 256 else torch.int32
+    tensors: dict[str, Tensor] = {"y": test.hard, "clean": predict(model, test)}
+    facts: Record = {"n": len(test)}
     if backdoor:
-        tensors["triggered"] = predict(model, roles_.test, backdoor)
-    flags = ["off-range-trigger"] if backdoor and backdoor.as_published else []
-    return {"flags": flags, "n": len(roles_.test)}, {
-        "predictions.safetensors": pack(**{k: v.to(small) for k, v in tensors.items()})
-    }
+        if backdoor.target >= len(test.classes):
+            raise Skip(f"the target is class {backdoor.target}; {test.name} has {len(test.classes)} classes.")
+        tensors["triggered"] = predict(model, test, backdoor)
+    if notes.get("neurons"):
+        chosen = {} if _is_student(stage.parents[0]) else notes["neurons"]  # a student numbers its neurons anew
+        facts["mechanism"] = [row._asdict() for row in mechanism(model, test[:MECHANISM], backdoor, chosen)]
+    facts["flags"] = ["off-range-trigger"] if backdoor and backdoor.as_published else []
+    return facts, {"predictions.safetensors": pack(**{k: v.to(small) for k, v in tensors.items()})}
 
 
-DO = {"teacher": _teacher, "student": _student, "defense": _defense, "choose": _choose, "predict": _predict}
+def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
+    """What enters the last linear layer, for some clean test images and for some triggered ones of other classes."""
+    test = data(stage.recipe["images"]).test
+    backdoor, _ = load_backdoor(stage, store)
+    model = load_model(store, stage.parents[0].key).to(device)
+    some = test[: stage.recipe["embed"]]
+    tensors = {"y": some.hard, "clean": embedding(model, some)}
+    if backdoor:
+        tensors["triggered"] = embedding(model, some[some.hard != backdoor.target], backdoor)
+    return {"n": len(some)}, {"embedding.safetensors": pack(**{k: v.cpu() for k, v in tensors.items()})}
+
+
+DO = {
+    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "student": _student, "defense": _defense,
+    "choose": _choose, "predict": _predict, "embed": _embed,
+}  # fmt: skip
+
+
+def _is_student(stage: Stage) -> bool:
+    return stage.kind == "student" or any(_is_student(parent) for parent in stage.parents)
 
 
 def _accuracy(model: nn.Module, images: ImageSet) -> float:

@@ -1,0 +1,50 @@
+"""A fixed perturbation added to every image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import BadInput
+from ..methods import NonNegative, trigger
+from ..seeds import rng
+from ._base import Trigger
+
+
+@trigger(paper="Moosavi-Dezfooli et al., Universal Adversarial Perturbations, CVPR 2017, arXiv 1610.08401")
+class Added(Trigger):
+    """Add one perturbation to every image: x' = x + δ, clamped to 0..1 where it is stamped.
+
+    Args:
+        perturbation: δ as a tensor [C,H,W] in pixel units −1..1, or "noise": fixed random signs times `size`.
+        size: of "noise", in grey levels 0..255.
+
+    Raises:
+        BadInput: the perturbation leaves −1..1, or does not fit the images.
+
+    Differs from the paper: nothing; attacks that optimise δ end in this trigger.
+    """
+
+    delta: Tensor
+
+    def __init__(self, perturbation: str | Tensor = "noise", size: NonNegative = 8.0) -> None:
+        super().__init__()
+        if isinstance(perturbation, str) and perturbation != "noise":
+            raise BadInput(f"no perturbation {perturbation!r}. Known: noise; or give a tensor [C,H,W].")
+        if isinstance(perturbation, Tensor):
+            delta = perturbation.float()
+        else:
+            delta = (torch.randint(2, (3, 32, 32), generator=rng("added", "noise")) * 2 - 1) * size / 255
+        if delta.ndim != 3 or delta.abs().max() > 1:
+            raise BadInput(
+                f"the perturbation must be [C,H,W] in -1..1; got {list(delta.shape)} with a largest value of "
+                f"{delta.abs().max():.2f}. Divide grey levels by 255."
+            )
+        self.register_buffer("delta", delta)  # [C,H,W]
+        self.recipe = {"perturbation": perturbation, "size": size}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B,C,H,W] with the perturbation added."""
+        if x.shape[2:] != self.delta.shape[1:] or self.delta.shape[0] not in (1, x.shape[1]):
+            raise BadInput(f"a perturbation of {list(self.delta.shape)} does not fit on images of {list(x.shape[1:])}.")
+        return x + self.delta.to(x)
