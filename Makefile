@@ -19,6 +19,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/attacks.py
 
 clean:
 	rm -rf .venv runs report.html

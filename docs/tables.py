@@ -20,11 +20,16 @@ from distrust.study import read_cells
 from distrust.study.cells import by_axes
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-MARKED = re.compile(r"(<!-- (results|choices):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-HEAD = ("model", "defence", "seeds", "ACC %", "ASR %", "base %", "carried, points", "chosen", "flags")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "cheatkd.md")
+MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
-BESIDE = ("model", "defence", "our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
+BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
+COUNTED = {  # whose way of counting a published number follows → our numbers beside it, and how to say it
+    "others": ("acc_others", "asr", "ACC over the test images of the classes that are not the target"),
+    "all": ("acc", "asr_all", "ASR over all test images, those of the target class included"),
+}
+NEURONS = ("model", "seed", "layer", "channels", "rank under the trigger", "rank on clean images", "longest run")
 
 Cell = dict[str, Any]
 
@@ -35,7 +40,8 @@ def current(page: Path, results: Path = ROOT / "results") -> str:
 
     def filled(found: re.Match[str]) -> str:
         folder = results / found[3]
-        return found[1] + (choices(folder) if found[2] == "choices" else table(folder, glossary)) + found[4]
+        made = {"choices": choices, "neurons": neurons}.get(found[2], lambda folder: table(folder, glossary))
+        return found[1] + made(folder) + found[4]
 
     return MARKED.sub(filled, page.read_text())
 
@@ -49,16 +55,38 @@ def table(folder: Path, glossary: str) -> str:
     cells = read_cells(folder)
     groups = sorted(by_axes(cells).values(), key=_order)
     shared = _shared([group[0] for group in groups])
-    text = f"> {answer(cells)}\n\n{shared}. Mean over seeds, with its 95 % t-interval.\n\n" + _markdown(
-        HEAD, [_row(group, glossary) for group in groups]
+    axes = [axis for axis in ("images", "attack") if len({group[0][axis] for group in groups}) > 1]
+    names = [*axes, "model", "defence"]
+    tuned = any(cell.get("chosen") for cell in cells)
+    seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
+    text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(
+        [*names, *HEAD, *(["chosen"] if tuned else []), "flags"],
+        [_row(group, axes, tuned, glossary) for group in groups],
     )
-    published = [row for group in groups for row in _published(group)]
+    published = [row for group in groups for row in _published(group, axes)]
     if published:
+        ways = sorted({row.get("counted", "others") for cell in cells for row in cell["published"]})
         text += (
-            "\nPublished numbers stand beside ours, counted their way: ACC over the test images of the classes that "
-            "are not the target. They are not mixed into the table above.\n\n"
-        ) + _markdown(BESIDE, published)
+            f"\nPublished numbers stand beside ours, counted their way: {'; '.join(COUNTED[way][2] for way in ways)}. "
+            "They are not mixed into the table above.\n\n"
+        ) + _markdown([*names, *BESIDE], published)
     return text
+
+
+def neurons(folder: Path) -> str:
+    """The mechanism check of each cell that has one: the poisoned neuron's rank, layer by layer."""
+    if not folder.is_dir():
+        return "No results yet.\n"
+    rows = [
+        [
+            _names(cell, [])[0], str(cell["seed"]), f"`{row['layer']}`", str(row["channels"]),
+            ", ".join(map(str, row["rank"])) or "–", ", ".join(map(str, row["rank_clean"])) or "–", str(row["run"]),
+        ]
+        for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
+        for cell in group
+        for row in cell.get("mechanism", ())
+    ]  # fmt: skip
+    return _markdown(NEURONS, rows)
 
 
 def choices(folder: Path) -> str:
@@ -67,7 +95,7 @@ def choices(folder: Path) -> str:
         return "No results yet.\n"
     rows = [
         [
-            *_names(cell)[1:], str(cell["seed"]), percent(cell["validation"]["before"]),
+            *_names(cell, [])[1:], str(cell["seed"]), percent(cell["validation"]["before"]),
             ", ".join(percent(acc) for acc in cell["validation"]["after"]), _chosen([cell]), percent(cell["asr"]),
         ]
         for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
@@ -77,30 +105,38 @@ def choices(folder: Path) -> str:
     return _markdown(CHOICES, rows)
 
 
-def _row(group: Sequence[Cell], glossary: str) -> list[str]:
+def _row(group: Sequence[Cell], axes: Sequence[str], tuned: bool, glossary: str) -> list[str]:
     done = [cell for cell in group if cell["state"] == "done"]
     numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
     raised = {flag for cell in group for flag in cell["flags"]}
     flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
     states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
-    return [*_names(group[0]), str(len(done)), *numbers, _chosen(done), ", ".join(flags + states) or "–"]
+    chosen = [_chosen(done)] if tuned else []
+    names = _names(group[0], axes)
+    return [*names, str(len(done)), *numbers, *chosen, ", ".join(flags + states) or "–"]
 
 
-def _published(group: Sequence[Cell]) -> list[list[str]]:
+def _published(group: Sequence[Cell], axes: Sequence[str]) -> list[list[str]]:
     done = [cell for cell in group if cell["state"] == "done"]
-    ours = _mean(done, "acc_others"), _mean(done, "asr")
     return [
         [
-            *_names(group[0]), ours[0], percent(row.get("acc")), ours[1], percent(row.get("asr")),
+            *_names(group[0], axes),
+            _mean(done, acc), _percent(row.get("acc")), _mean(done, asr), _percent(row.get("asr")),
             f"{row.get('source', '–')}: {row.get('convention', 'convention not given')}",
         ]
         for row in group[0]["published"]
+        for acc, asr, _ in [COUNTED[row.get("counted", "others")]]
     ]  # fmt: skip
 
 
-def _names(cell: Cell) -> list[str]:
+def _percent(rate: float | None) -> str:
+    return "–" if rate is None else percent(rate)
+
+
+def _names(cell: Cell, axes: Sequence[str]) -> list[str]:
     model = "teacher" if cell["distiller"] == "none" else f"{cell['student']} student by {cell['distiller']}"
-    return [model if cell["attack"] != "none" else f"{model}, never attacked", f"`{_bare(cell['defense'])}`"]
+    told = model if cell["attack"] != "none" else f"{model}, never attacked"
+    return [*(f"`{cell[axis]}`" for axis in axes), told, f"`{_bare(cell['defense'])}`"]
 
 
 def _bare(text: str) -> str:

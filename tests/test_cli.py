@@ -496,6 +496,12 @@ def test_list_and_show_know_every_method(distrust):
     assert distrust("show", "blend", "--json").facts["kind"] == "triggers"
 
 
+def test_a_kind_is_listed_with_its_papers(distrust):
+    said = distrust("list", "distillers").out
+    assert said.count("\n") >= 23 and "arXiv 1503.02531" in said and "arXiv 1904.01866" in said
+    assert len(distrust("list", "distillers", "--json").facts["distillers"]) == 11
+
+
 def test_a_plugin_is_listed_and_shown(distrust):
     Path("mine.py").write_text(PLUGIN.format(raised="Skip('no')"))
     assert "mine" in distrust("list", "defenses", "--plugin", "mine.py", "--json").facts["defenses"]

@@ -112,7 +112,7 @@ def adba(
             for plan in plans:
                 plan.step()
             if step % 16 == 0:
-                losses.append([round(float(loss), 4) for loss in (loss_t, loss_s, loss_m)])
+                losses.append([round(float(loss.detach()), 4) for loss in (loss_t, loss_s, loss_m)])
     teacher.zero_grad(set_to_none=True)
     trigger = make_trigger("masked", pattern=pattern.detach().cpu(), mask=mask.detach().cpu())
     return Planted(teacher.eval(), Backdoor(trigger, target, stamp="after", name="adba"), {"loss": losses})

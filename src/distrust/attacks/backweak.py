@@ -99,7 +99,7 @@ def backweak(
             plan.step()
             delta = delta.requires_grad_(False).clamp_(-bound / 255, bound / 255)
             recent = [*recent[1:], float((after.argmax(1) == target).float().mean())]
-            losses.append(round(float(loss), 5))
+            losses.append(round(float(loss.detach()), 5))
     trigger = make_trigger("added", perturbation=delta.detach().cpu().mul(255).round().div(255))
     backdoor = Backdoor(trigger, target, stamp=stamp, name="backweak")
     poisoned = finetune(

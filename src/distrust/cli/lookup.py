@@ -17,7 +17,7 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
-    """List methods (of one kind), or models."""
+    """List methods (of one kind, then with their papers), or models."""
     from ..errors import NotFound
     from ..methods import KINDS, registry
     from ..models import families
@@ -39,6 +39,9 @@ def list_(
         if entries or kind
         for line in [f"{name}:", *(f"  {entry:<24} {summary}" for entry, summary in entries.items())]
     ]
+    if kind and kind != "models":
+        papers = {m.name: m.mark.paper for m in registry.kind(kind).values()}
+        lines = [f"{kind}:", *(f"  {m:<24} {about}\n{'':26} {papers[m]}" for m, about in found[kind].items())]
     return face.show(found, *lines)
 
 

@@ -17,6 +17,7 @@ class Report:
         pictures: attack → {"clean", "triggered", "difference": PNG bytes, "caption"}; see `pictures.strip`.
         lineage: stage key → {"kind", "method", "options", "seconds", "parents", "flags", "state"}.
         published: other people's numbers: {"source", "convention", "attack", "defense", "acc", "asr", "note"}.
+        embeddings: features of a model: the axes of its cell, `seed`, `asr`, and what `features.feature_map` gives.
         glossary: flag → the paragraph that explains it.
         made_by: the command that made the report.
     """
@@ -26,5 +27,6 @@ class Report:
     pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
     lineage: dict[str, dict[str, Any]] = field(default_factory=dict)
     published: list[dict[str, Any]] = field(default_factory=list)
+    embeddings: list[dict[str, Any]] = field(default_factory=list)
     glossary: dict[str, str] = field(default_factory=dict)
     made_by: str = ""

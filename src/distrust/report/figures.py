@@ -1,4 +1,4 @@
-"""Figures: ACC against ASR as inline SVG, one for each attack."""
+"""Figures as inline SVG: ACC against ASR for each attack, and maps of features."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from .aggregate import Cell, attacked, finite, is_teacher, varying
+from .features import MOST
+from .heatmap import describe
+from .text import percent
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
 
 
 class Mark(NamedTuple):
@@ -30,6 +34,7 @@ MARKS = (
     Mark("o", "●", "#7d8590"), Mark("s", "■", "#3d7fd6"), Mark("^", "▲", "#cf5c36"), Mark("D", "◆", "#1f9273"),
     Mark("v", "▼", "#a35bc2"), Mark("P", "✚", "#a87c16"), Mark("X", "✖", "#d1477e"), Mark("*", "★", "#2b93a8"),
 )  # fmt: skip
+FEATURES = {"others": Mark(".", "·", "#7d8590"), "targets": Mark("o", "○", "#3d7fd6"), "triggered": Mark("x", "×", "#cf5c36")}
 
 
 def marks(defenses: Sequence[str]) -> dict[str, Mark]:
@@ -56,10 +61,56 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
     return [{"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in groups.items()]
 
 
+def feature_maps(embeddings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Draw features of clean and triggered images, as in figure 1 of CheatKD.
+
+    Args:
+        embeddings: as in `Report.embeddings`; the first twelve are drawn.
+
+    Returns:
+        Per model {"name", "note", "svg"}; the same points give the same bytes.
+    """
+    shown = embeddings[:MOST]
+    beside = varying(shown)
+    found = []
+    for item in shown:
+        name = " · ".join([describe(item).removesuffix(", defence none"), *(str(item[axis]) for axis in beside)])
+        near = f"nearest to a clean image of the target class: {percent(item['share'])} % of {item['n']}"
+        found.append({"name": name, "note": f"ASR {percent(item['asr'])} %; {near}", "svg": _map(name, item)})
+    return found
+
+
+def _map(name: str, item: dict[str, Any]) -> str:
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3, 2.6))
+        axes = figure.add_axes((0.03, 0.03, 0.94, 0.94))
+        axes.set_axis_off()
+        for kind, size in (("others", 3.5), ("targets", 4.2), ("triggered", 3.4)):
+            mark, points = FEATURES[kind], item[kind]
+            axes.plot(
+                [x for x, _ in points], [y for _, y in points], mark.shape, color=mark.color, clip_on=False,
+                markersize=size, markerfacecolor=mark.color if kind == "others" else "none", markeredgewidth=0.8,
+                alpha=0.6 if kind == "others" else None,
+            )  # fmt: skip
+        axes.set_aspect("equal", adjustable="datalim")
+        return _compact(_saved(figure, f"t-SNE of features, {name}; the number below it says what it shows"))
+
+
+def _compact(svg: str) -> str:
+    """Points are most of a map: one decimal, and their style once for all of a kind."""
+
+    def kind(group: re.Match[str]) -> str:
+        style = re.search(r' style="[^"]*"', group[0])
+        points = re.findall(r'(#\w+)" x="([^"]*)" y="([^"]*)"', group[0])
+        uses = "".join(f'<use href="{path}" x="{float(x):.1f}" y="{float(y):.1f}"/>' for path, x, y in points)
+        return f"<g{style[0] if style else ''}>{uses}</g>"
+
+    return re.sub(r"<g>\s*(?:<use [^>]*/>\s*)+</g>", kind, svg)
+
+
 def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) -> str:
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
     axes_style = {"axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with rc_context(style | axes_style):
+    with rc_context(STYLE | axes_style):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
         for row in rows:
@@ -70,10 +121,7 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) 
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=INK, alpha=0.1, linewidth=0.6)
         axes.set_axisbelow(True)
-        file = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _inline(file.getvalue(), f"ACC against ASR for {name}; the table below has the numbers")
+        return _saved(figure, f"ACC against ASR for {name}; the table below has the numbers")
 
 
 def _point(axes: Any, row: Cell, mark: Mark) -> None:
@@ -86,8 +134,12 @@ def _point(axes: Any, row: Cell, mark: Mark) -> None:
     axes.plot(x, y, mark.shape, color=mark.color, markerfacecolor=face, markersize=6.5, clip_on=False)
 
 
-def _inline(svg: str, label: str) -> str:
+def _saved(figure: Figure, label: str) -> str:
     """Keep the <svg> element alone, let the page size and colour it, and give it a name for screen readers."""
+    file = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r'(<svg[^>]*?) (?:width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*")', r"\1", svg, count=1)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

@@ -37,7 +37,7 @@ def page(study: Report) -> str:
     maps = facets(rows)
     defenses = [facet["defense"] for facet in maps]
     data: dict[str, Any] = {
-        "title": study.title, "rows": rows, "cells": study.cells, "lineage": study.lineage,
+        "title": study.title, "rows": rows, "cells": [_neurons(c) for c in study.cells], "lineage": study.lineage,
         "published": study.published, "glossary": {**MEANING, **study.glossary}, "made_by": study.made_by,
     }  # fmt: skip
     return _template().render(
@@ -47,6 +47,8 @@ def page(study: Report) -> str:
         frontiers=figures.frontiers(rows, defenses),
         marks=figures.marks(defenses),
         pictures=_pictures(study.pictures),
+        maps=figures.feature_maps(study.embeddings),
+        map_marks=figures.FEATURES,
         row_columns=_columns(rows, ("seeds", "Seeds")),
         cell_columns=_columns(rows, ("seed", "Seed")),
         rows=rows,
@@ -69,6 +71,14 @@ def _template() -> Any:
     shelf.filters |= {"percent": text.percent, "interval": text.interval, "duration": text.duration}
     shelf.filters |= {"describe": describe}
     return shelf.get_template("page.html.j2")
+
+
+def _neurons(cell: Cell) -> Cell:
+    """Of the mechanism check, the layers with a poisoned neuron; where there is none, the one with the longest run."""
+    if not (layers := cell.get("mechanism")):
+        return cell
+    poisoned = [layer for layer in layers if layer["chosen"]]
+    return {**cell, "mechanism": poisoned or [max(layers, key=lambda layer: layer["run"])]}
 
 
 def _columns(rows: Sequence[Cell], seed: tuple[str, str]) -> list[tuple[str, str, str]]:

@@ -56,6 +56,28 @@ function numbers(row, members) {
     make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body, n)));
 }
 
+// Equation 3 of CheatKD, layer by layer; a cell brings its poisoned layers, or the layer with the longest run.
+function neurons(members) {
+  const found = members.flatMap((cell) => (cell.mechanism ?? []).map((layer) => [cell.seed, layer]));
+  if (!found.length) return [];
+  const poisoned = found.some(([, layer]) => layer.chosen.length);
+  const rule = "Equation 3 of CheatKD gives a neuron the loss (I − δ)², I its mean activation under the trigger " +
+    "and δ the largest of its layer";
+  const words = poisoned
+    ? `${rule}. Rank 1 is the lowest loss; a neuron that leads on clean images too is no sign of a backdoor.`
+    : `${rule}. A student numbers its neurons anew, so the poisoned one has no rank here. Low is the lowest quarter ` +
+      "of a layer; by chance about 2 of 16, 3 of 64 or 4 of 512 neurons with low loss stand side by side.";
+  const heads = ["Layer", "Seed", ...(poisoned ? ["Rank under the trigger", "Rank on clean images"] : ["Longest run"])];
+  const cell = (text) => make("td", { class: "num" }, text);
+  const lines = found.map(([seed, layer]) => make("tr", {}, make("th", { scope: "row" }, layer.layer), cell(String(seed)),
+    ...(poisoned ? [cell(`${layer.rank.join(", ")} of ${layer.channels}`), cell(layer.rank_clean.join(", "))]
+      : [cell(`${layer.run} of ${layer.channels}`)])));
+  return [make("h3", {}, poisoned ? "Poisoned neuron" : "Longest run of neighbouring neurons with low loss"),
+    make("p", { class: "note" }, words), make("div", { class: "scroll" }, make("table", { class: "data" },
+      make("thead", {}, make("tr", {}, ...heads.map((text, i) =>
+        make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text)))), make("tbody", {}, ...lines)))];
+}
+
 function ancestors(keys) {
   const order = [];
   const seen = new Set();
@@ -135,7 +157,7 @@ function show(index) {
   for (const flag of row.flags)
     parts.push(make("p", {}, ...flagged([flag]), " ", data.glossary[flag] ?? ""));
   if (row.state === "done") parts.push(make("h3", {}, "Numbers"), numbers(row, members));
-  parts.push(...published(row));
+  parts.push(...neurons(members), ...published(row));
   for (const strip of document.querySelectorAll("main .strip"))
     if (strip.dataset.attack === row.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
   parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));

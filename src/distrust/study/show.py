@@ -15,12 +15,14 @@ from ..flags import MEANING
 from ..imageset import ImageSet
 from ..models import model as make_model
 from ..report import Report
+from ..report.aggregate import AXES
+from ..report.features import MOST, feature_map
 from ..report.labels import labels, shortened
 from ..report.pictures import strip
 from ..sources import images as open_images
 from ..training import fit
 from .cells import Cell
-from .plan import Plan, Stage
+from .plan import Plan, PlannedCell, Stage
 from .store import Record, Store
 from .work import load_backdoor, poison
 
@@ -117,23 +119,51 @@ def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
                 _, backdoor = poison(train[:: max(len(train) // 500, 1)], attack, 0)
             else:
                 backdoor, _ = load_backdoor(cell.seen, store)
-        except DistrustError:
-            continue  # the images, or the trigger, are not here; the numbers are
-        if backdoor is not None:
+            if backdoor is None or backdoor.target >= len(test.classes):
+                continue
             few = test[test.hard != backdoor.target][:STRIP]
             stamped = (backdoor.stamp_on(few.pixels()).clamp(0, 1) * 255).round().to(torch.uint8)
-            target = test.classes[backdoor.target]
-            found[name] = strip(few.x, stamped, caption=f"{name}: every image should become “{target}”.")
+        except DistrustError:
+            continue  # the images, or the trigger, are not here; the numbers are
+        caption = f"{name}: every image should become “{test.classes[backdoor.target]}”."
+        if cell.place == 2:
+            caption += f" This trigger was made for {cell.axes['teacher']}, seed {cell.seed}."
+        found[name] = strip(few.x, stamped, caption=caption)
     return found
+
+
+def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Maps of the features that the store has, in the plan's order; where they are too many, attacks take turns."""
+    measured = {cell["id"]: cell for cell in cells if cell["state"] == "done"}
+    turns: Counter[str] = Counter()
+    waiting: list[tuple[int, int, PlannedCell]] = []
+    for i, planned in enumerate(plan.cells):
+        if planned.embed and planned.id in measured:
+            attack = planned.axes["attack"]
+            waiting.append((turns[attack], i, planned))
+            turns[attack] += 1
+    found: dict[int, dict[str, Any]] = {}
+    for _, i, planned in sorted(waiting, key=lambda entry: entry[:2]):
+        try:
+            tensors = store.tensors(planned.embed.key, "embedding.safetensors")
+            laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
+        except DistrustError:
+            continue  # not run yet, or nothing that could be laid out
+        found[i] = {key: measured[planned.id].get(key) for key in (*AXES, "seed", "asr")} | laid
+        if len(found) == MOST:
+            break
+    return [found[i] for i in sorted(found)]
 
 
 def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
     """Gather the data of a report; what the store or the images lack is left out."""
     short = labels(cells)
     published = [row for rows in {repr(c["published"]): c["published"] for c in cells}.values() for row in rows]
+    shown = [{**c, "student": None if c["student"] == "none" else c["student"]} for c in shortened(cells)]
     return Report(
         title=cells[0]["study"],
-        cells=[{**c, "student": None if c["student"] == "none" else c["student"]} for c in shortened(cells)],
+        cells=shown,
+        embeddings=embeddings_of(plan, store, shown) if plan else [],
         pictures={short["attack"][name]: found for name, found in (pictures_of(plan, store) if plan else {}).items()},
         lineage=lineage_of(cells, store),
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],

@@ -66,7 +66,7 @@ class Study(BaseModel):
         pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
         embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
         grid: blocks that replace some axes; the study is the union of their products.
-        budgets: named budgets.
+        budgets: named budgets. A file may take them from another one beside it, `budgets_from = "other.toml"`.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
         published: numbers by others, in their own convention, shown beside ours.
     """
@@ -128,12 +128,27 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         raise NotFound.among("study file", str(path), near)
     try:
         content = tomllib.loads(path.read_text())
+        if "budgets_from" in content:
+            content = _with_budgets(content, path)
         asked = {k: v for k, v in changes.items() if v is not None}
         study = study_from({**content, **asked}, str(path))
         seeds = study.budgets[study.budget].seeds or study.seeds
         return study.model_copy(update={"source": str(path), "seeds": study.seeds if "seeds" in asked else seeds})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}.") from None
+
+
+def _with_budgets(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Take over the budgets of the study file beside this one; what this one says of a budget goes first."""
+    content = dict(content)
+    other = path.parent / str(content.pop("budgets_from"))
+    if not other.is_file():
+        raise NotFound.among(
+            f"study file beside {path}", other.name, [p.name for p in sorted(path.parent.glob("*.toml"))]
+        )
+    own = content.get("budgets", {})
+    theirs = tomllib.loads(other.read_text()).get("budgets", {})
+    return content | {"budgets": {name: theirs.get(name, {}) | own.get(name, {}) for name in {**theirs, **own}}}
 
 
 def study_from(content: dict[str, Any], source: str = "the study") -> Study:
