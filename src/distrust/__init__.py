@@ -24,6 +24,7 @@ _HOME = {
     "Backdoor": "backdoor",
     "measure": "measurement",
     "Measurement": "measurement",
+    "mechanism": "neurons",
     "rng": "seeds",
     "save": "models",
     "load": "models",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .imageset import Augment, ImageSet, roles, split
     from .measurement import Measurement, measure
     from .models import Normalize, Taps, group_ends, load, model, save, taps
+    from .neurons import mechanism
     from .seeds import rng
     from .sources import images
     from .training import distill, fit, watching

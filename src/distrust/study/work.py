@@ -18,9 +18,9 @@ from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag
 from ..imageset import Augment, ImageSet, Roles, roles
-from ..mechanism import embedding, mechanism
 from ..methods import registry
 from ..models import model as make_model
+from ..neurons import embedding, mechanism
 from ..seeds import rng
 from ..sources import images as open_images
 from ..training import distill, fit

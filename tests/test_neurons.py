@@ -9,7 +9,7 @@ from torch import nn
 from distrust import rng
 from distrust.backdoor import Backdoor, make_trigger
 from distrust.errors import NotFound
-from distrust.mechanism import embedding, mechanism
+from distrust.neurons import embedding, mechanism
 from distrust.models import group_ends, model
 
 
