@@ -364,6 +364,13 @@ def test_a_study_of_an_attacked_teacher_runs(tmp_path):
     assert len(tensors["clean"]) == 16 and len(tensors["triggered"]) == int((tensors["y"] != 0).sum())
 
 
+def test_a_defender_without_an_image_of_some_class_is_flagged(tmp_path):
+    few = {**BUDGET, "clean": 0.005, "defense": {"epochs": 1, "flip": False}}
+    made, store = plan(defense="finetune", budgets={"cpu": few}), Store(tmp_path / "store")
+    (cell,) = score_cells(made, store, run(made, store))
+    assert "class-missing" in cell["flags"]
+
+
 def test_a_transferred_teacher_runs_and_a_target_it_lacks_is_skipped(tmp_path):
     for split in ("train", "test"):
         for name in ("left", "right"):

@@ -426,6 +426,11 @@ def test_a_teacher_in_train_mode_is_flagged_and_keeps_its_statistics():
     assert not same(bits(taught), bits(distill(student, teacher, images(), loss=distillers.kd, **FAST)))
 
 
+def test_a_student_larger_than_its_teacher_is_flagged():
+    with pytest.warns(Flag, match="larger-student"):
+        distill(net(6), net(4), images(16), loss=distillers.kd, **FAST)
+
+
 def test_a_term_without_a_gradient_is_flagged_once_and_the_labels_go_on():
     with pytest.warns(Flag, match="loss-dead") as caught:
         taught = distill(net(), net(seed=1), images(), loss=nothing, **FAST | {"epochs": 2})

@@ -15,6 +15,8 @@ MEANING = {
     "attention-dead": "An attention map of 1×1 pixels is constant after normalisation and has no gradient.",
     "loss-dead": "The distillation term has no gradient at the student; only the label term trained it.",
     "teacher-in-train-mode": "The teacher ran in train mode; its outputs depend on the batch.",
+    "larger-student": "The student has more parameters than its teacher; nothing was compressed.",
+    "class-missing": "The defender's images lack a class; a defence cannot keep, or clean, what it never sees.",
     "skipped": "The method cannot apply here; it said so and nothing was measured.",
 }
 

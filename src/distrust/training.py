@@ -146,6 +146,8 @@ def distill(
     teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
         flag("teacher-in-train-mode")
+    if _size(student) > _size(teacher):
+        flag("larger-student")
     loss = copy.deepcopy(_made(loss))  # a distiller with connectors is trained along; the caller's stays as it was
     own, theirs = _paths(loss, layers, student, teacher, train)
     losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
@@ -298,6 +300,10 @@ class _Look:
         self.pending.clear()
         if self.watcher:
             self.watcher(self.done, self.steps, sum(window) / len(window))
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _full(read: Taps) -> Taps:

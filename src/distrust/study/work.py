@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..backdoor import Backdoor, predict
 from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
-from ..flags import Flag
+from ..flags import Flag, flag
 from ..imageset import Augment, ImageSet, Roles, roles
 from ..methods import registry
 from ..models import model as make_model
@@ -191,6 +191,8 @@ def _defense(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
     clean = data(r["images"]).clean
     suspect = load_model(store, stage.parents[0].key).to(device)
+    if len(clean.hard.unique()) < len(clean.classes):
+        flag("class-missing")
     method = registry.get("defenses", r["defense"]["name"])
     return _model(
         stage,
