@@ -9,8 +9,8 @@ from torch import nn
 from distrust import rng
 from distrust.backdoor import Backdoor, make_trigger
 from distrust.errors import NotFound
-from distrust.neurons import embedding, mechanism
 from distrust.models import group_ends, model
+from distrust.neurons import embedding, mechanism
 
 
 class Shift(nn.Module):

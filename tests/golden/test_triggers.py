@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distrust import rng, triggers
-from distrust.backdoor import Backdoor
+from distrust.backdoor import Backdoor, make_trigger
 from distrust.errors import BadInput
 from distrust.methods import registry
 
@@ -138,3 +138,43 @@ def test_a_stamped_image_is_clamped_and_rounded_to_8_bits_unless_as_published():
 def test_a_sinusoid_that_is_zero_at_every_column_is_refused():
     with pytest.raises(BadInput, match="6 periods over 12 columns are zero at every pixel"):
         registry.get("triggers", "sig").call()(torch.zeros(1, 3, 12, 12))
+
+
+def test_masked_is_equation_1_of_cheatkd():
+    """x* = (1 − M)⊙x + M⊙P, one mask for all channels or one each."""
+    draw = rng("masked", "golden")
+    x, p = torch.rand(2, 3, 4, 4, generator=draw), torch.rand(3, 4, 4, generator=draw)
+    for channels in (1, 3):
+        m = torch.rand(channels, 4, 4, generator=draw)
+        expected = (1 - m.double().numpy()) * x.double().numpy() + m.double().numpy() * p.double().numpy()
+        found = make_trigger("masked", pattern=p, mask=m)(x)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    assert torch.allclose(make_trigger("masked", pattern=p, mask=0.2)(x), 0.8 * x + 0.2 * p)
+
+
+def test_added_adds_its_perturbation():
+    x = torch.full((2, 3, 32, 32), 0.5)
+    found = make_trigger("added[size=8]")(x)
+    assert set(((found - x) * 255).round().unique().tolist()) == {-8.0, 8.0}
+    delta = torch.zeros(3, 32, 32).index_fill(0, torch.tensor([1]), 0.25)
+    assert torch.equal(make_trigger("added", perturbation=delta)(x), x + delta)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("masked", {"pattern": torch.full((3, 4, 4), 1.5)}, r"the pattern must be \[C,4,4\] in 0..1"),
+        ("masked", {"pattern": torch.zeros(3, 4, 4), "mask": torch.zeros(1, 5, 5)}, "the mask must be"),
+        ("masked", {"pattern": "stripes"}, "no pattern 'stripes'"),
+        ("added", {"perturbation": torch.full((3, 4, 4), 8.0)}, "Divide grey levels by 255"),
+    ],
+)
+def test_a_pattern_that_no_trigger_can_be_is_refused(name, options, words):
+    with pytest.raises(BadInput, match=words):
+        make_trigger(name, **options)
+
+
+@pytest.mark.parametrize("name", ["masked", "added"])
+def test_a_pattern_does_not_fit_on_other_images(name):
+    with pytest.raises(BadInput, match="does not fit"):
+        make_trigger(name)(torch.zeros(1, 3, 8, 8))
