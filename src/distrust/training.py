@@ -105,7 +105,8 @@ def distill(
         label_weight: weight of the cross-entropy on labels, ≥ 0 (default: what the distiller declares, or 1).
         teacher_mode: "eval", or "train" (BatchNorm then uses batch statistics; flagged). Default: as declared.
         warmup: of a distiller in two stages, the share 0..1 of the epochs in which the student follows this loss
-            alone, without labels; 0 runs it in one stage (default: what the distiller declares).
+            alone, without labels; 0 runs it in one stage (default: what the distiller declares). In the second
+            stage the teacher is in eval mode.
         rng: decides order and augmentation.
         device: where to train (default: where the student is).
         **options: as for `loop`.

@@ -36,8 +36,8 @@ class AB(nn.Module):
         BadInput: a tapped layer is no feature map.
 
     Differs from the paper: as in the released code, the second stage neither multiplies by T² nor sees labels. The
-    code's stages of 1 + 1 epochs are a placeholder; warmup = 0.5 is that proportion, for want of another. There the
-    teacher is in train mode in the first stage and in eval mode in the second; here one teacher_mode holds for both.
+    code's stages of 1 + 1 epochs are a placeholder; warmup = 0.5 is that proportion, for want of another. As there, the
+    teacher is in train mode in the first stage and in eval mode in the second.
     """
 
     def __init__(self, *, margin: Positive = 1.0, weight: NonNegative = 3e-3) -> None:
