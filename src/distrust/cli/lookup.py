@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Annotated
 
@@ -75,9 +76,12 @@ def layers(
     channels: Annotated[int, typer.Option(min=1, help="Channels of the images.")] = 3,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 10,
 ) -> int:
-    """Show a model's layer paths, output shapes, and where its groups end (layers=auto)."""
+    """Show a model's layer paths, output shapes, where its groups end, and what the words for layers stand for."""
+    from ..errors import BadInput
     from ..models import layers as layers_of
     from ..models import model as make_model
+    from ..models import resolve
+    from ..models.groups import WORDS
 
     network = make_model(model, classes=classes, channels=channels, size=size)
     rows = [row._asdict() for row in layers_of(network, (channels, size, size))]
@@ -87,8 +91,13 @@ def layers(
         f"{'×'.join(map(str, r['shape'])) if r['shape'] else '–':<14} {r['parameters']:>12,}"
         for r in rows
     ]
-    facts = {"model": model, "parameters": total, "layers": rows}
-    return face.show(facts, *lines, f"{total:,} parameters; ● = end of a group (auto)")
+    words = {}
+    for word in WORDS[1:]:
+        with contextlib.suppress(BadInput):  # a model without such a place
+            words[word] = resolve(network, word, (channels, size, size))
+    facts = {"model": model, "parameters": total, "layers": rows, "words": words}
+    meant = [f"{word:<12} {', '.join(paths)}" for word, paths in words.items()]
+    return face.show(facts, *lines, f"{total:,} parameters; ● = end of a group. Words for layers=:", *meant)
 
 
 @command
