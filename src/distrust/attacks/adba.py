@@ -70,7 +70,7 @@ def adba(
 
     Differs from the paper: it names no optimiser, rate or start; these are those of a public re-implementation (in
     SomeBottle/8ackW3ak), and weights α, β, μ and h too. The teacher starts from the clean one, so that it is
-    comparable with the other attacks on a teacher, not from nothing.
+    comparable with the other attacks on a teacher, not from nothing, and sees clean and triggered images in one batch.
     """
     check_target(train, target, 1.0)
     rng = rng or make_rng("adba")
@@ -93,7 +93,9 @@ def adba(
             goal = torch.full_like(y, target)
             stamped = (1 - mask) * x + mask * pattern
             teacher.train()
-            loss_t = teacher_loss(teacher(x).float(), teacher(stamped.detach()).float(), y, goal, beta)
+            # At once: batches apart would tell BatchNorm which one is triggered, and the answer is lost in eval mode.
+            clean, triggered = teacher(torch.cat([x, stamped.detach()])).float().chunk(2)
+            loss_t = teacher_loss(clean, triggered, y, goal, beta)
             _step(solvers[0], loss_t)
             teacher.eval()
             student.train()

@@ -18,7 +18,7 @@ from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ..training import fit
 from ._poison import check_target
-from ._teacher import Planted, forever, frozen
+from ._teacher import Planted, fast, forever, frozen
 
 Levels = Annotated[int, Field(ge=0, le=255)]
 
@@ -88,16 +88,16 @@ def hidden_trigger(
     batches = forever(others, poison_batch, spawn(rng))
     x = train.x.clone()
     losses = []
-    with taps(frozen(model), resolve(model, layers, train.x.shape[1:])) as read, torch.enable_grad():
+    teacher = frozen(model)
+    with taps(teacher, resolve(model, layers, train.x.shape[1:])) as read, fast(train, poison_batch, teacher):
         for part in rows.split(min(poison_batch, len(others))):
             patched = backdoor.stamp_on(next(batches)[0][: len(part)].to(device))
             clean = train.pixels(part).to(device)
             poisons, loss = _craft(read, clean, patched, bound / 255, steps, step_size / 255)
             x[part] = poisons.mul(255).round().to(x) if x.dtype == torch.uint8 else as_8_bit(poisons).to(x)
             losses.append(loss)
-    start = copy.deepcopy(model)
+    start = copy.deepcopy(model).requires_grad_(not last_only)
     if last_only:
-        start.requires_grad_(False)
         [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(True)
     poisoned = train.replace(x=x, taint=(*train.taint, "hidden_trigger"))
     planted = fit(

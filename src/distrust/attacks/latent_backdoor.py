@@ -19,7 +19,7 @@ from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ..training import loop
 from ._poison import check_target
-from ._teacher import Planted, forever, frozen
+from ._teacher import Planted, fast, forever, frozen
 
 Side = Annotated[float, Field(gt=0, le=1)]
 
@@ -89,7 +89,8 @@ def latent_backdoor(
     solver = torch.optim.Adam([w], trigger_lr, betas=(0.5, 0.9))
     batches = forever(train[train.hard != target], trigger_batch, spawn(rng))
     losses: list[Tensor] = []
-    with taps(frozen(model), places) as read, torch.enable_grad():
+    teacher = frozen(model)
+    with taps(teacher, places) as read, fast(train, trigger_batch, teacher):
         goals = _means(read, train[train.hard == target], device)
         for _ in range(steps):
             x = next(batches)[0].to(device)

@@ -34,7 +34,11 @@ MARKS = (
     Mark("o", "●", "#7d8590"), Mark("s", "■", "#3d7fd6"), Mark("^", "▲", "#cf5c36"), Mark("D", "◆", "#1f9273"),
     Mark("v", "▼", "#a35bc2"), Mark("P", "✚", "#a87c16"), Mark("X", "✖", "#d1477e"), Mark("*", "★", "#2b93a8"),
 )  # fmt: skip
-FEATURES = {"others": Mark(".", "·", "#7d8590"), "targets": Mark("o", "○", "#3d7fd6"), "triggered": Mark("x", "×", "#cf5c36")}
+FEATURES = {
+    "others": Mark(".", "·", "#7d8590"),
+    "targets": Mark("o", "○", "#3d7fd6"),
+    "triggered": Mark("x", "×", "#cf5c36"),
+}
 
 
 def marks(defenses: Sequence[str]) -> dict[str, Mark]:
