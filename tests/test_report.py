@@ -15,6 +15,7 @@ from distrust.errors import BadInput
 from distrust.report import Report, page
 from distrust.report.aggregate import over_seeds
 from distrust.report.answer import answer
+from distrust.report.features import feature_map
 from distrust.report.labels import shortened
 from distrust.report.pictures import strip
 
@@ -181,3 +182,51 @@ def test_labels_keep_what_tells_selectors_apart():
     assert [c["defense"] for c in short] == ["none", "nad", "nad[beta=0]"]
     assert {c["attack"] for c in short} == {"badnets"}
     assert shortened(short) == short
+
+
+def clouds(n=40, width=5):
+    """Clean images of two classes in two clouds; triggered ones lie in the cloud of class 0, but for every fourth."""
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 2
+    clean = torch.randn(n, width, generator=draw) + 20.0 * y[:, None]
+    away = (torch.arange(n) % 4 == 0).float()
+    return y, clean, torch.randn(n, width, generator=draw) + 20.0 * away[:, None]
+
+
+def test_a_feature_map_counts_neighbours_in_feature_space_and_splits_the_points():
+    y, clean, triggered = clouds()
+    made = feature_map(y, clean, triggered, 0)
+    assert made["share"] == 0.75 and made["n"] == 40
+    assert [len(made[kind]) for kind in ("others", "targets", "triggered")] == [20, 20, 40]
+    assert all(len(point) == 2 and all(map(math.isfinite, point)) for point in made["triggered"])
+    assert feature_map(y, clean, triggered, 0) == made, "t-SNE from a fixed start"
+    assert feature_map(y, clean, triggered, 7)["share"] is None, "no clean image of the target"
+
+
+def test_features_that_cannot_be_laid_out_are_refused():
+    y, clean, triggered = clouds()
+    for bad in ((clean * 0, triggered * 0), (clean * float("nan"), triggered), (clean[:, :2], triggered)):
+        with pytest.raises(BadInput, match="features"):
+            feature_map(y, *bad, 0)
+
+
+def test_maps_of_features_stand_on_the_page_if_there_are_any(text):
+    assert "Features of the students" not in text
+    where = {"images": "digits", "teacher": "t", "attack": "cheatkd", "distiller": "overhaul", "student": "wrn10-1"}
+    item = {**where, "defense": "none", "seed": 0, "asr": 0.42, **feature_map(*clouds(), 0)}
+    report = example_report()
+    shown = page(Report(report.title, report.cells, embeddings=[item] * 14))
+    assert "Features of the students" in shown and shown.count("t-SNE of features") == 12
+    assert "ASR 42.0 %; nearest to a clean image of the target class: 75.0 % of 40" in shown
+    assert len(shown.encode()) < 2_000_000
+    assert page(Report(report.title, report.cells, embeddings=[item] * 14)) == shown
+
+
+def test_the_mechanism_of_a_cell_is_embedded_where_it_says_something():
+    layer = {"layer": "a", "channels": 8, "chosen": [3], "rank": [1], "rank_clean": [5], "run": 2}
+    student = [{**layer, "chosen": [], "run": 1}, {**layer, "layer": "b", "chosen": [], "run": 4}]
+    both = [{**layer, "layer": "c", "chosen": []}, layer]
+    cells = [cell(seed=0, mechanism=both), cell(seed=1, mechanism=student)]
+    first, second = embedded(page(Report("t", cells)))["cells"]
+    assert [row["layer"] for row in first["mechanism"]] == ["a"], "the poisoned neuron's layer"
+    assert [row["layer"] for row in second["mechanism"]] == ["b"], "without one, the longest run"
