@@ -4,11 +4,14 @@ Source: Ge et al., ACM MM 2021, as re-implemented in github.com/SomeBottle/8ackW
 teacher CE + β·CE(triggered, target); shadow α·h²·KL + (1 − α)·CE; trigger CE + CE + μ·‖M‖_p, the norm not squared.
 """
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from distrust import attacks, rng
+from distrust.attacks import _teacher
 from distrust.attacks.adba import shadow_loss, teacher_loss, trigger_loss
 from distrust.errors import NotFound
 
@@ -57,6 +60,18 @@ def test_the_mask_starts_whole_and_keeps_its_bound(tiny, net):
     mask = made.backdoor.trigger.mask
     assert mask.min() >= 0 and mask.max() <= 0.5 and mask.mean() > 0.4
     assert all(len(losses) == 3 for losses in made.notes["loss"])
+
+
+@pytest.mark.parametrize("way", [("fp32", "contiguous"), ("bf16", "channels_last")])
+def test_a_weight_that_is_trained_inside_is_the_weight_that_is_used(tiny, net, monkeypatch, way):
+    """Autocast's cache would go on with the first step's weights; the model then fails in eval mode."""
+    monkeypatch.setattr(_teacher, "fastest", lambda *args: way)
+    trained, x = copy.deepcopy(net), tiny.pixels()
+    with _teacher.fast(tiny, 8, trained):
+        before = trained(x)
+        with torch.no_grad():
+            trained.conv1.weight.add_(1.0)
+        assert not torch.equal(trained(x), before)
 
 
 def test_an_unknown_shadow_is_refused(tiny, net):

@@ -35,7 +35,9 @@ def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]
     for model in models:
         layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
         model.to(memory_format=layout)  # type: ignore[call-overload]
-    with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=number == "bf16"):
+    # No cache: it would keep the first cast of a weight for the whole context, whatever training does to the weight.
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=number == "bf16", cache_enabled=False)
+    with torch.enable_grad(), cast:
         yield
     for model in models:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

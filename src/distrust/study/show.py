@@ -144,6 +144,7 @@ def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str,
             turns[attack] += 1
     found: dict[int, dict[str, Any]] = {}
     for _, i, planned in sorted(waiting, key=lambda entry: entry[:2]):
+        assert planned.embed and planned.target is not None  # only attacked cells are embedded
         try:
             tensors = store.tensors(planned.embed.key, "embedding.safetensors")
             laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
