@@ -163,8 +163,8 @@ def test_added_adds_its_perturbation():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("masked", {"pattern": torch.full((3, 4, 4), 1.5)}, r"the pattern must be \[C,4,4\] in 0..1"),
-        ("masked", {"pattern": torch.zeros(3, 4, 4), "mask": torch.zeros(1, 5, 5)}, "the mask must be"),
+        ("masked", {"pattern": torch.full((3, 4, 4), 1.5)}, r"the pattern must be \[C,H,W\] in 0..1"),
+        ("masked", {"pattern": torch.zeros(3, 4, 4), "mask": torch.zeros(5, 5)}, "the mask must be"),
         ("masked", {"pattern": "stripes"}, "no pattern 'stripes'"),
         ("added", {"perturbation": torch.full((3, 4, 4), 8.0)}, "Divide grey levels by 255"),
     ],
@@ -174,7 +174,14 @@ def test_a_pattern_that_no_trigger_can_be_is_refused(name, options, words):
         make_trigger(name, **options)
 
 
-@pytest.mark.parametrize("name", ["masked", "added"])
-def test_a_pattern_does_not_fit_on_other_images(name):
+@pytest.mark.parametrize(("name", "option"), [("masked", "pattern"), ("masked", "mask"), ("added", "perturbation")])
+def test_a_pattern_does_not_fit_on_other_images(name, option):
     with pytest.raises(BadInput, match="does not fit"):
-        make_trigger(name)(torch.zeros(1, 3, 8, 8))
+        make_trigger(name, **{option: torch.zeros(3, 4, 4)})(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["masked", "added"])
+def test_noise_has_the_shape_of_the_images_and_is_always_the_same(name):
+    for shape in ((1, 1, 8, 8), (1, 3, 16, 24)):
+        first, second = (make_trigger(name)(torch.full(shape, 0.5)) for _ in range(2))
+        assert first.shape == shape and torch.equal(first, second) and first.std() > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,8 @@ class Added(Trigger):
     """Add one perturbation to every image: x' = x + δ, clamped to 0..1 where it is stamped.
 
     Args:
-        perturbation: δ as a tensor [C,H,W] in pixel units −1..1, or "noise": fixed random signs times `size`.
+        perturbation: δ as a tensor [C,H,W] in pixel units −1..1, or "noise": fixed random signs times `size`, of
+            the images' shape.
         size: of "noise", in grey levels 0..255.
 
     Raises:
@@ -25,26 +28,30 @@ class Added(Trigger):
     Differs from the paper: nothing; attacks that optimise δ end in this trigger.
     """
 
-    delta: Tensor
+    delta: Tensor | None
 
     def __init__(self, perturbation: str | Tensor = "noise", size: NonNegative = 8.0) -> None:
         super().__init__()
         if isinstance(perturbation, str) and perturbation != "noise":
             raise BadInput(f"no perturbation {perturbation!r}. Known: noise; or give a tensor [C,H,W].")
-        if isinstance(perturbation, Tensor):
-            delta = perturbation.float()
-        else:
-            delta = (torch.randint(2, (3, 32, 32), generator=rng("added", "noise")) * 2 - 1) * size / 255
-        if delta.ndim != 3 or delta.abs().max() > 1:
+        delta = perturbation.float() if isinstance(perturbation, Tensor) else None
+        if delta is not None and (delta.ndim != 3 or delta.abs().max() > 1):
             raise BadInput(
                 f"the perturbation must be [C,H,W] in -1..1; got {list(delta.shape)} with a largest value of "
                 f"{delta.abs().max():.2f}. Divide grey levels by 255."
             )
-        self.register_buffer("delta", delta)  # [C,H,W]
+        self.size = size
+        self.register_buffer("delta", delta)  # [C,H,W], or None: signs of the images' shape
         self.recipe = {"perturbation": perturbation, "size": size}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] with the perturbation added."""
-        if x.shape[2:] != self.delta.shape[1:] or self.delta.shape[0] not in (1, x.shape[1]):
-            raise BadInput(f"a perturbation of {list(self.delta.shape)} does not fit on images of {list(x.shape[1:])}.")
-        return x + self.delta.to(x)
+        delta = _signs(x.shape[1:]) * self.size / 255 if self.delta is None else self.delta
+        if delta.shape[0] not in (1, x.shape[1]) or delta.shape[1:] != x.shape[2:]:
+            raise BadInput(f"a perturbation of {list(delta.shape)} does not fit on images of {list(x.shape[1:])}.")
+        return x + delta.to(x)
+
+
+@functools.cache
+def _signs(shape: torch.Size) -> Tensor:
+    return torch.randint(2, shape, generator=rng("added", "noise")) * 2 - 1
