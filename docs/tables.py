@@ -57,12 +57,15 @@ def table(folder: Path, glossary: str) -> str:
     shared = _shared([group[0] for group in groups])
     axes = [axis for axis in ("images", "attack") if len({group[0][axis] for group in groups}) > 1]
     names = [*axes, "model", "defence"]
+    if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
+        names.append("its teacher's ASR %")
     tuned = any(cell.get("chosen") for cell in cells)
     seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
     text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(
         [*names, *HEAD, *(["chosen"] if tuned else []), "flags"],
-        [_row(group, axes, tuned, glossary) for group in groups],
+        [_row(group, axes, names, tuned, glossary) for group in groups],
     )
+    names = [*axes, "model", "defence"]
     published = [row for group in groups for row in _published(group, axes)]
     if published:
         ways = sorted({row.get("counted", "others") for cell in cells for row in cell["published"]})
@@ -105,15 +108,17 @@ def choices(folder: Path) -> str:
     return _markdown(CHOICES, rows)
 
 
-def _row(group: Sequence[Cell], axes: Sequence[str], tuned: bool, glossary: str) -> list[str]:
+def _row(group: Sequence[Cell], axes: Sequence[str], names: Sequence[str], tuned: bool, glossary: str) -> list[str]:
     done = [cell for cell in group if cell["state"] == "done"]
     numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
     raised = {flag for cell in group for flag in cell["flags"]}
     flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
     states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
     chosen = [_chosen(done)] if tuned else []
-    names = _names(group[0], axes)
-    return [*names, str(len(done)), *numbers, *chosen, ", ".join(flags + states) or "–"]
+    told = _names(group[0], axes)
+    if len(names) > len(told):
+        told.append(_mean(done, "teacher_asr") if group[0]["distiller"] != "none" else "–")
+    return [*told, str(len(done)), *numbers, *chosen, ", ".join(flags + states) or "–"]
 
 
 def _published(group: Sequence[Cell], axes: Sequence[str]) -> list[list[str]]:
@@ -172,6 +177,8 @@ def _shared(cells: Sequence[Cell]) -> str:
     parts = [f"Study `{cells[0]['study']}`, budget `{cells[0]['budget']}`"]
     for axis in ("images", "teacher", "attack"):
         values = list(dict.fromkeys(cell[axis] for cell in cells))
+        if axis != "teacher" and len(values) > 1:
+            continue  # it has a column
         parts.append(f"{axis} {', '.join(f'`{value}`' for value in values)}")
     images = sorted({cell["n"] for cell in cells if cell.get("n")})
     if images:

@@ -93,11 +93,13 @@ def _score(planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: 
         flags=flags,
     )
     teachers = [read(stage) for stage in planned.teacher or ()]
-    carried_by_teacher = None
+    carried_by_teacher, own_teacher = None, {}
     if planned.target is not None and len(teachers) == 2 and all(teachers):
         ours, theirs = (Seen(t["clean"], t["triggered"]) for t in teachers if t)
-        carried_by_teacher = score(seen["y"], ours, target=planned.target, control=theirs).carried
-    extra: Cell = {"carry_over": carry_over(found.carried, carried_by_teacher)}
+        taught = score(seen["y"], ours, target=planned.target, control=theirs)
+        carried_by_teacher = taught.carried
+        own_teacher = {"teacher_acc": taught.acc, "teacher_asr": taught.asr}
+    extra: Cell = {"carry_over": carry_over(found.carried, carried_by_teacher), **own_teacher}
     extra["acc_control"] = float((control["clean"] == control["y"]).double().mean()) if control else None
     if undefended and planned.target is not None:
         before = score(seen["y"], Seen(undefended["clean"], undefended["triggered"]), target=planned.target)
