@@ -54,7 +54,7 @@ def test_explicit_values_are_taken_without_a_probe(way, measured, cache):
     assert not measured and not cache.exists()
 
 
-@pytest.mark.parametrize("train", [images(8 * BATCH - 1), images(size=8)], ids=["few", "small"])
+@pytest.mark.parametrize("train", [images(4 * BATCH - 1), images(size=8)], ids=["few", "small"])
 def test_a_small_job_is_not_probed(train, measured):
     assert ask(train=train) == WAYS[0]
     assert not measured
