@@ -77,7 +77,7 @@ def table(folder: Path, glossary: str) -> str:
 
 
 def neurons(folder: Path) -> str:
-    """The mechanism check of each cell that has one: the poisoned neuron's rank, layer by layer."""
+    """The mechanism check of each model that nobody defended: the poisoned neuron's rank, layer by layer."""
     if not folder.is_dir():
         return "No results yet.\n"
     rows = [
@@ -87,6 +87,7 @@ def neurons(folder: Path) -> str:
         ]
         for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
         for cell in group
+        if cell["defense"] == "none"
         for row in cell.get("mechanism", ())
     ]  # fmt: skip
     return _markdown(NEURONS, rows)
