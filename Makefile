@@ -20,6 +20,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/craft.py
 
 clean:
 	rm -rf .venv runs report.html

@@ -12,6 +12,7 @@ from distrust.methods import registry
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import plan as planning
 from distrust.study.cells import compare
+from distrust.study.show import pictures_of
 from distrust.study.spec import study_from
 
 BUDGET = {"train": 64, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
@@ -282,6 +283,27 @@ def test_an_attack_on_the_teacher_starts_from_the_controls_teacher_and_lends_it_
     assert (cell.place, cell.target) == (2, 0) and student.parents == (planted,)
 
 
+def test_a_poisoned_transfer_set_lies_between_a_clean_teacher_and_its_student():
+    (cell,) = plan(attack="transfer_poison", distiller="kd", defense="consistency").cells
+    teacher, poison, sift, student = cell.final
+    assert [s.kind for s in cell.final] == ["teacher", "poison", "sift", "student"]
+    assert teacher.taint == () and {s.taint for s in cell.final[1:]} == {("transfer_poison",)}
+    assert poison.parents == (teacher,) and sift.parents == (teacher, poison) and student.parents == (teacher, sift)
+    assert cell.seen.parents == (student, poison)
+    assert cell.teacher[0] is cell.teacher[1] and cell.teacher[0].parents == (teacher, poison)
+    control, lent = cell.control.parents
+    assert lent is poison and control.taint == () and [s.kind for s in control.parents] == ["teacher", "sift"]
+    assert control.parents[1].parents == (teacher,)
+    bare = cell.undefended.parents[0]
+    assert bare.parents == (teacher, poison) and (cell.place, cell.target) == (3, 0)
+
+
+def test_students_on_clean_images_do_not_know_of_transfer_sets():
+    (clean,) = plan(distiller="kd").cells
+    (attacked,) = plan(attack="transfer_poison", distiller="kd").cells
+    assert attacked.control.parents[0].key == clean.final[-1].key
+
+
 def test_the_budget_dials_the_attacks_too():
     budgets = {"cpu": BUDGET | {"attack": {"epochs": 3}}}
     made = plan(attack=["cheatkd", "badnets", "implant[epochs=7]"], budgets=budgets)
@@ -362,6 +384,25 @@ def test_a_study_of_an_attacked_teacher_runs(tmp_path):
     assert all(1 <= row["rank"][0] <= row["channels"] and len(row["loss"]) == row["channels"] for row in seen)
     tensors = store.tensors(made.cells[0].embed.key, "embedding.safetensors")
     assert len(tensors["clean"]) == 16 and len(tensors["triggered"]) == int((tensors["y"] != 0).sum())
+
+
+def test_a_study_of_a_poisoned_transfer_set_runs_and_says_what_was_caught(tmp_path):
+    attack = "transfer_poison[inset=2,steps=2,rate=0.25]"
+    made = plan(attack=attack, distiller="kd", defense=["none", "consistency[lose=0.2]", "strong_augment"])
+    store = Store(tmp_path / "store")
+    outcome = run(made, store)
+    assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
+    none, sifted, changed = score_cells(made, store, outcome)
+    assert none["poison_n"] == 16 and none["poison_share"] == 0.25 and "caught" not in none
+    assert 0 <= sifted["caught"] <= 1 and 0 <= sifted["lost"] <= 1 and sifted["poison_hits"] == none["poison_hits"]
+    assert sifted["undefended_asr"] == none["asr"]
+    assert (changed["caught"], changed["lost"]) == (0, 0), "augmentation removes nothing"
+    (poison,) = (key for key, r in outcome.records.items() if r["kind"] == "poison")
+    assert len(store.tensors(poison, "images.safetensors")["at"]) == 16
+    control = made.cells[1].control.parents[0].parents[1]
+    assert outcome.records[control.key]["caught"] is None, "nothing is poisoned there"
+    (shown,) = pictures_of(made, store).values()
+    assert len(shown["clean"]) == 6 and "of the transfer set" in shown["caption"]
 
 
 def test_a_defender_without_an_image_of_some_class_is_flagged(tmp_path):
@@ -450,6 +491,9 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         ({"attack": "badnets[rate=much]"}, BadInput, "rate='much'"),
         ({"attack": "badnets["}, BadInput, "selector"),
         ({"defense": "finetune[lr=tune(0.1,-1)]"}, BadInput, "lr=-1"),
+        ({"attack": "transfer_poison"}, BadInput, "poisons a transfer set, and distiller 'none' has none.*kd"),
+        ({"defense": "consistency"}, BadInput, "sifts a transfer set, and distiller 'none' has none.*kd"),
+        ({"distiller": "kd", "defense": "consistency[lose=tune(0.1,0.2)]"}, BadInput, "is not tuned. Write an axis"),
         ({"budgets": {"cpu": {"teacher": {"epoch": 1}}}}, NotFound, "option of teacher 'epoch'.*'epochs'"),
         (
             {"budgets": {"cpu": {"student": {"momentun": 1}}}},

@@ -25,6 +25,7 @@ _HOME = {
     "measure": "measurement",
     "Measurement": "measurement",
     "mechanism": "neurons",
+    "stealth": "curator",
     "rng": "seeds",
     "save": "models",
     "load": "models",
@@ -43,6 +44,7 @@ __all__ = [*_HOME, *_KINDS, "__version__"]
 if TYPE_CHECKING:
     from . import attacks, condensers, defenses, detectors, distillers, encoders, triggers
     from .backdoor import Backdoor
+    from .curator import stealth
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
     from .imageset import Augment, ImageSet, roles, split
     from .measurement import Measurement, measure

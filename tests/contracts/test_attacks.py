@@ -1,7 +1,8 @@
 """Every attack, by its place.
 
 On training data (place 1): who is stamped, what is relabelled, what is recorded. On a teacher (place 2): a new model
-and its trigger, from a teacher and images that stay as they were.
+and its trigger, from a teacher and images that stay as they were. On a transfer set (place 3): changed images with
+their true labels, from a teacher that stays clean.
 """
 
 import json
@@ -21,6 +22,8 @@ on_training_data = {n: m for n, m in registry.kind("attacks").items() if m.mark.
 every_attack = pytest.mark.parametrize("method", on_training_data.values(), ids=on_training_data)
 on_a_teacher = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 2}
 every_plant = pytest.mark.parametrize("method", on_a_teacher.values(), ids=on_a_teacher)
+on_a_transfer_set = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 3}
+every_transfer = pytest.mark.parametrize("method", on_a_transfer_set.values(), ids=on_a_transfer_set)
 
 
 def fields(images):
@@ -29,7 +32,7 @@ def fields(images):
 
 @every("attacks")
 def test_its_place_has_a_contract(method):
-    assert method.mark.place in (1, 2), "write the contract of this place here"
+    assert method.mark.place in (1, 2, 3), "write the contract of this place here"
 
 
 @every_attack
@@ -201,3 +204,66 @@ def test_a_rate_outside_0_to_1_is_not_planted(method, tiny, net, rate):
         pytest.skip("it has no rate")
     with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
         plant(method, net, tiny, rate=rate)
+
+
+# --- place 3: a transfer set is poisoned under a clean teacher ----------------------------------------------
+
+
+def taint(method, net, tiny, **options):
+    """The attack at its shortest, with a patch that fits on 8×8 pixels."""
+    short = quick(method) | {name: 2 for name in ("steps", "inset") if name in method.options}
+    return method.call(net, tiny, **short | options)
+
+
+@every_transfer
+def test_the_stated_share_of_other_classes_is_changed_and_no_label(method, tiny, net):
+    poisoned, backdoor = taint(method, net, tiny, target=1, rate=0.2, rng=rng(0))
+    changed = (poisoned.x != tiny.x).flatten(1).any(1)
+    assert changed.sum() == 0.2 * len(tiny) and not (tiny.y[changed] == 1).any()
+    assert poisoned.x.dtype == torch.uint8 and torch.equal(poisoned.y, tiny.y)
+    assert torch.equal(poisoned.index, tiny.index) and poisoned.taint == (method.name,) and poisoned.late is None
+    assert isinstance(backdoor, Backdoor)
+    assert (backdoor.target, backdoor.stamp, backdoor.name) == (1, "before", method.name)
+
+
+@every_transfer
+def test_at_rate_0_the_transfer_set_is_clean_bit_for_bit(method, tiny, net):
+    assert same_bits(fields(taint(method, net, tiny, rate=0.0, rng=rng(0)).images), fields(tiny))
+
+
+@every_transfer
+@pytest.mark.parametrize("training", [True, False])
+def test_the_teacher_and_the_transfer_set_stay_as_they_were(method, tiny, net, training):
+    net.train(training)
+    net.block2.eval()
+    before, images = state(net), fields(tiny)
+    taint(method, net, tiny, rng=rng(0))
+    assert same_bits(state(net), before) and same_bits(fields(tiny), images)
+
+
+@every_transfer
+def test_the_same_rng_poisons_the_same_bits_and_another_others(method, tiny, net):
+    first, same, other = (taint(method, net, tiny, rng=rng(seed)).images for seed in (0, 0, 1))
+    assert same_bits(fields(first), fields(same)) and not torch.equal(first.x, other.x)
+    assert same_bits(fields(taint(method, net, tiny).images), fields(taint(method, net, tiny).images))
+
+
+@every_transfer
+def test_float_images_stay_float_and_on_the_8_bit_lattice(method, tiny, net):
+    whole = tiny.replace(x=tiny.pixels())
+    levels = taint(method, net, whole, rate=0.5, rng=rng(0)).images.x * 255
+    assert levels.dtype == torch.float32
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+
+
+@every_transfer
+def test_a_poisoned_transfer_set_keeps_an_earlier_taint(method, tiny, net):
+    assert taint(method, net, tiny.replace(taint=("earlier",))).images.taint == ("earlier", method.name)
+
+
+@every_transfer
+def test_what_cannot_be_is_refused(method, tiny, net):
+    with pytest.raises(BadInput, match=r"no class; tiny has 4 classes"):
+        taint(method, net, tiny, target=4)
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
+        taint(method, net, tiny, rate=10)

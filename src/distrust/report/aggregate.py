@@ -15,6 +15,7 @@ SETTING = ("study", "budget", "images", "teacher", "attack", "place")  # what a 
 AXES = (*SETTING, "distiller", "student", "defense")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr")
+TRANSFER = ("caught", "lost", "poison_hits", "poison_agreement", "poison_agreement_clean")  # of a poisoned transfer set
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 
 
@@ -39,7 +40,7 @@ def over_seeds(cells: Sequence[Cell]) -> list[Cell]:
 def _row(group: list[Cell]) -> Cell:
     done = [cell for cell in group if cell["state"] == "done"]
     row: Cell = {axis: group[0].get(axis) for axis in AXES}
-    for rate in (*RATES, *COMPARED):
+    for rate in (*RATES, *COMPARED, *TRANSFER):
         values = [cell[rate] for cell in done if finite(cell.get(rate))]
         ranged = "" if rate == "carry_over" else rate  # a ratio may leave every range
         row[rate], row[f"{rate}_interval"] = mean_and_interval(values, ranged) if values else (None, None)

@@ -88,6 +88,8 @@ def _columns(rows: Sequence[Cell], seed: tuple[str, str]) -> list[tuple[str, str
         "acc": "ACC", "asr": "ASR", "base": "Base", "untriggered": "Untriggered", "titg": "TITG",
         "carried": "Carried", "carry_over": "Carry-over",
     }  # fmt: skip
+    removed = {"caught": "Poisons removed", "lost": "Clean removed"}
+    rates |= removed if any(row["lost"] is not None for row in rows) else {}
     return [
         *((axis, {"defense": "Defence"}.get(axis, axis.capitalize()), "word") for axis in axes),
         (*seed, seed[0]),

@@ -26,6 +26,12 @@ const RATES = [
   ["acc", "ACC"], ["asr", "ASR"], ["asr_all", "ASR, target class counted"], ["base", "Base (control)"],
   ["untriggered", "Untriggered"], ["titg", "TITG"], ["carried", "Carried"], ["carry_over", "Carry-over"],
 ];
+const TRANSFER = [  // shown where a transfer set was poisoned or sifted
+  ["poison_hits", "Poisons that the teacher calls the target"],
+  ["poison_agreement", "Poisons that it gives their true label"],
+  ["poison_agreement_clean", "Other images that it gives their true label"],
+  ["caught", "Poisons removed"], ["lost", "Clean images removed"],
+];
 
 function bars(row) {
   const box = make("div", { class: "bars" });
@@ -46,7 +52,8 @@ function bars(row) {
 function numbers(row, members) {
   const done = members.filter((cell) => cell.state === "done");
   const head = ["", "Mean", ...done.map((cell) => `Seed ${cell.seed}`)];
-  const body = RATES.map(([key, name]) => make("tr", {}, make("th", { scope: "row" }, name),
+  const rates = [...RATES, ...TRANSFER.filter(([key]) => !missing(row[key]))];
+  const body = rates.map(([key, name]) => make("tr", {}, make("th", { scope: "row" }, name),
     number(row[key], row[`${key}_interval`]), ...done.map((cell) => number(cell[key], cell[`${key}_interval`]))));
   const n = make("tr", {}, make("th", { scope: "row" }, "n"),
     ...[row, ...done].map((item) => make("td", { class: "num" }, String(item.n ?? "–"))));
@@ -76,6 +83,16 @@ function neurons(members) {
     make("p", { class: "note" }, words), make("div", { class: "scroll" }, make("table", { class: "data" },
       make("thead", {}, make("tr", {}, ...heads.map((text, i) =>
         make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text)))), make("tbody", {}, ...lines)))];
+}
+
+// How much the poisons of a transfer set differ from their originals, beside the trigger.
+function stealth(members) {
+  const found = members.filter((cell) => cell.poison_n);
+  if (!found.length) return [];
+  const mean = (key) => found.reduce((sum, cell) => sum + cell[key], 0) / found.length;
+  return [make("p", { class: "note" }, `A poison differs from its original by at most ${mean("poison_linf").toFixed(1)} ` +
+    `grey levels a pixel and by an L2 norm of ${mean("poison_l2").toFixed(2)} beside the trigger; with it, SSIM is ` +
+    `${mean("poison_ssim").toFixed(3)}. Means over ${found.reduce((sum, cell) => sum + cell.poison_n, 0)} images.`)];
 }
 
 function ancestors(keys) {
@@ -157,7 +174,7 @@ function show(index) {
   for (const flag of row.flags)
     parts.push(make("p", {}, ...flagged([flag]), " ", data.glossary[flag] ?? ""));
   if (row.state === "done") parts.push(make("h3", {}, "Numbers"), numbers(row, members));
-  parts.push(...neurons(members), ...published(row));
+  parts.push(...stealth(members), ...neurons(members), ...published(row));
   for (const strip of document.querySelectorAll("main .strip"))
     if (strip.dataset.attack === row.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
   parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));

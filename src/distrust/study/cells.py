@@ -69,6 +69,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
     cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
+    for record in records:  # what was done to a transfer set
+        cell |= {name: record[name] for name in ("caught", "lost") if name in record}
+        cell |= {f"poison_{name}": value for name, value in record.get("stealth", {}).items()}
     if mechanism := read.records.get(planned.seen.key, {}).get("mechanism"):
         kept = ("layer", "channels", "chosen", "rank", "rank_clean", "run")  # the stage's record has every neuron
         cell["mechanism"] = [{k: row[k] for k in kept} for row in mechanism]

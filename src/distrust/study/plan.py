@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import inspect
 import itertools
-import json
-import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from ..backdoor import trigger_files
 from ..errors import BadInput, NotFound
-from ..imageset import PLAIN
-from ..methods import Method, registry
-from ..models import model as make_model
+from ..methods import registry
 from ..selectors import Selector
 from ..training import distill, loop
+from .recipes import Recipe, contents_of, digest, files_of, model_of, passes_of, plain, resolved, trigger_code
 from .spec import Budget, Study
 
 IMAGE_OPTIONS = ("size", "channels", "group")
 NUMERICS = 1  # raise it when the core's numbers change: every key changes with it
-
-Recipe = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
 
-    kind: str  # teacher, attack, transfer, student, defense, choose, predict or embed
+    kind: str  # teacher, attack, transfer, poison, sift, student, defense, choose, predict or embed
     recipe: Recipe
     parents: tuple[Stage, ...]
     taint: tuple[str, ...]
@@ -55,6 +42,8 @@ class Stage:
             "teacher": lambda: f"{r['model']} on {_attack_label(r['attack'])} images",
             "attack": lambda: f"{_attack_label(r['attack'])} on the teacher",
             "transfer": lambda: f"to {r['images']['source']}",
+            "poison": lambda: f"the transfer set by {_attack_label(r['attack'])}",
+            "sift": lambda: f"the transfer set by {r['defense']['name']}",
             "student": lambda: f"{r['model']} by {r['distiller']['name']}",
             "defense": lambda: r["defense"]["name"],
             "choose": lambda: f"{r['option']} of {len(r['candidates'])}",
@@ -77,13 +66,13 @@ class PlannedCell:
     control: Stage | None
     undefended: Stage | None
     teacher: tuple[Stage, Stage] | None  # attacked and control teacher, for the carry-over rate
-    final: tuple[Stage, ...]  # the models of the attacked arm: teacher, attack on it, transfer, student, defence
+    final: tuple[Stage, ...]  # the attacked arm: teacher, attack on it, transfer, transfer set, student, defence
     embed: Stage | None = None  # features for a picture of them
 
     @functools.cached_property
     def id(self) -> str:
         """Readable and unique: a slug of the axes with a short hash of all of them."""
-        return f"{'-'.join(self.slug)}-{_digest(self.axes)[:8]}-s{self.seed}"
+        return f"{'-'.join(self.slug)}-{digest(self.axes)[:8]}-s{self.seed}"
 
     @property
     def slug(self) -> Iterator[str]:
@@ -150,22 +139,27 @@ class _Builder:
         self.known: dict[str, Stage] = {}
         self.calls: dict[tuple[str, str], Recipe] = {}
         self.options = {
-            "teacher": _resolved("teacher", self.budget.teacher, loop),
-            "transfer": _resolved("transfer", self.budget.transfer, loop),
-            "student": _resolved("student", self.budget.student, loop, distill),
+            "teacher": resolved("teacher", self.budget.teacher, loop),
+            "transfer": resolved("transfer", self.budget.transfer, loop),
+            "student": resolved("student", self.budget.student, loop, distill),
         }
 
     def cell(self, chosen: dict[str, Selector], seed: int) -> PlannedCell:
         attack = None if chosen["attack"].name == "none" else self.call("attacks", chosen["attack"])
-        place = registry.get("attacks", attack["name"]).mark.place if attack else None
-        if place not in (None, 1, 2):
+        place = _place(attack)
+        if place not in (None, 1, 2, 3):
             raise BadInput(
                 f"{chosen['attack'].name} enters at place {place}; a study of teachers and students takes attacks on "
-                "training data (place 1) or on a teacher (2). `distrust list attacks` shows every attack's place."
+                "training data (place 1), on a teacher (2), or on a transfer set (3). `distrust list attacks` shows "
+                "every attack's place."
+            )
+        if place == 3 and chosen["distiller"].name == "none":
+            raise BadInput(
+                f"{chosen['attack'].name} poisons a transfer set, and distiller 'none' has none. Name a distiller: kd."
             )
         clean = self.arm(chosen, None, seed)
         arm = self.arm(chosen, attack, seed) if attack else clean
-        planted = next((s for s in arm if s.kind == "attack"), None)
+        planted = next((s for s in arm if s.kind in ("attack", "poison")), None)
         seen = self.predict(arm[-1], attack, planted, chosen, seed)
         control = teacher = undefended = embed = None
         if attack:
@@ -175,7 +169,8 @@ class _Builder:
                 self.predict(_taught(clean), attack, planted, chosen, seed),
             )
         if chosen["defense"].name != "none":
-            undefended = self.predict(arm[-2], attack, planted, chosen, seed)
+            bare = self.arm({**chosen, "defense": Selector("none")}, attack, seed)
+            undefended = self.predict(bare[-1], attack, planted, chosen, seed)
         if attack and self.study.embed and seed == self.first_seed:
             embed = self.predict(arm[-1], attack, planted, chosen, seed, embed=self.study.embed)
         axes = {axis: selector.text for axis, selector in chosen.items()}
@@ -183,32 +178,56 @@ class _Builder:
         return PlannedCell(axes, seed, place, target, seen, control, undefended, teacher, arm, embed)
 
     def arm(self, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
-        """The models of one arm: teacher, attack on it, transfer, student, defence; the control arm has no attack."""
+        """One arm: teacher, attack on it, transfer, transfer set, student, defence; the control arm has no attack."""
         before, images = self.images(chosen["images"], seed)
-        options = self.options["teacher"]
-        in_data = attack and registry.get("attacks", attack["name"]).mark.place == 1
+        options, place = self.options["teacher"], _place(attack)
         taint = (attack["name"],) if attack else ()
         teacher = {
-            **_model(chosen["teacher"].text), "attack": attack if in_data else None,
+            **model_of(chosen["teacher"].text), "attack": attack if place == 1 else None,
             "options": options, "images": before, "seed": seed,
         }  # fmt: skip
-        arm = [self.stage("teacher", teacher, (), taint if in_data else (), passes=options["epochs"])]
-        if attack and not in_data:
+        arm = [self.stage("teacher", teacher, (), taint if place == 1 else (), passes=options["epochs"])]
+        if place == 2:
+            assert attack
             recipe = {"attack": attack, "images": before, "seed": seed}
-            arm.append(self.stage("attack", recipe, (arm[-1],), taint, passes=_passes(attack["options"])))
+            arm.append(self.stage("attack", recipe, (arm[-1],), taint, passes=passes_of(attack["options"])))
         if images != before:
             options = self.options["transfer"]
             recipe = {"options": options, "images": images, "seed": seed}
-            arm.append(self.stage("transfer", recipe, (arm[-1],), taint, passes=options["epochs"]))
+            arm.append(self.stage("transfer", recipe, (arm[-1],), arm[-1].taint, passes=options["epochs"]))
+        defense = chosen["defense"]
+        on = registry.get("defenses", defense.name).mark.on
         if chosen["distiller"].name != "none":
+            arm += self.transfer_set(arm[-1], attack if place == 3 else None, defense, images, seed)
             call, options = self.distiller(chosen["distiller"])
             student = {
-                **_model(chosen["student"].text), "distiller": call, "options": options, "images": images, "seed": seed,
+                **model_of(chosen["student"].text), "distiller": call, "options": options, "images": images,
+                "seed": seed,
             }  # fmt: skip
-            arm.append(self.stage("student", student, (arm[-1],), taint, passes=1.4 * options["epochs"]))
-        if chosen["defense"].name != "none":
-            arm.append(self.defense(arm[-1], chosen["defense"], images, seed))
+            parents = (_taught(arm), *(s for s in arm[-1:] if s.kind in ("poison", "sift")))
+            arm.append(self.stage("student", student, parents, taint, passes=1.4 * options["epochs"]))
+        elif on == "transfer":
+            raise BadInput(f"{defense.name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+        if defense.name != "none" and on != "transfer":
+            arm.append(self.defense(arm[-1], defense, images, seed))
         return tuple(arm)
+
+    def transfer_set(
+        self, teacher: Stage, attack: Recipe | None, defense: Selector, images: Recipe, seed: int
+    ) -> list[Stage]:
+        """What is done to the images of the distillation: poisoned, then sifted; usually nothing."""
+        sets: list[Stage] = []
+        if attack:
+            recipe = {"attack": attack, "images": images, "seed": seed}
+            rounds = attack["options"].get("rate", 1) * attack["options"].get("steps", 1)
+            sets.append(self.stage("poison", recipe, (teacher,), (attack["name"],), passes=rounds))
+        if registry.get("defenses", defense.name).mark.on == "transfer":
+            if defense.tuned:
+                raise BadInput(f"{defense.text}: a defence of the transfer set is not tuned. Write an axis: [0.1,0.2].")
+            recipe = {"defense": self.call("defenses", defense), "images": images, "seed": seed}
+            taint = sets[-1].taint if sets else teacher.taint
+            sets.append(self.stage("sift", recipe, (teacher, *sets), taint, passes=0.5))
+        return sets
 
     def distiller(self, selector: Selector) -> tuple[Recipe, Recipe]:
         """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""
@@ -218,7 +237,7 @@ class _Builder:
         call = self.call("distillers", Selector(selector.name, own))
         given = {**self.budget.student, **inner}
         given = {"teacher_mode": mark.teacher_mode} | ({"warmup": mark.warmup} if mark.warmup else {}) | given
-        return call, _resolved(f"distiller {selector.name}", given, loop, distill)
+        return call, resolved(f"distiller {selector.name}", given, loop, distill)
 
     def defense(self, suspect: Stage, selector: Selector, images: Recipe, seed: int) -> Stage:
         """A defence, or, where options are tuned, one for each candidate and a choice on validation images."""
@@ -228,7 +247,9 @@ class _Builder:
         for combination in itertools.product(*values):
             call = self.call("defenses", selector.fixed(**dict(zip(names, combination, strict=True))))
             recipe = {"defense": call, "images": images, "seed": seed}
-            candidates.append(self.stage("defense", recipe, (suspect,), suspect.taint, passes=_passes(call["options"])))
+            candidates.append(
+                self.stage("defense", recipe, (suspect,), suspect.taint, passes=passes_of(call["options"]))
+            )
         if not tuned:
             return candidates[0]
         listing = [dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)]
@@ -265,7 +286,7 @@ class _Builder:
         b: Budget = self.budget
         return {
             "source": source, "size": b.size, **selector.options, "train": b.train, "test": b.test,
-            "clean": b.clean, "validation": b.validation, "seed": seed, **_contents(source),
+            "clean": b.clean, "validation": b.validation, "seed": seed, **contents_of(source),
         }  # fmt: skip
 
     def check_budget_options(self) -> None:
@@ -286,11 +307,11 @@ class _Builder:
                 raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
             shared = {"defenses": self.budget.defense, "attacks": self.budget.attack}.get(kind, {})
             given = {k: v for k, v in shared.items() if k in method.options} | given
-            options = {k: _plain(v) for k, v in method.check(given).items()}
+            options = {k: plain(v) for k, v in method.check(given).items()}
             self.calls[at] = {"name": method.name, "options": options, "code": method.code}
-            files = {k: v for option in options.values() for k, v in _files(option, kind).items()}
+            files = {k: v for option in options.values() for k, v in files_of(option, kind).items()}
             if kind == "attacks" and isinstance(options.get("trigger"), str):
-                self.calls[at]["trigger_code"] = _trigger_code(options["trigger"])
+                self.calls[at]["trigger_code"] = trigger_code(options["trigger"])
             if files:
                 self.calls[at]["files"] = files
         return self.calls[at]
@@ -299,99 +320,20 @@ class _Builder:
         self, kind: str, recipe: Recipe, parents: tuple[Stage, ...], taint: tuple[str, ...], passes: float
     ) -> Stage:
         """The stage with this recipe; one object for equal recipes."""
-        key = _digest([kind, recipe, [p.key for p in parents], NUMERICS])[:32]
+        key = digest([kind, recipe, [p.key for p in parents], NUMERICS])[:32]
         if key not in self.known:
             self.known[key] = Stage(kind, recipe, parents, taint, key, passes)
         return self.known[key]
 
 
-def _taught(arm: tuple[Stage, ...]) -> Stage:
-    """The model from which a student would learn: the last one before student and defence."""
+def _place(attack: Recipe | None) -> int | None:
+    """Where an attack enters the pipeline."""
+    return registry.get("attacks", attack["name"]).mark.place if attack else None
+
+
+def _taught(arm: Sequence[Stage]) -> Stage:
+    """The model from which a student would learn: the last one before transfer set, student and defence."""
     return [stage for stage in arm if stage.kind in ("teacher", "attack", "transfer")][-1]
-
-
-def _passes(options: Recipe) -> float:
-    """How often a method shows each image to a training step, as its options tell."""
-    return float(sum(v for k, v in options.items() if k.endswith("epochs")))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _files(option: Any, kind: str) -> dict[str, str]:
-    return trigger_files(option) if kind == "attacks" and isinstance(option, str) and _is_trigger(option) else {}
-
-
-def _is_trigger(text: str) -> bool:
-    return text.endswith(".json") or text.partition("[")[0].partition(":")[0] in registry.kind("triggers")
-
-
-def _trigger_code(text: str) -> str:
-    if text.endswith(".json"):
-        return "file"
-    method: Method = registry.get("triggers", text.partition("[")[0].partition(":")[0])
-    return method.code
-
-
-def _plain(value: Any) -> Any:
-    """JSON-able: tuples become lists."""
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    raise BadInput(f"{value!r} cannot stand in a study; write a number, a word or a list.")
-
-
-@functools.cache
-def _model(name: str) -> Recipe:
-    """A model's part of a recipe; a wrong name stops the plan. A user's file is looked at, not run."""
-    file, _, factory = name.rpartition(":")
-    if not file.endswith(".py"):
-        make_model(name, classes=10)
-        return {"model": name}
-    if not Path(file).is_file():
-        raise NotFound(f"no file {file} for model {name}. Give the path of a Python file that defines {factory}.")
-    return {"model": name, "model_file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
-
-
-@functools.cache
-def _contents(source: str) -> Recipe:
-    """Of images given by path, what tells one state from another; a name or the hub says so itself."""
-    path = Path(source)
-    if not path.exists():
-        return {}
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    state = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return {"contents": _digest(state)[:16]}
-
-
-def _resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
-    """Every option of the loop with its value; what only concerns the machine counts if it is asked for."""
-    defaults = {
-        name: p.default
-        for taker in takers
-        for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in ("rng", "device", "extra", "beside")
-    }
-    defaults.pop("warmup", None)  # stands in a recipe only where a distiller has two stages
-    for name in given:
-        if name not in defaults and name != "warmup":
-            raise NotFound.among(f"option of {axis}", name, defaults)
-    hints = {k: v for taker in takers for k, v in typing.get_type_hints(taker).items()}
-    for name, value in given.items():
-        try:
-            value = PLAIN if name == "augment" and value == "none" else value
-            defaults[name] = TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise BadInput(f"{axis}: {name}={value!r}: {reason[:1].lower()}{reason[1:]}.") from None
-    options = {k: v for k, v in defaults.items() if k in given or k not in ("precision", "memory_format")}
-    return {
-        **options,
-        "augment": dataclasses.asdict(options["augment"]),
-        "milestones": list(options["milestones"]),
-    }
 
 
 def _attack_label(attack: Recipe | None) -> str:

@@ -24,7 +24,7 @@ from ..training import fit
 from .cells import Cell
 from .plan import Plan, PlannedCell, Stage
 from .store import Record, Store
-from .work import load_backdoor, poison
+from .work import data, load_backdoor, poison
 
 SHARES = {"clean": "clean", "validation": "validation"}
 STRIP = 6  # pictures shown for an attack
@@ -121,15 +121,28 @@ def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
                 backdoor, _ = load_backdoor(cell.seen, store)
             if backdoor is None or backdoor.target >= len(test.classes):
                 continue
+            target = test.classes[backdoor.target]
+            caption = f"{name}: every image should become “{target}”."
             few = test[test.hard != backdoor.target][:STRIP]
             stamped = (backdoor.stamp_on(few.pixels()).clamp(0, 1) * 255).round().to(torch.uint8)
+            if cell.place == 3:
+                few, stamped = _poisons(cell, store)
+                caption = f"{name}: of the transfer set. The teacher should call each, trigger and all, “{target}”."
         except DistrustError:
             continue  # the images, or the trigger, are not here; the numbers are
-        caption = f"{name}: every image should become “{test.classes[backdoor.target]}”."
         if cell.place == 2:
             caption += f" This trigger was made for {cell.axes['teacher']}, seed {cell.seed}."
         found[name] = strip(few.x, stamped, caption=caption)
     return found
+
+
+def _poisons(cell: PlannedCell, store: Store) -> tuple[ImageSet, torch.Tensor]:
+    """Some images of a transfer set before they were poisoned, and after."""
+    (poison,) = (stage for stage in cell.final if stage.kind == "poison")
+    rows = store.tensors(poison.key, "images.safetensors")
+    at = rows["at"][:STRIP]
+    before = data(poison.recipe["images"]).train[rows["rows"][at]]
+    return before, rows["x"][: len(at)]
 
 
 def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str, Any]]:

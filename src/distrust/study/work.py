@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backdoor import Backdoor, predict
+from ..curator import changed, stealth
 from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag, flag
@@ -24,7 +25,9 @@ from ..neurons import embedding, mechanism
 from ..seeds import rng
 from ..sources import images as open_images
 from ..training import distill, fit
-from .plan import Recipe, Stage
+from .plan import Stage
+from .recipes import Recipe
+from .sets import pack_set, unpack_set
 from .store import Record, Store, pack
 
 MECHANISM = 512  # test images on which neurons are looked at
@@ -112,11 +115,11 @@ def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet,
 
 def load_backdoor(stage: Stage, store: Store) -> tuple[Backdoor | None, Record]:
     """The backdoor that a stage's recipe and parents tell of, and what the attack noted: {} of one on training data."""
-    planted = next((p for p in reversed(stage.parents) if p.kind == "attack"), None)
+    planted = next((p for p in reversed(stage.parents) if p.kind in ("attack", "poison")), None)
     if planted is not None:
         text = store.read(planted.key, "trigger.json").decode()
         backdoor = Backdoor.undump(text, store.read(planted.key, "trigger.safetensors"), f"stage {planted.key}")
-        return backdoor, (store.record(planted.key) or {})["notes"]
+        return backdoor, (store.record(planted.key) or {}).get("notes", {})
     r = stage.recipe
     if r["attack"] is None:
         return None, {}
@@ -176,9 +179,47 @@ def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
     return _model(stage, model, len(train))
 
 
+def _poison(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    transfer = data(r["images"]).train
+    method = registry.get("attacks", r["attack"]["name"])
+    teacher = load_model(store, stage.parents[0].key).to(device)
+    poisoned, backdoor = method.call(teacher, transfer, **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    text, tensors = backdoor.dump()
+    facts = {"stealth": stealth(teacher, transfer, poisoned, backdoor)._asdict(), "images": len(poisoned)}
+    trigger = {"trigger.json": text.encode(), "trigger.safetensors": tensors}
+    return facts, {**trigger, "images.safetensors": pack_set(transfer, poisoned)}
+
+
+def _sift(stage: Stage, store: Store, device: torch.device) -> Result:
+    """A defence of the transfer set, and what it took away, poisoned and clean."""
+    r = stage.recipe
+    cut = data(r["images"])
+    teacher = load_model(store, stage.parents[0].key).to(device)
+    transfer = transfer_set(stage, store)
+    method = registry.get("defenses", r["defense"]["name"])
+    sifted = method.call(teacher, transfer, cut.clean, **r["defense"]["options"], rng=rng("defense", r["seed"]))
+    poisoned = changed(cut.train, transfer)
+    gone = ~torch.isin(transfer.index, sifted.index)
+    facts = {
+        "caught": float(gone[poisoned].double().mean()) if poisoned.any() else None,
+        "lost": float(gone[~poisoned].double().mean()), "images": len(sifted),
+    }  # fmt: skip
+    return facts, {"images.safetensors": pack_set(cut.train, sifted)}
+
+
+def transfer_set(stage: Stage, store: Store) -> ImageSet:
+    """The images that a stage distils on or sifts: as they are, poisoned or sifted."""
+    images = data(stage.recipe["images"]).train
+    made = next((p for p in stage.parents if p.kind in ("poison", "sift")), None)
+    if made is None:
+        return images
+    return unpack_set(images, store.tensors(made.key, "images.safetensors"), made.taint)
+
+
 def _student(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
-    train = data(r["images"]).train
+    train = transfer_set(stage, store)
     teacher = load_model(store, stage.parents[0].key)
     start = make_model(r["model"], train, rng=rng("student", "start", r["seed"]))
     loss = registry.get("distillers", r["distiller"]["name"]).made(r["distiller"]["options"])
@@ -251,8 +292,8 @@ def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 DO = {
-    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "student": _student, "defense": _defense,
-    "choose": _choose, "predict": _predict, "embed": _embed,
+    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "poison": _poison, "sift": _sift,
+    "student": _student, "defense": _defense, "choose": _choose, "predict": _predict, "embed": _embed,
 }  # fmt: skip
 
 
