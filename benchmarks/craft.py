@@ -1,4 +1,4 @@
-"""What does it cost to poison a transfer set? PGD-10 beside its limit, ten bare forward and backward passes, as a ratio.
+"""What does it cost to poison a transfer set? PGD-10 beside its limit, ten bare forward and backward passes: a ratio.
 
 python benchmarks/craft.py [--images N] [--rounds R] [--out FILE]
 

@@ -20,8 +20,14 @@ from distrust.study import read_cells
 from distrust.study.cells import by_axes
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "cheatkd.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "results.md",
+    ROOT / "docs" / "cheatkd.md",
+    ROOT / "docs" / "clean-teacher.md",
+)
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+SIFTED = {"caught": "poisons removed %", "lost": "clean removed %"}
 HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
@@ -60,10 +66,11 @@ def table(folder: Path, glossary: str) -> str:
     if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
         names.append("its teacher's ASR %")
     tuned = any(cell.get("chosen") for cell in cells)
+    more = [name for name in SIFTED if any(cell.get(name) is not None for cell in cells)]
     seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
     text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(
-        [*names, *HEAD, *(["chosen"] if tuned else []), "flags"],
-        [_row(group, axes, names, tuned, glossary) for group in groups],
+        [*names, *HEAD, *(SIFTED[name] for name in more), *(["chosen"] if tuned else []), "flags"],
+        [_row(group, axes, names, tuned, more, glossary) for group in groups],
     )
     names = [*axes, "model", "defence"]
     published = [row for group in groups for row in _published(group, axes)]
@@ -109,9 +116,11 @@ def choices(folder: Path) -> str:
     return _markdown(CHOICES, rows)
 
 
-def _row(group: Sequence[Cell], axes: Sequence[str], names: Sequence[str], tuned: bool, glossary: str) -> list[str]:
+def _row(
+    group: Sequence[Cell], axes: Sequence[str], names: Sequence[str], tuned: bool, more: Sequence[str], glossary: str
+) -> list[str]:
     done = [cell for cell in group if cell["state"] == "done"]
-    numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
+    numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried", *more)]
     raised = {flag for cell in group for flag in cell["flags"]}
     flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
     states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})

@@ -1,4 +1,4 @@
-"""Every defence: a new model, made from a suspect and clean images that stay as they were."""
+"""Every defence: a new model from a suspect and clean images, or a sifted transfer set; what came in stays."""
 
 import pytest
 import torch
@@ -8,10 +8,15 @@ from distrust.backdoor import predict
 from distrust.methods import registry
 from distrust.seeds import spawn
 
-from . import every, quick, same_bits, state
+from . import quick, same_bits, state
+
+on_models = {n: m for n, m in registry.kind("defenses").items() if m.mark.on != "transfer"}
+every_defense = pytest.mark.parametrize("method", on_models.values(), ids=on_models)
+on_a_transfer_set = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "transfer"}
+every_sift = pytest.mark.parametrize("method", on_a_transfer_set.values(), ids=on_a_transfer_set)
 
 
-@every("defenses")
+@every_defense
 def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, net):
     cleaned = method.call(net, tiny, **quick(method), rng=rng(0))
     assert cleaned is not net
@@ -24,7 +29,7 @@ def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, n
     assert [p.requires_grad for p in cleaned.parameters()] == [p.requires_grad for p in net.parameters()]
 
 
-@every("defenses")
+@every_defense
 def test_the_suspect_and_the_clean_images_stay_as_they_were(method, tiny, net):
     before, x, y = state(net), tiny.x.clone(), tiny.y.clone()
     method.call(net, tiny, **quick(method), rng=rng(0))
@@ -32,7 +37,7 @@ def test_the_suspect_and_the_clean_images_stay_as_they_were(method, tiny, net):
     assert torch.equal(tiny.x, x) and torch.equal(tiny.y, y)
 
 
-@every("defenses")
+@every_defense
 def test_the_same_rng_gives_the_same_bits(method, tiny, net):
     made = [method.call(net, tiny, **quick(method), rng=rng(seed)).state_dict() for seed in (0, 0, 1)]
     assert same_bits(made[0], made[1])
@@ -40,13 +45,13 @@ def test_the_same_rng_gives_the_same_bits(method, tiny, net):
         assert not same_bits(made[0], made[2]), "rng decides nothing"
 
 
-@every("defenses")
+@every_defense
 def test_without_rng_the_stream_is_fixed(method, tiny, net):
     first, again = (method.call(net, tiny, **quick(method)).state_dict() for _ in range(2))
     assert same_bits(first, again)
 
 
-@every("defenses")
+@every_defense
 def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     if method.mark.on != "classifier":
@@ -66,3 +71,44 @@ def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
     nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
+
+
+# --- of a transfer set: images in, fewer or other images out ------------------------------------------------
+
+
+@every_sift
+def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, tiny, net):
+    sifted = method.call(net, tiny[:60], tiny[60:], rng=rng(0))
+    assert set(sifted.index.tolist()) <= set(range(60)) and sifted.index.diff().min() >= 0
+    assert torch.equal(sifted.y, tiny.y[sifted.index]) and sifted.classes == tiny.classes
+    assert sifted.x.dtype == torch.uint8 and sifted.x.shape[1:] == tiny.x.shape[1:]
+    pixels_kept = torch.equal(sifted.x, tiny.x[sifted.index])
+    assert pixels_kept or torch.equal(sifted.index, tiny.index[:60]), "either images go, or all of them change"
+
+
+@every_sift
+def test_the_teacher_the_set_and_the_clean_images_stay_as_they_were(method, tiny, net):
+    before, x = state(net), tiny.x.clone()
+    method.call(net, tiny[:60], tiny[60:], rng=rng(0))
+    assert same_bits(state(net), before) and torch.equal(tiny.x, x)
+
+
+@every_sift
+def test_a_set_is_sifted_to_the_same_bits(method, tiny, net):
+    first, again = (method.call(net, tiny[:60], tiny[60:], rng=rng(0)) for _ in range(2))
+    unseeded, same = (method.call(net, tiny[:60], tiny[60:]) for _ in range(2))
+    assert torch.equal(first.x, again.x) and torch.equal(unseeded.x, same.x)
+
+
+@every_sift
+def test_the_taint_stays(method, tiny, net):
+    assert method.call(net, tiny[:60].replace(taint=("earlier",)), tiny[60:], rng=rng(0)).taint == ("earlier",)
+
+
+@every_sift
+def test_a_clean_set_keeps_most_of_its_images(method, digits, trained):
+    """At the defaults at least 70 % of clean digits are still there, and every class (2-means always finds a half)."""
+    images = digits.train[:400]
+    sifted = method.call(trained, images, digits.train[400:800], rng=rng(0))
+    assert len(sifted) >= 0.7 * len(images)
+    assert len(sifted.y.unique()) == 10

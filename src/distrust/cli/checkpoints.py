@@ -134,6 +134,7 @@ def purify(
     trigger: AskedTrigger = None,
 ) -> int:
     """Clean a checkpoint with a defence and a share of clean images; measures before and after if told the trigger."""
+    from ..errors import BadInput
     from ..measurement import measure as measure_model
     from ..methods import registry
     from ..seeds import rng
@@ -144,6 +145,11 @@ def purify(
     device = face.machine()
     selector = parse_one(method)
     defense = registry.get("defenses", selector.name)
+    if defense.mark.on != "classifier":
+        raise BadInput(
+            f"{selector.name} sifts the images of a distillation; purify cleans a model. Name it on a study's defense "
+            f"axis, or call distrust.defenses.{selector.name}(teacher, transfer, clean)."
+        )
     options = defense.check(selector.options)
     suspect, backdoor = asked.open(trigger)
     clean = suspect.roles(fraction, face.seed).clean
