@@ -8,15 +8,8 @@ attack also draws, stamps, rounds and checks the images; no restarts.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from pathlib import Path
-
 import torch
+from ratio import asked, compare
 from torch.nn import functional as F
 
 import distrust as dt
@@ -39,45 +32,16 @@ def bare(teacher: torch.nn.Module, images: dt.ImageSet) -> None:
 
 def main() -> None:
     """Measure both once a round, in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=2000, help="images to poison (default: 2000)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "craft.json")
-    asked = parser.parse_args()
-
-    load = [round(v, 1) for v in os.getloadavg()]
-    x = torch.randint(256, (asked.images, 3, 32, 32), dtype=torch.uint8, generator=dt.rng("benchmark"))
-    images = dt.ImageSet(x, torch.arange(asked.images) % 9 + 1, tuple("abcdefghij"))  # none is the target's
+    wanted = asked(__doc__.partition("\n")[0], 2000, "craft")
+    x = torch.randint(256, (wanted.images, 3, 32, 32), dtype=torch.uint8, generator=dt.rng("benchmark"))
+    images = dt.ImageSet(x, torch.arange(wanted.images) % 9 + 1, tuple("abcdefghij"))  # none is the target's
     teacher = dt.model("wrn16-2", images, rng=dt.rng(0))
     ways = {
         "pgd": lambda: attacks.transfer_poison(teacher, images, rate=1.0, restarts=0, steps=STEPS, batch_size=BATCH),
         "bare passes": lambda: bare(teacher, images),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    bare(teacher, images[:BATCH])  # answers the probe for the fastest precision
-    for _ in range(asked.rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(rows) for name, rows in seconds.items()}
-    ratio = median["pgd"] / median["bare passes"]
-    result = {
-        "what": f"seconds to poison {asked.images} images by PGD-{STEPS} against a WRN-16-2",
-        "seconds": {name: round(value, 3) for name, value in median.items()},
-        "ratio": {"pgd / bare passes": round(ratio, 3)},
-        "goal": GOAL,
-        "met": ratio < GOAL,
-        "rounds": asked.rounds,
-        "environment": {
-            "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(), "load": load,
-        },
-    }  # fmt: skip
-    text = json.dumps(result, indent=1)
-    print(text)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(text + "\n")
+    what = f"seconds to poison {wanted.images} images by PGD-{STEPS} against a WRN-16-2"
+    compare(what, ways, GOAL, wanted.rounds, wanted.out)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each way (default: 5)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fit.json")
     asked = parser.parse_args()
-    if asked.images < 8 * BATCH:
-        parser.error(f"--images {asked.images}: give at least {8 * BATCH}, or `fit` does not probe for the fastest way")
+    if asked.images < 4 * BATCH:
+        parser.error(f"--images {asked.images}: give at least {4 * BATCH}, or `fit` does not probe for the fastest way")
 
     where = environment()
     train, source = open_images(asked.images)
