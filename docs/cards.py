@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrust.cards import card
+from distrust.cards import WORKS_ON, card
 from distrust.methods import KINDS, registry
 from distrust.models import families
 
@@ -40,6 +40,8 @@ def _section(facts: dict[str, Any]) -> str:
     lines = [f"### {facts['kind']}/{facts['name']}", "", facts["summary"], "", f"Paper: {facts['paper']}."]
     if "place" in facts:
         lines[-1] += f" Enters at place {facts['place']}."
+    if "on" in facts:
+        lines[-1] += f" {WORKS_ON[facts['on']]}"
     if facts.get("null"):
         lines[-1] += " *Null row.*"
     if facts["options"]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from .methods import Method
 
 PLACES = {1: "training data", 2: "teacher", 3: "transfer set", 4: "synthetic set", 5: "encoder"}
+WORKS_ON = {"transfer": "Sifts the images of a distillation.", "encoder": "Works on an encoder."}
 
 
 def card(method: Method) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def card(method: Method) -> dict[str, Any]:
         "summary": method.summary,
         "paper": method.mark.paper,
         "place": method.mark.place and f"{method.mark.place} ({PLACES[method.mark.place]})",
+        "on": method.mark.on if method.mark.on != "classifier" else None,
         "null": method.mark.null,
         "options": [
             {

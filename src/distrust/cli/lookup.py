@@ -53,7 +53,7 @@ def show(
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
-    from ..cards import card
+    from ..cards import WORKS_ON, card
     from ..methods import registry
 
     for file in plugin:
@@ -62,6 +62,7 @@ def show(
     facts = card(registry.get(kind, name) if kind else registry.find(name))
     lines = [f"{facts['name']} ({facts['kind']}): {facts['summary']}", f"Paper: {facts['paper']}"]
     lines += [f"Enters at place {facts['place']}"] if "place" in facts else []
+    lines += [WORKS_ON[facts["on"]]] if "on" in facts else []
     for option in facts["options"]:
         lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
         lines.append(f"      {option['about']}")

@@ -25,7 +25,7 @@ def consistency(
     transfer: ImageSet,
     clean: ImageSet,
     *,
-    views: Annotated[list[View], Field(min_length=1)] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
+    views: View | Annotated[list[View], Field(min_length=1)] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
     lose: Share = 0.05,
     shift: Pixels = 2,
     quality: Annotated[int, Field(ge=1, le=95)] = 50,
@@ -40,7 +40,8 @@ def consistency(
         teacher: the clean teacher.
         transfer: the images to sift.
         clean: trusted images, which set the threshold.
-        views: "median" (3×3 filter), "shift" (down and to the right, black pixels in), "jpeg", "depth" (fewer bits).
+        views: one or more of "median" (3×3 filter), "shift" (down and to the right, black pixels in), "jpeg", "depth"
+            (fewer bits).
         lose: share 0..1 of the clean images that may be lost: the threshold is their quantile 1 − lose.
         shift: pixels of "shift".
         quality: of "jpeg", 1..95.
@@ -61,7 +62,8 @@ def consistency(
 
     def scores(images: ImageSet) -> Tensor:
         plain = answers(teacher, images)
-        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in views]
+        chosen = [views] if isinstance(views, str) else views
+        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in chosen]
         return torch.stack(moved).amax(0)
 
     return keep(transfer, scores(transfer), scores(clean), lose)
