@@ -55,7 +55,7 @@ def test_where_all_is_poisoned_no_clean_image_is_left_to_compare(before):
     assert found.share == 1 and found.agreement_clean is None and found.agreement == 1
 
 
-def test_the_similarity_is_scikit_images(before):
+def test_the_similarity_of_a_uniform_shift_has_its_closed_form(before):
     """Wang et al., 2004, with a Gaussian window of 11 and σ 1.5; of a uniform shift it has a closed form."""
     found = stealth(Says(), before, before.replace(x=before.x + 51), PATCH)
     mean, other, c1 = 0.2, 0.4, 0.01**2

@@ -198,14 +198,14 @@ class _Builder:
         defense = chosen["defense"]
         on = registry.get("defenses", defense.name).mark.on
         if chosen["distiller"].name != "none":
-            arm += self.transfer_set(arm[-1], attack if place == 3 else None, defense, images, seed)
+            sets = self.transfer_set(arm[-1], attack if place == 3 else None, defense, images, seed)
             call, options = self.distiller(chosen["distiller"])
             student = {
                 **model_of(chosen["student"].text), "distiller": call, "options": options, "images": images,
                 "seed": seed,
             }  # fmt: skip
-            parents = (_taught(arm), *(s for s in arm[-1:] if s.kind in ("poison", "sift")))
-            arm.append(self.stage("student", student, parents, taint, passes=1.4 * options["epochs"]))
+            parents = (arm[-1], *sets[-1:])
+            arm += [*sets, self.stage("student", student, parents, taint, passes=1.4 * options["epochs"])]
         elif on == "transfer":
             raise BadInput(f"{defense.name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
         if defense.name != "none" and on != "transfer":

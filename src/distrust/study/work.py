@@ -159,10 +159,8 @@ def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
     planted = method.call(teacher, train, **r["attack"]["options"], rng=rng("attack", r["seed"]))
-    text, tensors = planted.backdoor.dump()
     facts, files = _model(stage, planted.model, len(train))
-    trigger = {"trigger.json": text.encode(), "trigger.safetensors": tensors}
-    return {**facts, "notes": planted.notes}, {**files, **trigger}
+    return {**facts, "notes": planted.notes}, {**files, **_trigger(planted.backdoor)}
 
 
 def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -185,10 +183,8 @@ def _poison(stage: Stage, store: Store, device: torch.device) -> Result:
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
     poisoned, backdoor = method.call(teacher, transfer, **r["attack"]["options"], rng=rng("attack", r["seed"]))
-    text, tensors = backdoor.dump()
     facts = {"stealth": stealth(teacher, transfer, poisoned, backdoor)._asdict(), "images": len(poisoned)}
-    trigger = {"trigger.json": text.encode(), "trigger.safetensors": tensors}
-    return facts, {**trigger, "images.safetensors": pack_set(transfer, poisoned)}
+    return facts, {**_trigger(backdoor), "images.safetensors": pack_set(transfer, poisoned)}
 
 
 def _sift(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -308,6 +304,12 @@ def _accuracy(model: nn.Module, images: ImageSet) -> float:
 def _options(options: dict[str, Any]) -> dict[str, Any]:
     """JSON back to what the loop takes."""
     return {**options, "augment": Augment(**options["augment"]), "milestones": tuple(options["milestones"])}
+
+
+def _trigger(backdoor: Backdoor) -> dict[str, bytes]:
+    """The files from which `load_backdoor` reads it again."""
+    text, tensors = backdoor.dump()
+    return {"trigger.json": text.encode(), "trigger.safetensors": tensors}
 
 
 def _model(stage: Stage, model: nn.Module, images: int) -> Result:
