@@ -84,6 +84,6 @@ def doubted(row: Cell) -> bool:
 
 
 def varying(rows: Iterable[Cell], axes: Sequence[str] = SETTING) -> list[str]:
-    """The axes that have more than one value, apart from the attack: what a label must name beside it."""
+    """The axes with more than one value, apart from the attack and its place: what a label must name beside it."""
     rows = list(rows)
-    return [axis for axis in axes if axis != "attack" and len({str(row.get(axis)) for row in rows}) > 1]
+    return [axis for axis in axes if axis not in ("attack", "place") and len({str(row.get(axis)) for row in rows}) > 1]
