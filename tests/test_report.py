@@ -16,6 +16,7 @@ from distrust.report import Report, page
 from distrust.report.aggregate import over_seeds
 from distrust.report.answer import answer
 from distrust.report.features import feature_map
+from distrust.report.heatmap import facets
 from distrust.report.labels import shortened
 from distrust.report.pictures import strip
 
@@ -170,6 +171,21 @@ def defended(defense, acc, asr, **changes):
 )
 def test_the_answer_says_what_the_cells_say(cells, said):
     assert said in answer(cells)
+
+
+def test_of_many_attacks_the_strongest_are_named():
+    def attack(name, asr):
+        return [{**c, "attack": name} for c in TEACHER + student("kd", asr)]
+
+    cells = [c for i, asr in enumerate((0.05, 0.9, 0.02, 0.8, 0.3, 0.5, 0.4)) for c in attack(f"a{i}", asr)]
+    assert "through kd 5 of 7 (inherited: a1 89.0, a3 79.0, a5 49.0, a6 39.0 and a4 29.0; not in" in answer(cells)
+    assert "(inherited: b 99.0, a1 89.0, a3 79.0, a5 49.0 and 2 more;" in answer(cells + attack("b", 1.0))
+
+
+def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
+    assert [f["defense"] for f in facets(over_seeds(TEACHER))] == ["none"]
+    beside = facets(over_seeds(TEACHER + defended("nad", 0.88, 0.04)))
+    assert [(f["defense"], bool(f["lines"])) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
 
 
 def test_labels_keep_what_tells_selectors_apart():

@@ -16,7 +16,8 @@ from .text import count, interval, listing, percent, span
 CLOSE = 0.05  # two ASRs that are no further apart are called the same
 NO_WORSE = 0.01  # an ACC that is lower by no more than this is called no worse
 CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
-SPELLED_OUT = 3  # with more attacks than this, they are counted
+SPELLED_OUT = 3  # with more attacks than this, they share a sentence
+NAMED = 5  # attacks that it names, the strongest first
 
 
 class Cleaning(NamedTuple):
@@ -112,8 +113,8 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
 
 
 def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
-    """Many attacks: how many backdoors each distiller passed on, of those that a teacher had."""
-    tally: dict[str, list[Cell]] = {}
+    """Many attacks: which backdoors each distiller passed on, the strongest first, of those that a teacher had."""
+    students: dict[str, list[Cell]] = {}
     learnt = 0
     for rows in groups:
         judged = [row for row in rows if row["carried"] is not None and not doubted(row)]
@@ -123,17 +124,28 @@ def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
         learnt += bool(judged)
         for row in judged:
             if not is_teacher(row):
-                tally.setdefault(row["distiller"] or "none", []).append(row)
+                students.setdefault(row["distiller"] or "none", []).append(row)
     start = f"Of {len(groups)} attacked settings, {learnt} can be judged"
-    if not tally:
+    if not students:
         return [f"{start}, and none of them has a student, so nothing can be said about inheritance."]
+    beside = varying([row for rows in groups for row in rows])
+    heads = {"yes": "inherited", "unclear": "unclear", "no": "not inherited"}
     parts = []
-    for name, rows in tally.items():
-        inherited = sum(_verdict(row) == "yes" for row in rows)
-        low, high = (percent(pick(row["carried"] for row in rows)) for pick in (min, max))
-        parts.append(f"through {name} in {inherited} of {len(rows)} (carried {low} to {high} points)")
-    basis = _basis([row for rows in tally.values() for row in rows])
-    return [f"{start}; the student inherited the backdoor {listing(parts)}; {basis}."]
+    for name, rows in students.items():
+        found = {said: [row for row in rows if _verdict(row) == said] for said in heads}
+        named = [f"{heads[said]}: {_strongest(some, beside)}" for said, some in found.items() if some]
+        parts.append(f"through {name} {len(found['yes'])} of {len(rows)} ({'; '.join(named)})")
+    basis = _basis([row for rows in students.values() for row in rows])
+    return [f"{start}. Backdoors inherited, with the points carried: {', '.join(parts)}; {basis}."]
+
+
+def _strongest(rows: Sequence[Cell], beside: Sequence[str]) -> str:
+    """Attacks by name, with the points that each carried; of many, those that carried most."""
+    ranked = sorted(rows, key=lambda row: -row["carried"])
+    shown = ranked if len(ranked) <= NAMED else ranked[: NAMED - 1]
+    names = [" / ".join([row["attack"], *(str(row[axis]) for axis in beside)]) for row in shown]
+    named = [f"{name} {percent(row['carried'])}" for name, row in zip(names, shown, strict=True)]
+    return listing([*named, *([f"{len(ranked) - len(shown)} more"] if shown != ranked else [])])
 
 
 def _verdict(row: Cell) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from .aggregate import SETTING, Cell, doubted, is_teacher, varying
 from .text import interval, percent
 
-NULL_DEFENSES = ("none", "finetune")  # shown even where nobody measured them, so that their lack is seen
+NULL_DEFENSES = ("none", "finetune")  # beside any defence they are shown even unmeasured, so that their lack is seen
 
 
 def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -23,7 +23,8 @@ def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
     """
     settings = list(dict.fromkeys(_setting(row) for row in rows))
     models = sorted(dict.fromkeys(_model(row) for row in rows), key=lambda model: model != (None, None))
-    defenses = list(dict.fromkeys([*NULL_DEFENSES, *(row["defense"] for row in rows)]))
+    measured = list(dict.fromkeys(row["defense"] for row in rows))
+    defenses = list(dict.fromkeys([*NULL_DEFENSES, *measured])) if measured != ["none"] else measured
     place = {(row["defense"], _setting(row), _model(row)): i for i, row in enumerate(rows)}
     beside = varying(rows)
     several = len({row["student"] for row in rows if row["student"]}) > 1
@@ -38,7 +39,6 @@ def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
         }
 
     columns = [column(distiller, student, several) for distiller, student in models]
-    measured = {row["defense"] for row in rows}
     return [
         {"defense": d, "columns": columns, "lines": [line(d, s) for s in settings] if d in measured else []}
         for d in defenses
