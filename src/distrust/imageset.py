@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -50,6 +50,7 @@ class Augment:
 
 
 PLAIN = Augment(flip=False, crop=0)
+Change = Callable[[Tensor, Generator], Tensor]  # an Augment, or what else changes a batch of images
 
 
 class Late(NamedTuple):
@@ -74,6 +75,7 @@ class ImageSet:
         late: a trigger stamped after augmentation, or None.
         taint: names of the attacks among this set's ancestors.
         off_range: float images may leave 0..1; only a published synthetic set needs that, and it is flagged.
+        training: of a synthetic set, the options of `fit` by which its maker trains networks on it, or None.
 
     Raises:
         BadInput: shapes, dtypes, pixel values or labels do not fit, or the set is empty.
@@ -88,6 +90,7 @@ class ImageSet:
     late: Late | None = None
     taint: tuple[str, ...] = ()
     off_range: bool = False
+    training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.x), len(self.classes)
@@ -165,7 +168,7 @@ class ImageSet:
         return split(self, {"part": share}, rng)["part"]
 
     def batches(
-        self, size: int, rng: Generator | None = None, augment: Augment = PLAIN
+        self, size: int, rng: Generator | None = None, augment: Change = PLAIN
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (float32 [B,C,H,W], labels) batches.
 

@@ -22,6 +22,7 @@ from .models import Taps, check_fits, eval_mode, resolve, taps
 from .probe import fastest
 from .seeds import rng as make_rng
 from .seeds import seeded, spawn
+from .siamese import Siamese
 from .solvers import make_optimizer, make_schedule
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -198,7 +199,7 @@ def loop(
     schedule: Literal["onecycle", "cosine", "step", "constant"] = "onecycle",
     milestones: tuple[int, ...] = (),
     gamma: float = 0.1,
-    augment: Augment = Augment(),  # noqa: B008 - frozen
+    augment: Augment | Siamese = Augment(),  # noqa: B008 - frozen
     device: torch.device | str | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto",
@@ -222,7 +223,7 @@ def loop(
         schedule: "onecycle" (Smith, arXiv 1708.07120), "cosine" to 0, "step", or "constant".
         milestones: of "step": epochs after which the rate is multiplied by gamma.
         gamma: of "step".
-        augment: flip, crop and cutout on each batch.
+        augment: flip, crop and cutout on each batch, or `Siamese`.
         device: default where the model is.
         precision: "fp32", "bf16" autocast, or what a short probe finds faster.
         memory_format: likewise.
