@@ -14,7 +14,7 @@ Cell = dict[str, Any]
 SETTING = ("study", "budget", "images", "teacher", "attack", "place")  # what a teacher and its students share
 AXES = (*SETTING, "distiller", "student", "defense")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
-COMPARED = ("acc_control", "undefended_acc", "undefended_asr")
+COMPARED = ("acc_control", "undefended_acc", "undefended_asr", "teacher_asr")
 TRANSFER = ("caught", "lost", "poison_hits", "poison_agreement", "poison_agreement_clean")  # of a poisoned transfer set
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 

@@ -96,7 +96,9 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
     elif teacher:
         origin = f"From the {name} teacher (carried {_carried(teacher)})"
     else:
-        origin = f"From a {name} teacher that could not be judged"
+        known = students[0]["teacher_asr"]
+        found = "that could not be judged" if known is None else f"of ASR {percent(known)} %"
+        origin = f"From a {name} teacher {found}"
     said: dict[str, list[str]] = {"yes": [], "no": [], "unclear": []}
     several = len({row["student"] for row in students}) > 1
     for row in students:
