@@ -29,6 +29,9 @@ _HOME = {
     "rng": "seeds",
     "save": "models",
     "load": "models",
+    "save_set": "synthetic",
+    "load_set": "synthetic",
+    "Siamese": "siamese",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -51,7 +54,9 @@ if TYPE_CHECKING:
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .neurons import mechanism
     from .seeds import rng
+    from .siamese import Siamese
     from .sources import images
+    from .synthetic import load_set, save_set
     from .training import distill, fit, watching
 
 

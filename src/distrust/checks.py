@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from .backdoor import Backdoor
 from .errors import BadInput, NotFound
 from .files import open_weights, read_record
+from .imageset import ImageSet
 from .methods import KINDS
 from .sources import images as open_images
 from .study import make_plan, read_study
+from .synthetic import load_set
 
 MARKS = [kind.removesuffix("s") for kind in KINDS]
 
@@ -69,8 +72,15 @@ def _method(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path, key: str | None) -> dict[str, Any]:
-    weights = open_weights(path, key)
     record = read_record(path)
+    if "set" in record:
+        return _set(load_set(path), "pixels 0..1")
+    try:
+        weights = open_weights(path, key)
+    except BadInput:
+        with contextlib.suppress(BadInput, NotFound):
+            return _strange_set(path)
+        raise
     count = sum(v.numel() for v in weights.values())
     taint = record.get("taint", [])
     facts = {
@@ -86,6 +96,29 @@ def _weights(path: Path, key: str | None) -> dict[str, Any]:
         **facts,
         "text": f"weights: {len(weights)} tensors, {count:,} numbers{model}{known}; safe to open",
     }
+
+
+def _strange_set(path: Path) -> dict[str, Any]:
+    """A paper's synthetic set; raises what `load_set` does where it is none."""
+    found = load_set(path, units="pixels")
+    try:
+        load_set(path)
+        return _set(found, "pixels 0..1")
+    except BadInput as reason:
+        return _set(found, str(reason).partition(": ")[2])
+
+
+def _set(images: ImageSet, units: str) -> dict[str, Any]:
+    shape = "×".join(map(str, images.x.shape[1:]))
+    soft = "soft labels" if images.y.ndim == 2 else f"{len(images.classes)} classes"
+    known = f"; TAINTED by {', '.join(images.taint)}" if images.taint else ""
+    recipe = "knows" if images.training else "does not say"
+    facts = {
+        "is": "synthetic set", "images": len(images), "shape": list(images.x.shape[1:]), "classes": len(images.classes),
+        "soft": images.y.ndim == 2, "units": units, "taint": list(images.taint), "training": bool(images.training),
+    }  # fmt: skip
+    text = f"a synthetic set: {len(images)} images {shape}, {soft}; {recipe} how it is trained on{known}; {units}"
+    return {**facts, "text": text}
 
 
 def _images(source: str) -> dict[str, Any]:

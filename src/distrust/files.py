@@ -53,10 +53,20 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
+    return _state_dict(open_plain(path), path, key)
+
+
+def open_plain(path: Path) -> Any:
+    """Read a `.pt` that holds nothing but tensors and plain data.
+
+    Raises:
+        UnsafeFile: opening it would import and call something; lists what.
+        BadInput: it is damaged.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
@@ -70,7 +80,6 @@ def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             f"{path} is damaged, or no checkpoint. Download it again, or save one with "
             "torch.save(model.state_dict(), …)."
         ) from None
-    return _state_dict(content, path, key)
 
 
 def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
