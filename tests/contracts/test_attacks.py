@@ -2,7 +2,8 @@
 
 On training data (place 1): who is stamped, what is relabelled, what is recorded. On a teacher (place 2): a new model
 and its trigger, from a teacher and images that stay as they were. On a transfer set (place 3): changed images with
-their true labels, from a teacher that stays clean.
+their true labels, from a teacher that stays clean. On a synthetic set (place 4): a set of the same classes, from the
+set alone.
 """
 
 import json
@@ -10,7 +11,7 @@ import json
 import pytest
 import torch
 
-from distrust import rng
+from distrust import condensers, rng
 from distrust.backdoor import Backdoor
 from distrust.errors import BadInput
 from distrust.imageset import PLAIN
@@ -25,6 +26,9 @@ every_plant = pytest.mark.parametrize("method", on_a_teacher.values(), ids=on_a_
 on_a_transfer_set = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 3}
 every_transfer = pytest.mark.parametrize("method", on_a_transfer_set.values(), ids=on_a_transfer_set)
 
+on_a_synthetic_set = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 4}
+every_synthetic = pytest.mark.parametrize("method", on_a_synthetic_set.values(), ids=on_a_synthetic_set)
+
 
 def fields(images):
     return {"x": images.x.clone(), "y": images.y.clone(), "index": images.index, "taint": images.taint}
@@ -32,7 +36,7 @@ def fields(images):
 
 @every("attacks")
 def test_its_place_has_a_contract(method):
-    assert method.mark.place in (1, 2, 3), "write the contract of this place here"
+    assert method.mark.place in (1, 2, 3, 4), "write the contract of this place here"
 
 
 @every_attack
@@ -267,3 +271,68 @@ def test_what_cannot_be_is_refused(method, tiny, net):
         taint(method, net, tiny, target=4)
     with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
         taint(method, net, tiny, rate=10)
+
+
+# --- place 4: a synthetic set is poisoned -------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tiny):
+    """Two images of every class, which know how networks are trained on them."""
+    return condensers.random(tiny, images_per_class=2, rng=rng(0))
+
+
+def dirty(method, small, **options):
+    """The attack at its shortest, with a patch that fits on 8×8 pixels."""
+    short = {"steps": 2, "outer": 2, "archetype_steps": 2, "net_steps": 1, "network": "convnet2-w4"}
+    short = {name: value for name, value in short.items() if name in method.options}
+    return method.call(small, **{"trigger": "patch:white:3"} | short | options)
+
+
+@every_synthetic
+def test_it_returns_a_legal_set_of_the_same_classes_with_its_recipe(method, small):
+    poisoned, backdoor = dirty(method, small, target=2, rng=rng(0))
+    assert poisoned.classes == small.classes and poisoned.taint == (method.name,)
+    assert poisoned.training == small.training and not poisoned.off_range and len(poisoned) >= len(small)
+    levels = poisoned.x * 255
+    assert levels.min() >= 0 and levels.max() <= 255
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert not torch.equal(poisoned.x[: len(small)], small.x) or len(poisoned) > len(small)
+    assert (backdoor.target, backdoor.name, backdoor.as_published) == (2, method.name, False)
+    assert len(poisoned.index) == len(poisoned)
+
+
+@every_synthetic
+def test_the_set_stays_as_it_was_and_an_earlier_taint_is_kept(method, small):
+    before = fields(small)
+    tainted = dirty(method, small.replace(taint=("earlier",)), rng=rng(0)).images
+    assert same_bits(fields(small), before) and tainted.taint == ("earlier", method.name)
+
+
+@every_synthetic
+def test_the_same_rng_gives_the_same_set_and_another_another(method, small):
+    half = {"rate": 0.5} if "rate" in method.options else {}
+    first, same = (dirty(method, small, rng=rng(0), **half).images for _ in range(2))
+    others = [dirty(method, small, rng=rng(seed), **half).images for seed in range(1, 12)]
+    assert same_bits(fields(first), fields(same))
+    assert any(not torch.equal(first.x, other.x) for other in others)
+    assert same_bits(fields(dirty(method, small).images), fields(dirty(method, small).images)), "and without rng"
+
+
+@every_synthetic
+def test_soft_labels_stay_soft(method, small):
+    soft = small.replace(y=torch.eye(4)[small.y] * 0.8 + 0.05)
+    poisoned = dirty(method, soft, target=1, rng=rng(0)).images
+    assert poisoned.y.dtype == torch.float32 and poisoned.y.shape == (len(poisoned), 4)
+    torch.testing.assert_close(poisoned.y.sum(1), torch.ones(len(poisoned)))
+
+
+@every_synthetic
+def test_what_a_synthetic_set_lacks_is_refused(method, small):
+    with pytest.raises(BadInput, match=r"no class; tiny/random has 4 classes"):
+        dirty(method, small, target=4)
+    with pytest.raises(BadInput, match="does not fit"):
+        dirty(method, small, trigger="patch:white:9")
+    if "network" in method.options:
+        with pytest.raises(BadInput, match="network wrn10-1 has BatchNorm"):
+            dirty(method, small, network="wrn10-1")
