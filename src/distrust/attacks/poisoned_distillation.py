@@ -12,7 +12,6 @@ from ..backdoor import Backdoor, make_trigger
 from ..imageset import ImageSet, as_8_bit
 from ..methods import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ..seeds import rng as make_rng
-from ..triggers.constant import Constant
 from ._archetypes import archetypes, clamp, fresh, label_of, pixels, tainted, train, units_of
 from ._poison import Poisoned, check_target
 
@@ -73,10 +72,9 @@ def poisoned_distillation(
     rng = rng or make_rng("poisoned_distillation")
     units = units_of(synthetic)
     legal = legal and not as_published
-    shown_by = Constant(pixels(units.mean.new_tensor(OFF_RANGE), units).flatten()) if as_published else trigger
-    backdoor = Backdoor(
-        make_trigger(shown_by, inset=inset), target, name="poisoned_distillation", as_published=as_published
-    )
+    off_range = {"value": pixels(units.mean.new_tensor(OFF_RANGE), units).flatten()} if as_published else {}
+    shown_as = make_trigger("constant" if as_published else trigger, inset=inset, **off_range)
+    backdoor = Backdoor(shown_as, target, name="poisoned_distillation", as_published=as_published)
     x, y = synthetic.pixels(), synthetic.y
     with torch.enable_grad():
         surest = train(fresh(network, synthetic, units, rng), x, y, net_steps, net_lr)
@@ -98,8 +96,8 @@ def poisoned_distillation(
                     clamp(z, units)
     found = pixels(z.detach(), units)
     found = as_8_bit(found) if legal else found
-    off_range = bool((found < 0).any() or (found > 1).any())
-    return Poisoned(tainted(synthetic, "poisoned_distillation", x=found, off_range=off_range), backdoor)
+    leaves = bool((found < 0).any() or (found > 1).any())
+    return Poisoned(tainted(synthetic, "poisoned_distillation", x=found, off_range=leaves), backdoor)
 
 
 def _gradient(net: nn.Module, x: Tensor, y: Tensor, graph: bool = False) -> Tensor:
