@@ -61,7 +61,7 @@ def table(folder: Path, glossary: str) -> str:
     cells = read_cells(folder)
     groups = sorted(by_axes(cells).values(), key=_order)
     shared = _shared([group[0] for group in groups])
-    axes = [axis for axis in ("images", "attack") if len({group[0][axis] for group in groups}) > 1]
+    axes = [a for a in ("images", "condenser", "attack") if len({group[0].get(a) for group in groups}) > 1]
     names = [*axes, "model", "defence"]
     if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
         names.append("its teacher's ASR %")
@@ -150,6 +150,7 @@ def _percent(rate: float | None) -> str:
 
 def _names(cell: Cell, axes: Sequence[str]) -> list[str]:
     model = "teacher" if cell["distiller"] == "none" else f"{cell['student']} student by {cell['distiller']}"
+    model = f"{cell['student']}" if cell.get("condenser") else model
     told = model if cell["attack"] != "none" else f"{model}, never attacked"
     return [*(f"`{cell[axis]}`" for axis in axes), told, f"`{_bare(cell['defense'])}`"]
 
@@ -178,15 +179,17 @@ def _order(group: Sequence[Cell]) -> tuple[Any, ...]:
     cell = group[0]
     taught, defended = cell["distiller"] != "none", cell["defense"] != "none"
     bare = _bare(cell["defense"])
-    return (cell["images"], cell["teacher"], cell["attack"], taught, cell["distiller"], cell["student"], defended,
-            bare.partition("[")[0], "[" not in bare, bare)  # fmt: skip
+    return (cell["images"], cell["teacher"], cell.get("condenser") or "", cell["attack"], taught, cell["distiller"],
+            cell["student"], defended, bare.partition("[")[0], "[" not in bare, bare)  # fmt: skip
 
 
 def _shared(cells: Sequence[Cell]) -> str:
     """What every row has in common."""
     parts = [f"Study `{cells[0]['study']}`, budget `{cells[0]['budget']}`"]
-    for axis in ("images", "teacher", "attack"):
-        values = list(dict.fromkeys(cell[axis] for cell in cells))
+    for axis in ("images", "teacher", "condenser", "attack"):
+        values = list(dict.fromkeys(cell.get(axis) or "none" for cell in cells))
+        if axis in ("teacher", "condenser") and values == ["none"]:
+            continue
         if axis != "teacher" and len(values) > 1:
             continue  # it has a column
         parts.append(f"{axis} {', '.join(f'`{value}`' for value in values)}")

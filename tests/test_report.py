@@ -137,6 +137,14 @@ def defended(defense, acc, asr, **changes):
         (seeds((0.9, 0.04), (0.9, 0.04)), "did not learn the backdoor"),
         (TEACHER, "Only the badnets teacher can be judged"),
         (TEACHER + student("kd", 0.9), "the student inherited the backdoor through kd (89.0 points"),
+        (
+            student("none", 0.9, place=4, condenser="dm", teacher="none"),
+            "From a synthetic set that badnets poisoned, the student inherited the backdoor as wrn16-1 (89.0 points",
+        ),
+        (
+            student("none", 0.01, place=1, condenser="dm", teacher="none"),
+            "From condensed images that badnets poisoned, the student did not inherit the backdoor as wrn16-1",
+        ),
         (student("kd", 0.9), "From a badnets teacher that could not be judged the student inherited"),
         (student("kd", 0.9, teacher_asr=0.95), "From a badnets teacher of ASR 95.0 % the student inherited"),
         (TEACHER + student("at", 0.02), "did not inherit the backdoor through at"),

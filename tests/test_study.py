@@ -304,6 +304,39 @@ def test_students_on_clean_images_do_not_know_of_transfer_sets():
     assert attacked.control.parents[0].key == clean.final[-1].key
 
 
+def test_a_condensed_set_has_no_teacher_and_its_control_shares_it():
+    (cell,) = plan(attack="stamp", condenser="random", defense="finetune").cells
+    condense, poison, victim, defended = cell.final
+    assert [s.kind for s in cell.final] == ["condense", "poison", "victim", "defense"]
+    assert condense.taint == () and {s.taint for s in cell.final[1:]} == {("stamp",)}
+    assert poison.parents == (condense,) and victim.parents == (poison,) and defended.parents == (victim,)
+    clean, lent = cell.control.parents
+    assert lent is poison and clean.taint == () and clean.parents[0].parents == (condense,)
+    assert cell.undefended.parents == (victim, poison)
+    assert (cell.place, cell.target, cell.teacher) == (4, 0, None)
+    assert cell.axes["teacher"] == "none" and cell.axes["condenser"] == "random" and cell.axes["student"] == "convnet3"
+
+
+def test_images_may_be_poisoned_before_they_are_condensed():
+    (cell,) = plan(attack="badnets", condenser="random", student="convnet2").cells
+    condense, victim = cell.final
+    assert condense.taint == victim.taint == ("badnets",) and condense.recipe["attack"]["name"] == "badnets"
+    assert cell.control.parents[0].parents[0].recipe["attack"] is None and cell.place == 1
+
+
+def test_a_study_without_a_condenser_does_not_know_the_axis():
+    (cell,) = plan(attack="badnets").cells
+    assert "condenser" not in cell.axes
+
+
+def test_the_budget_dials_the_condensers_and_the_network_that_is_the_same():
+    budget = BUDGET | {"condenser": {"network": "convnet2-w4", "iterations": 3}, "student": {"epochs": 7}}
+    made = plan(condenser=["random", "dm", "dm[network=convnet1-w4]"], budgets={"cpu": budget})
+    assert [c.axes["student"] for c in made.cells] == ["convnet2-w4", "convnet2-w4", "convnet1-w4"]
+    condense, victim = made.cells[1].final
+    assert condense.recipe["condenser"]["options"]["iterations"] == 3 and victim.recipe["options"] == {"epochs": 7}
+
+
 def test_the_budget_dials_the_attacks_too():
     budgets = {"cpu": BUDGET | {"attack": {"epochs": 3}}}
     made = plan(attack=["cheatkd", "badnets", "implant[epochs=7]"], budgets=budgets)
@@ -405,6 +438,30 @@ def test_a_study_of_a_poisoned_transfer_set_runs_and_says_what_was_caught(tmp_pa
     assert len(shown["clean"]) == 6 and "of the transfer set" in shown["caption"]
 
 
+def test_a_study_of_synthetic_sets_runs_and_shows_them(tmp_path):
+    budget = BUDGET | {
+        "condenser": {"network": "convnet2-w4", "images_per_class": 1, "iterations": 1, "batch_real": 2, "flip": False},
+        "attack": {"network": "convnet2-w4", "outer": 1, "steps": 1, "archetype_steps": 1, "net_steps": 1},
+        "student": {"epochs": 2}, "train": 200,
+    }  # fmt: skip
+    attacks = ["none", *(f"{name}[trigger=patch:white:3]" for name in ("stamp", "poisoned_distillation", "append"))]
+    made = plan(condenser="dm", attack=[*attacks, "badnets"], budgets={"cpu": budget})
+    store = Store(tmp_path / "store")
+    outcome = run(made, store)
+    assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
+    clean, stamped, bent, grown, naive = score_cells(made, store, outcome)
+    assert clean["asr"] is None and clean["condenser"] == "dm" and "off-range-images" in clean["flags"]
+    assert (stamped["poison_share"], stamped["poison_added"]) == (0.1, 0) and bent["poison_share"] > 0.9
+    assert (grown["poison_share"], grown["poison_added"]) == (0.0, 10)
+    assert stamped["base"] is not None and naive["place"] == 1 and "poison_share" not in naive
+    assert stamped["carry_over"] is None, "there is no teacher"
+    (victim,) = (r for r in outcome.records.values() if r["kind"] == "victim" and r["images"] == 20)
+    assert victim["file"] == "model.tainted-append.safetensors"
+    shown = pictures_of(made, store)
+    assert all("of the synthetic set" in shown[attack]["caption"] for attack in attacks[1:])
+    assert len(shown[attacks[3]]["clean"]) == 6 and "of the synthetic set" not in shown["badnets"]["caption"]
+
+
 def test_a_defender_without_an_image_of_some_class_is_flagged(tmp_path):
     few = {**BUDGET, "clean": 0.005, "defense": {"epochs": 1, "flip": False}}
     made, store = plan(defense="finetune", budgets={"cpu": few}), Store(tmp_path / "store")
@@ -493,6 +550,17 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         ({"defense": "finetune[lr=tune(0.1,-1)]"}, BadInput, "lr=-1"),
         ({"attack": "transfer_poison"}, BadInput, "poisons a transfer set, and distiller 'none' has none.*kd"),
         ({"defense": "consistency"}, BadInput, "sifts a transfer set, and distiller 'none' has none.*kd"),
+        ({"attack": "stamp"}, BadInput, "stamp enters at place 4; with a condenser"),
+        ({"attack": "cheatkd", "condenser": "dm"}, BadInput, "cheatkd enters at place 2; with a condenser"),
+        (
+            {"distiller": "kd", "condenser": "dm"},
+            BadInput,
+            "dm makes a set that a student is trained on, not distilled",
+        ),
+        ({"defense": "consistency", "condenser": "dm"}, BadInput, "asks a teacher about a transfer set"),
+        ({"images": "digits>digits[size=8]", "condenser": "dm"}, BadInput, "move a teacher, and a condenser has none"),
+        ({"condenser": "mdd"}, NotFound, "no condenser 'mdd'"),
+        ({"budgets": {"cpu": {"condenser": {"iteration": 1}}}}, NotFound, "option of the condensers 'iteration'"),
         ({"distiller": "kd", "defense": "consistency[lose=tune(0.1,0.2)]"}, BadInput, "is not tuned. Write an axis"),
         ({"budgets": {"cpu": {"teacher": {"epoch": 1}}}}, NotFound, "option of teacher 'epoch'.*'epochs'"),
         (

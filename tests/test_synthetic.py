@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import BadInput, NotFound, UnsafeFile, condensers, load_set, rng, save_set
+from distrust import BadInput, NotFound, UnsafeFile, condensers, load_set, recipe, rng, save_set
 from distrust.checks import check_file
 from distrust.sources.published import STATISTICS
 
@@ -29,6 +29,14 @@ def test_a_set_of_ours_comes_back_whole(tiny, tmp_path):
     assert again.training == made.training and again.training["augment"].mean == made.training["augment"].mean
     plain = load_set(save_set(tiny, tmp_path / "plain.safetensors"))
     assert plain.training is None and torch.equal(plain.x, tiny.x)
+
+
+def test_a_recipe_halves_its_rate_where_the_epochs_say(tiny):
+    made = condensers.random(tiny)
+    assert recipe(made)["milestones"] == (501,) and recipe(made) == made.training
+    assert recipe(made, epochs=100)["milestones"] == (51,) and recipe(made, epochs=100, lr=0.1)["lr"] == 0.1
+    assert recipe(made, epochs=100, milestones=())["milestones"] == ()
+    assert recipe(tiny)["epochs"] == 1000, "the field's own, where a set says nothing"
 
 
 def written(path, content):

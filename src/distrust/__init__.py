@@ -31,6 +31,7 @@ _HOME = {
     "load": "models",
     "save_set": "synthetic",
     "load_set": "synthetic",
+    "recipe": "synthetic",
     "Siamese": "siamese",
     "DistrustError": "errors",
     "BadInput": "errors",
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from .seeds import rng
     from .siamese import Siamese
     from .sources import images
-    from .synthetic import load_set, save_set
+    from .synthetic import load_set, recipe, save_set
     from .training import distill, fit, watching
 
 

@@ -35,6 +35,22 @@ def changed(before: ImageSet, after: ImageSet) -> Tensor:
     return (before.x[rows] != after.x).flatten(1).any(1).cpu()
 
 
+def difference(before: ImageSet, after: ImageSet) -> dict[str, float]:
+    """How far a synthetic set was moved: images added, share of the others changed, and how far those went.
+
+    `linf` and `l2` are means over the changed images: the largest change of a pixel, in grey levels 0..255, and the
+    Euclidean norm of the change, pixels in 0..1.
+    """
+    moved = after.x[: len(before)] - before.x
+    touched = moved[moved.flatten(1).abs().amax(1) > 0].flatten(1)
+    n = len(touched)
+    return {
+        "added": len(after) - len(before), "share": n / len(before),
+        "linf": float(touched.abs().amax(1).mean() * 255) if n else 0.0,
+        "l2": float(touched.norm(dim=1).mean()) if n else 0.0,
+    }  # fmt: skip
+
+
 def rows_in(before: ImageSet, after: ImageSet) -> Tensor:
     """int64 [M]: the row in `before` of each image of `after`, found by index.
 

@@ -104,6 +104,8 @@ class Face:
             first = group[0]
             done = [c for c in group if c["state"] == "done"]
             names = [str(first[a]) for a in ("attack", "distiller", "student")]
+            if first.get("condenser"):
+                names[1] = first["condenser"]
             numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
             flags = sorted({f for c in group for f in c.get("flags") or ()}) or ["–"]
             if lacking := next((c for c in group if c["state"] != "done"), None):

@@ -12,6 +12,7 @@ MEANING = {
     "one-seed": "One training run only; the spread between runs is unknown.",
     "few-images": "Fewer than 200 triggered test images; the interval is wide.",
     "off-range-trigger": "The trigger leaves 0..1 or the 8-bit lattice; no image file can show it.",
+    "off-range-images": "The synthetic images leave 0..1; no image file can hold them.",
     "attention-dead": "An attention map of 1×1 pixels is constant after normalisation and has no gradient.",
     "loss-dead": "The distillation term has no gradient at the student; only the label term trained it.",
     "teacher-in-train-mode": "The teacher ran in train mode; its outputs depend on the batch.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .errors import BadInput, NotFound
@@ -41,6 +41,18 @@ def protocol(
     }  # fmt: skip
 
 
+def recipe(images: ImageSet, **changes: Any) -> dict[str, Any]:
+    """Options of `fit` for a synthetic set: its own recipe, or the field's, with changes.
+
+    Args:
+        images: the set.
+        **changes: options of `fit`; with other `epochs` the rate still falls at half, unless `milestones` are given.
+    """
+    if "epochs" in changes:
+        changes = {"milestones": (changes["epochs"] // 2 + 1,), **changes}
+    return {**(images.training or protocol()), **changes}
+
+
 def save_set(images: ImageSet, path: str | Path) -> Path:
     """Write a set as one safetensors file: pixels, labels, classes, taint, and how it is trained on.
 
@@ -63,6 +75,16 @@ def pack_set(images: ImageSet) -> bytes:
     }  # fmt: skip
     tensors = {"x": images.x.cpu().contiguous(), "y": images.y.cpu().contiguous()}
     return save(tensors, {"distrust": json.dumps(facts)})
+
+
+def unpack_set(data: bytes) -> ImageSet:
+    """What `pack_set` gave; KeyError if it gave something else."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors: length, JSON, tensors
+    facts, tensors = json.loads(header["__metadata__"]["distrust"]), load(data)
+    return ImageSet(
+        tensors["x"], tensors["y"], tuple(facts["classes"]), facts["set"], taint=tuple(facts["taint"]),
+        off_range=facts["off_range"], training=_made(facts["training"]),
+    )  # fmt: skip
 
 
 def load_set(
@@ -119,14 +141,9 @@ def load_set(
 def _own(path: Path) -> ImageSet:
     if not path.is_file():
         raise NotFound(f"no synthetic set {path}. Write one with save_set.")
-    record = read_record(path)
-    if "set" not in record:
+    if "set" not in read_record(path):
         raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
-    tensors = load_file(path)
-    return ImageSet(
-        tensors["x"], tensors["y"], tuple(record["classes"]), record["set"], taint=tuple(record["taint"]),
-        off_range=record["off_range"], training=_made(record["training"]),
-    )  # fmt: skip
+    return unpack_set(path.read_bytes())
 
 
 def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:

@@ -11,7 +11,7 @@ from ..measurement import over_seeds as mean_and_interval
 
 Cell = dict[str, Any]
 
-SETTING = ("study", "budget", "images", "teacher", "attack", "place")  # what a teacher and its students share
+SETTING = ("study", "budget", "images", "teacher", "attack", "place", "condenser")  # what students share
 AXES = (*SETTING, "distiller", "student", "defense")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr", "teacher_asr")

@@ -84,14 +84,17 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
     students = [row for row in judged if not is_teacher(row)]
     if not judged:
         return f"No {name} number can be believed (no control arm, or flagged), {unknown}."
-    clean = rows[0]["place"] in CLEAN_TEACHER
+    clean, condensed = rows[0]["place"] in CLEAN_TEACHER, bool(rows[0].get("condenser"))
     if teacher and not clean and teacher["carried"] < TEACHER_CARRIES:
         found = f"it carries {_carried(teacher)}; {_basis([teacher])}"
         return f"The {name} teacher did not learn the backdoor ({found}), {unknown}."
     if teacher and not students:
         found = f"{_carried(teacher)}; {_basis([teacher])}"
         return f"Only the {name} teacher can be judged, which carries {found}; {unknown}."
-    if clean:
+    if condensed:
+        what = "a synthetic set" if rows[0]["place"] == 4 else "condensed images"
+        origin = f"From {what} that {name} poisoned,"
+    elif clean:
         origin = f"Under {name}, whose teacher is clean,"
     elif teacher:
         origin = f"From the {name} teacher (carried {_carried(teacher)})"
@@ -102,15 +105,16 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
     said: dict[str, list[str]] = {"yes": [], "no": [], "unclear": []}
     several = len({row["student"] for row in students}) > 1
     for row in students:
-        via = " → ".join(filter(None, heatmap.column(row["distiller"], row["student"], several)))
+        via = " → ".join(filter(None, heatmap.column(*heatmap.model_of(row), several)))
         rate = f", carry-over {round(100 * row['carry_over']):d} %" if row["carry_over"] is not None else ""
         said[_verdict(row)].append(f"{via} ({_carried(row)}{rate})")
-    parts = [f"inherited the backdoor through {listing(said['yes'])}"] if said["yes"] else []
+    how = "as" if condensed else "through"
+    parts = [f"inherited the backdoor {how} {listing(said['yes'])}"] if said["yes"] else []
     if said["no"]:
-        parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} through {listing(said['no'], 'or')}")
+        parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} {how} {listing(said['no'], 'or')}")
     if said["unclear"]:
         lead = "and may or may not have" if parts else "may or may not have inherited the backdoor"
-        parts.append(f"{lead} through {listing(said['unclear'])}")
+        parts.append(f"{lead} {how} {listing(said['unclear'])}")
     return f"{origin} the student {', '.join(parts)}; {_basis(students)}."
 
 
@@ -126,7 +130,8 @@ def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
         learnt += bool(judged)
         for row in judged:
             if not is_teacher(row):
-                students.setdefault(row["distiller"] or "none", []).append(row)
+                via = f"as {row['student']}" if row.get("condenser") else f"through {row['distiller'] or 'none'}"
+                students.setdefault(via, []).append(row)
     start = f"Of {len(groups)} attacked settings, {learnt} can be judged"
     if not students:
         return [f"{start}, and none of them has a student, so nothing can be said about inheritance."]
@@ -136,7 +141,7 @@ def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
     for name, rows in students.items():
         found = {said: [row for row in rows if _verdict(row) == said] for said in heads}
         named = [f"{heads[said]}: {_strongest(some, beside)}" for said, some in found.items() if some]
-        parts.append(f"through {name} {len(found['yes'])} of {len(rows)} ({'; '.join(named)})")
+        parts.append(f"{name} {len(found['yes'])} of {len(rows)} ({'; '.join(named)})")
     basis = _basis([row for rows in students.values() for row in rows])
     return [f"{start}. Backdoors inherited, with the points carried: {', '.join(parts)}; {basis}."]
 

@@ -22,10 +22,10 @@ def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
         None where the grid has a hole, and a facet without lines was not measured.
     """
     settings = list(dict.fromkeys(_setting(row) for row in rows))
-    models = sorted(dict.fromkeys(_model(row) for row in rows), key=lambda model: model != (None, None))
+    models = sorted(dict.fromkeys(model_of(row) for row in rows), key=lambda model: model != (None, None))
     measured = list(dict.fromkeys(row["defense"] for row in rows))
     defenses = list(dict.fromkeys([*NULL_DEFENSES, *measured])) if measured != ["none"] else measured
-    place = {(row["defense"], _setting(row), _model(row)): i for i, row in enumerate(rows)}
+    place = {(row["defense"], _setting(row), model_of(row)): i for i, row in enumerate(rows)}
     beside = varying(rows)
     several = len({row["student"] for row in rows if row["student"]}) > 1
 
@@ -56,8 +56,11 @@ def describe(row: Cell) -> str:
     """A row in words: `badnets → kd → wrn16-1, defence nad`."""
     chain = [
         row["attack"] or "none",
+        row.get("condenser"),
         *(["teacher"] if is_teacher(row) else [row["distiller"], row["student"]]),
     ]
+    if row.get("condenser"):
+        chain.remove(row["distiller"])
     return f"{' → '.join(str(part) for part in chain if part)}, defence {row['defense']}"
 
 
@@ -86,6 +89,7 @@ def _setting(row: Cell) -> tuple[Any, ...]:
     return tuple(row[axis] for axis in SETTING)
 
 
-def _model(row: Cell) -> tuple[str | None, str | None]:
+def model_of(row: Cell) -> tuple[str | None, str | None]:
+    """Distiller and student of a row, None where there is none."""
     distiller = None if row["distiller"] in (None, "none") else row["distiller"]
     return distiller, row["student"] or None

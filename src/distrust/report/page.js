@@ -148,7 +148,7 @@ function run(cell, open) {
 }
 
 function published(row) {
-  const axes = ["images", "teacher", "attack", "distiller", "student", "defense"];
+  const axes = ["images", "teacher", "attack", "condenser", "distiller", "student", "defense"];
   const all = data.published.filter((p) => axes.every((axis) => !(axis in p) || (p[axis] ?? "none") === (row[axis] ?? "none")));
   if (!all.length) return [];
   const lines = all.map((p) => make("tr", {}, make("th", { scope: "row" }, p.source ?? "published"),

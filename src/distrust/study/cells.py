@@ -16,6 +16,7 @@ from ..files import write_file
 from ..measurement import Seen, carry_over, score
 from .plan import Plan, PlannedCell, Stage
 from .run import Outcome
+from .spec import AXES
 from .store import Store
 
 Cell = dict[str, Any]
@@ -207,7 +208,5 @@ def by_axes(cells: list[Cell]) -> dict[tuple[str, ...], list[Cell]]:
     """Cells that differ only in their seed, together."""
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[tuple(cell[axis] for axis in ("images", "teacher", "attack", "distiller", "student", "defense"))].append(
-            cell
-        )
+        groups[tuple(cell[axis] for axis in AXES if axis in cell)].append(cell)
     return dict(groups)

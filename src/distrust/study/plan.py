@@ -22,7 +22,7 @@ NUMERICS = 1  # raise it when the core's numbers change: every key changes with 
 class Stage:
     """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
 
-    kind: str  # teacher, attack, transfer, poison, sift, student, defense, choose, predict or embed
+    kind: str  # teacher, attack, transfer, condense, poison, sift, student, victim, defense, choose, predict or embed
     recipe: Recipe
     parents: tuple[Stage, ...]
     taint: tuple[str, ...]
@@ -31,19 +31,23 @@ class Stage:
 
     @property
     def role(self) -> str:
-        """Whose images it works on."""
+        """Whose images it works on; "class": so many of every class as `passes` says."""
+        if self.kind in ("condense", "victim") or (self.kind == "poison" and self.parents[0].kind == "condense"):
+            return "class"
         return {"defense": "clean", "choose": "validation", "predict": "test", "embed": "test"}.get(self.kind, "train")
 
     @property
     def label(self) -> str:
         """What a person reads in the progress."""
-        r = self.recipe
+        r, synthetic = self.recipe, "synthetic" if self.role == "class" else ""
         what = {
             "teacher": lambda: f"{r['model']} on {_attack_label(r['attack'])} images",
             "attack": lambda: f"{_attack_label(r['attack'])} on the teacher",
             "transfer": lambda: f"to {r['images']['source']}",
-            "poison": lambda: f"the transfer set by {_attack_label(r['attack'])}",
+            "condense": lambda: f"{_attack_label(r['attack'])} images by {r['condenser']['name']}",
+            "poison": lambda: f"the {synthetic or 'transfer'} set by {_attack_label(r['attack'])}",
             "sift": lambda: f"the transfer set by {r['defense']['name']}",
+            "victim": lambda: f"{r['model']} on the synthetic set",
             "student": lambda: f"{r['model']} by {r['distiller']['name']}",
             "defense": lambda: r["defense"]["name"],
             "choose": lambda: f"{r['option']} of {len(r['candidates'])}",
@@ -146,12 +150,13 @@ class _Builder:
 
     def cell(self, chosen: dict[str, Selector], seed: int) -> PlannedCell:
         attack = None if chosen["attack"].name == "none" else self.call("attacks", chosen["attack"])
-        place = _place(attack)
-        if place not in (None, 1, 2, 3):
+        place, condensed = _place(attack), chosen["condenser"].name != "none"
+        takes = (None, 1, 4) if condensed else (None, 1, 2, 3)
+        if place not in takes:
             raise BadInput(
-                f"{chosen['attack'].name} enters at place {place}; a study of teachers and students takes attacks on "
-                "training data (place 1), on a teacher (2), or on a transfer set (3). `distrust list attacks` shows "
-                "every attack's place."
+                f"{chosen['attack'].name} enters at place {place}; with a condenser a study takes attacks on training "
+                "data (place 1) and on the synthetic set (4), without one on training data, on a teacher (2) and on a "
+                "transfer set (3). `distrust list attacks` shows every attack's place."
             )
         if place == 3 and chosen["distiller"].name == "none":
             raise BadInput(
@@ -164,6 +169,7 @@ class _Builder:
         control = teacher = undefended = embed = None
         if attack:
             control = self.predict(clean[-1], attack, planted, chosen, seed)
+        if attack and not condensed:
             teacher = (
                 self.predict(_taught(arm), attack, planted, chosen, seed),
                 self.predict(_taught(clean), attack, planted, chosen, seed),
@@ -173,12 +179,14 @@ class _Builder:
             undefended = self.predict(bare[-1], attack, planted, chosen, seed)
         if attack and self.study.embed and seed == self.first_seed:
             embed = self.predict(arm[-1], attack, planted, chosen, seed, embed=self.study.embed)
-        axes = {axis: selector.text for axis, selector in chosen.items()}
+        axes = {axis: s.text for axis, s in chosen.items() if condensed or axis != "condenser"}
         target = attack["options"]["target"] if attack else None
         return PlannedCell(axes, seed, place, target, seen, control, undefended, teacher, arm, embed)
 
     def arm(self, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
         """One arm: teacher, attack on it, transfer, transfer set, student, defence; the control arm has no attack."""
+        if chosen["condenser"].name != "none":
+            return self.condensed(chosen, attack, seed)
         before, images = self.images(chosen["images"], seed)
         options, place = self.options["teacher"], _place(attack)
         taint = (attack["name"],) if attack else ()
@@ -209,6 +217,34 @@ class _Builder:
         elif on == "transfer":
             raise BadInput(f"{defense.name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
         if defense.name != "none" and on != "transfer":
+            arm.append(self.defense(arm[-1], defense, images, seed))
+        return tuple(arm)
+
+    def condensed(self, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
+        """One arm without a teacher: images condensed, the set poisoned, a network trained on it, defence."""
+        images, _ = self.images(chosen["images"], seed)
+        if ">" in chosen["images"].name:
+            raise BadInput(f"images {chosen['images'].text!r} move a teacher, and a condenser has none. Name one set.")
+        taint = (attack["name"],) if attack else ()
+        first = attack if _place(attack) == 1 else None
+        call = self.call("condensers", chosen["condenser"])
+        each, seen = call["options"]["images_per_class"], call["options"].get("batch_real", 0)
+        recipe = {"condenser": call, "attack": first, "images": images, "seed": seed}
+        rounds = call["options"].get("iterations", 0) * (call["options"].get("outer") or 1)
+        arm = [self.stage("condense", recipe, (), taint if first else (), passes=rounds * (each + 0.4 * seen))]
+        if attack and not first:
+            steps = attack["options"].get("outer", 0) * attack["options"].get("steps", 0)
+            recipe = {"attack": attack, "images": images, "seed": seed}
+            arm.append(self.stage("poison", recipe, (arm[-1],), taint, passes=2.0 * steps * each))
+        given = self.budget.student
+        options = {k: v for k, v in resolved("student", given, loop).items() if k in given}
+        victim = {**model_of(chosen["student"].text), "options": options, "images": images, "seed": seed}
+        epochs = options.get("epochs", 1000)
+        arm.append(self.stage("victim", victim, (arm[-1],), taint, passes=epochs * each))
+        defense = chosen["defense"]
+        if registry.get("defenses", defense.name).mark.on == "transfer":
+            raise BadInput(f"{defense.name} asks a teacher about a transfer set, and a condenser has neither.")
+        if defense.name != "none":
             arm.append(self.defense(arm[-1], defense, images, seed))
         return tuple(arm)
 
@@ -291,7 +327,8 @@ class _Builder:
 
     def check_budget_options(self) -> None:
         """An option in the budget that no attack, or no defence, has is a typing error."""
-        for kind, given in (("attacks", self.budget.attack), ("defenses", self.budget.defense)):
+        b = self.budget
+        for kind, given in (("attacks", b.attack), ("defenses", b.defense), ("condensers", b.condenser)):
             known = {name for method in registry.kind(kind).values() for name in method.options}
             for name in given:
                 if name not in known:
@@ -305,7 +342,8 @@ class _Builder:
             given = dict(selector.options)
             if selector.tuned:
                 raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
-            shared = {"defenses": self.budget.defense, "attacks": self.budget.attack}.get(kind, {})
+            b = self.budget
+            shared = {"defenses": b.defense, "attacks": b.attack, "condensers": b.condenser}.get(kind, {})
             given = {k: v for k, v in shared.items() if k in method.options} | given
             options = {k: plain(v) for k, v in method.check(given).items()}
             self.calls[at] = {"name": method.name, "options": options, "code": method.code}

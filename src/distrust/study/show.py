@@ -20,11 +20,12 @@ from ..report.features import MOST, feature_map
 from ..report.labels import labels, shortened
 from ..report.pictures import strip
 from ..sources import images as open_images
+from ..synthetic import unpack_set
 from ..training import fit
 from .cells import Cell
 from .plan import Plan, PlannedCell, Stage
 from .store import Record, Store
-from .work import data, load_backdoor, poison
+from .work import SET, data, load_backdoor, poison
 
 SHARES = {"clean": "clean", "validation": "validation"}
 STRIP = 6  # pictures shown for an attack
@@ -41,6 +42,7 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
         n["train"] = min(
             recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"]))
         )
+        n["class"] = len(train.classes)
         n |= {role: round(len(train) * recipe[share]) for role, share in SHARES.items()}
         name = _model_of(stage)
         at = (name, train.x.shape[-1])
@@ -55,9 +57,9 @@ def _open(recipe: Record) -> Any:
 
 
 def _model_of(stage: Stage) -> str:
-    while "model" not in stage.recipe:
+    while not {"model", "condenser"} & stage.recipe.keys():
         stage = stage.parents[0]
-    return stage.recipe["model"]
+    return stage.recipe.get("model") or stage.recipe["condenser"]["options"].get("network", "convnet3")
 
 
 def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
@@ -100,7 +102,7 @@ def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
 def _options(recipe: Record) -> Record:
     """What a reader wants to know of a recipe; hashes and images are left out."""
     options = dict(recipe.get("options", {}))
-    for part in ("attack", "distiller", "defense"):
+    for part in ("attack", "condenser", "distiller", "defense"):
         if isinstance(recipe.get(part), dict):
             options[recipe[part]["name"]] = recipe[part]["options"]
     return options
@@ -124,7 +126,10 @@ def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
             target = test.classes[backdoor.target]
             caption = f"{name}: every image should become “{target}”."
             few = test[test.hard != backdoor.target][:STRIP]
-            stamped = (backdoor.stamp_on(few.pixels()).clamp(0, 1) * 255).round().to(torch.uint8)
+            stamped = _bytes(backdoor.stamp_on(few.pixels()))
+            if cell.place == 4:
+                few, stamped = _synthetic(cell, store)
+                caption = f"{name}: images of the synthetic set. On the trigger, a network should say “{target}”."
             if cell.place == 3:
                 few, stamped = _poisons(cell, store)
                 caption = f"{name}: of the transfer set. The teacher should call each, trigger and all, “{target}”."
@@ -143,6 +148,24 @@ def _poisons(cell: PlannedCell, store: Store) -> tuple[ImageSet, torch.Tensor]:
     at = rows["at"][:STRIP]
     before = data(poison.recipe["images"]).train[rows["rows"][at]]
     return before, rows["x"][: len(at)]
+
+
+def _synthetic(cell: PlannedCell, store: Store) -> tuple[ImageSet, torch.Tensor]:
+    """The images of a synthetic set that an attack moved farthest, before and after."""
+    (poison,) = (stage for stage in cell.final if stage.kind == "poison")
+    before, after = (unpack_set(store.read(stage.key, SET)) for stage in (poison.parents[0], poison))
+    n = len(before)
+    moved = (after.pixels(slice(n)) - before.pixels()).flatten(1).norm(dim=1)
+    rows = moved.topk(min(STRIP, n)).indices.sort().values
+    there = rows
+    if not moved.any():  # images were only added
+        rows = torch.arange(min(STRIP, n, len(after) - n))
+        there = rows + n
+    return before[rows].replace(x=_bytes(before.pixels(rows))), _bytes(after.pixels(there))
+
+
+def _bytes(x: torch.Tensor) -> torch.Tensor:
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str, Any]]:

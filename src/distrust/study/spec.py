@@ -14,7 +14,7 @@ from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..selectors import Selector, parse
 
-AXES = ("images", "teacher", "attack", "distiller", "student", "defense")
+AXES = ("images", "teacher", "attack", "condenser", "distiller", "student", "defense")
 
 Axis = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -31,8 +31,9 @@ class Budget(BaseModel):
         size: side in pixels to which images are resized (default: as they are).
         teacher: options of `fit` for teachers, e.g. epochs, lr, batch_size.
         transfer: options of `fit` for a teacher that moves to the victim's images.
-        student: options of `distill` for students.
+        student: options of `distill` for students; of `fit` for networks on a synthetic set, beside its own recipe.
         attack: options given to every attack that has them.
+        condenser: options given to every condenser that has them.
         defense: options given to every defence that has them.
         axes: axes that replace the study's, e.g. {pair = ["a", "b"], images = ["gtsrb"]}.
         seeds: repetitions, if other than the study's.
@@ -48,6 +49,7 @@ class Budget(BaseModel):
     transfer: dict[str, Any] = {}
     student: dict[str, Any] = {}
     attack: dict[str, Any] = {}
+    condenser: dict[str, Any] = {}
     defense: dict[str, Any] = {}
     axes: dict[str, Axis] = {}
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -61,8 +63,9 @@ class Study(BaseModel):
         question: one sentence, shown on top of the report.
         budget: which of `budgets` is used by default.
         seeds: repetitions; each draws its own roles, initialisation, order and augmentation.
-        images, teacher, attack, distiller, student, defense: the axes; "none" is a real entry. Images "A>B": teacher
-            and attack work on A, then the teacher is fine-tuned on B, where the student is distilled and measured.
+        images, teacher, attack, condenser, distiller, student, defense: the axes; "none" is a real entry. Images
+            "A>B": teacher and attack work on A, then the teacher is fine-tuned on B, where the student is distilled and
+            measured. With a condenser there is no teacher: the student is trained on the synthetic set.
         pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
         embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
         grid: blocks that replace some axes; the study is the union of their products.
@@ -79,6 +82,7 @@ class Study(BaseModel):
     images: Axis = ["digits"]
     teacher: Axis = ["wrn16-1"]
     attack: Axis = ["none"]
+    condenser: Axis = ["none"]
     distiller: Axis = ["none"]
     student: Axis = ["same"]
     defense: Axis = ["none"]
@@ -96,7 +100,9 @@ class Study(BaseModel):
         for block in self.grid or [{}]:
             for entry in self._entries(block):
                 chosen = dict(zip(AXES, entry, strict=True))
-                if chosen["distiller"].name == "none":
+                if chosen["condenser"].name != "none":
+                    chosen |= _without_teacher(chosen, self.budgets[self.budget])
+                elif chosen["distiller"].name == "none":
                     chosen["student"] = Selector("none")
                 elif chosen["student"].name == "same":
                     chosen["student"] = chosen["teacher"]
@@ -113,6 +119,18 @@ class Study(BaseModel):
             yield from itertools.product(*axes.values())
         for teacher, student in map(teacher_student, pairs):
             yield from itertools.product(*{**axes, "teacher": parse(teacher), "student": parse(student)}.values())
+
+
+def _without_teacher(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]:
+    """A synthetic set has no teacher; "same" is the network that it was condensed with."""
+    if chosen["distiller"].name != "none":
+        raise BadInput(
+            f"condenser {chosen['condenser'].name} makes a set that a student is trained on, not distilled; distiller "
+            f"{chosen['distiller'].name!r} has no place there. Leave the distiller out, or the condenser."
+        )
+    network = {"network": "convnet3", **budget.condenser, **chosen["condenser"].options}["network"]
+    student = Selector(network) if chosen["student"].name == "same" else chosen["student"]
+    return {"teacher": Selector("none"), "student": student}
 
 
 def read_study(path: str | Path, **changes: Any) -> Study:

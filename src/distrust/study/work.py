@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backdoor import Backdoor, predict
-from ..curator import changed, stealth
+from ..curator import changed, difference, stealth
 from ..errors import Skip, StoreError
 from ..files import artefact_name, load_weights, model_bytes
 from ..flags import Flag, flag
@@ -24,12 +24,16 @@ from ..models import model as make_model
 from ..neurons import embedding, mechanism
 from ..seeds import rng
 from ..sources import images as open_images
+from ..synthetic import pack_set as pack_synthetic
+from ..synthetic import recipe as training_recipe
+from ..synthetic import unpack_set as unpack_synthetic
 from ..training import distill, fit
 from .plan import Stage
 from .recipes import Recipe
 from .sets import pack_set, unpack_set
 from .store import Record, Store, pack
 
+SET = "images.safetensors"
 MECHANISM = 512  # test images on which neurons are looked at
 
 
@@ -177,7 +181,38 @@ def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
     return _model(stage, model, len(train))
 
 
+def _condense(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
+    method = registry.get("condensers", r["condenser"]["name"])
+    made = method.call(train.to(device), **r["condenser"]["options"], rng=rng("condense", r["seed"]))
+    return {"images": len(made)}, {SET: pack_synthetic(made.to("cpu"))}
+
+
+def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Result:
+    r = stage.recipe
+    clean = unpack_synthetic(store.read(stage.parents[0].key, SET))
+    method = registry.get("attacks", r["attack"]["name"])
+    poisoned, backdoor = method.call(clean.to(device), **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    poisoned = poisoned.to("cpu")
+    facts = {"images": len(poisoned), "stealth": difference(clean, poisoned)}
+    return facts, {**_trigger(backdoor), SET: pack_synthetic(poisoned)}
+
+
+def _victim(stage: Stage, store: Store, device: torch.device) -> Result:
+    """A network on the synthetic set, by the set's own recipe; it normalises as the real images ask for."""
+    r = stage.recipe
+    made = unpack_synthetic(store.read(stage.parents[0].key, SET))
+    if made.off_range:
+        flag("off-range-images")
+    start = make_model(r["model"], data(r["images"]).train, rng=rng("student", "start", r["seed"]))
+    options = training_recipe(made, **_options(r["options"]))
+    return _model(stage, fit(start, made, rng=rng("student", r["seed"]), device=device, **options), len(made))
+
+
 def _poison(stage: Stage, store: Store, device: torch.device) -> Result:
+    if stage.parents[0].kind == "condense":
+        return _poison_synthetic(stage, store, device)
     r = stage.recipe
     transfer = data(r["images"]).train
     method = registry.get("attacks", r["attack"]["name"])
@@ -288,8 +323,9 @@ def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 DO = {
-    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "poison": _poison, "sift": _sift,
-    "student": _student, "defense": _defense, "choose": _choose, "predict": _predict, "embed": _embed,
+    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "condense": _condense, "poison": _poison,
+    "sift": _sift, "student": _student, "victim": _victim, "defense": _defense, "choose": _choose,
+    "predict": _predict, "embed": _embed,
 }  # fmt: skip
 
 
@@ -303,7 +339,12 @@ def _accuracy(model: nn.Module, images: ImageSet) -> float:
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:
     """JSON back to what the loop takes."""
-    return {**options, "augment": Augment(**options["augment"]), "milestones": tuple(options["milestones"])}
+    options = dict(options)
+    if "augment" in options:
+        options["augment"] = Augment(**options["augment"])
+    if "milestones" in options:
+        options["milestones"] = tuple(options["milestones"])
+    return options
 
 
 def _trigger(backdoor: Backdoor) -> dict[str, bytes]:
