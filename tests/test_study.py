@@ -317,6 +317,22 @@ def test_a_condensed_set_has_no_teacher_and_its_control_shares_it():
     assert cell.axes["teacher"] == "none" and cell.axes["condenser"] == "random" and cell.axes["student"] == "convnet3"
 
 
+def test_a_defence_of_a_synthetic_set_stands_before_the_network_and_in_its_control(tmp_path):
+    budget = BUDGET | {"student": {"epochs": 1}, "train": 200}
+    made = plan(attack="stamp[trigger=patch:white:3]", condenser="random", student="convnet2-w4",
+                defense=["range_clip", "smooth"], budgets={"cpu": budget})  # fmt: skip
+    condense, poison, sift, victim = made.cells[0].final
+    assert [s.kind for s in made.cells[0].final] == ["condense", "poison", "sift", "victim"] and sift.role == "class"
+    assert sift.parents == (poison,) and victim.parents == (sift,) and sift.taint == ("stamp",)
+    assert made.cells[0].control.parents[0].parents[0].parents == (condense,)
+    store = Store(tmp_path / "store")
+    outcome = run(made, store)
+    assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
+    clipped, smoothed = score_cells(made, store, outcome)
+    assert clipped["asr"] == clipped["undefended_asr"], "a legal set does not notice"
+    assert "caught" not in smoothed and smoothed["base"] is not None
+
+
 def test_images_may_be_poisoned_before_they_are_condensed():
     (cell,) = plan(attack="badnets", condenser="random", student="convnet2").cells
     condense, victim = cell.final
@@ -446,6 +462,7 @@ def test_a_study_of_synthetic_sets_runs_and_shows_them(tmp_path):
     }  # fmt: skip
     attacks = ["none", *(f"{name}[trigger=patch:white:3]" for name in ("stamp", "poisoned_distillation", "append"))]
     made = plan(condenser="dm", attack=[*attacks, "badnets"], budgets={"cpu": budget})
+    assert {stage.role for stage in made.stages.values()} == {"class", "test"}
     store = Store(tmp_path / "store")
     outcome = run(made, store)
     assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
@@ -550,6 +567,7 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         ({"defense": "finetune[lr=tune(0.1,-1)]"}, BadInput, "lr=-1"),
         ({"attack": "transfer_poison"}, BadInput, "poisons a transfer set, and distiller 'none' has none.*kd"),
         ({"defense": "consistency"}, BadInput, "sifts a transfer set, and distiller 'none' has none.*kd"),
+        ({"defense": "smooth"}, BadInput, "works on a synthetic set, and condenser 'none' makes none.*dm"),
         ({"attack": "stamp"}, BadInput, "stamp enters at place 4; with a condenser"),
         ({"attack": "cheatkd", "condenser": "dm"}, BadInput, "cheatkd enters at place 2; with a condenser"),
         (

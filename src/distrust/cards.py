@@ -10,7 +10,11 @@ from typing import Annotated, Any, get_args, get_origin
 from .methods import Method
 
 PLACES = {1: "training data", 2: "teacher", 3: "transfer set", 4: "synthetic set", 5: "encoder"}
-WORKS_ON = {"transfer": "Sifts the images of a distillation.", "encoder": "Works on an encoder."}
+WORKS_ON = {
+    "transfer": "Sifts the images of a distillation.",
+    "synthetic": "Works on a synthetic set.",
+    "encoder": "Works on an encoder.",
+}
 
 
 def card(method: Method) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Mark:
         kind: the folder it belongs to.
         paper: authors, venue, year, arXiv number.
         place: of an attack, where it enters the pipeline (1 training data … 5 encoder).
-        on: of a defence or detector, "classifier" or "encoder"; of a defence that sifts what is distilled, "transfer".
+        on: of a defence or detector, "classifier" or "encoder", or images: a "transfer" set or a "synthetic" one.
         label_weight: of a distiller, its usual weight for the cross-entropy on labels.
         logits_only: of a distiller, it reads no inner layers.
         auto: of a distiller, which layers it reads unless told otherwise: a word that `resolve` knows.

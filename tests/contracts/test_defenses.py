@@ -1,19 +1,24 @@
 """Every defence: a new model from a suspect and clean images, or a sifted transfer set; what came in stays."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from distrust import rng
+from distrust import condensers, rng
 from distrust.backdoor import predict
 from distrust.methods import registry
 from distrust.seeds import spawn
 
 from . import quick, same_bits, state
 
-on_models = {n: m for n, m in registry.kind("defenses").items() if m.mark.on != "transfer"}
+on_models = {n: m for n, m in registry.kind("defenses").items() if m.mark.on not in ("transfer", "synthetic")}
 every_defense = pytest.mark.parametrize("method", on_models.values(), ids=on_models)
 on_a_transfer_set = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "transfer"}
 every_sift = pytest.mark.parametrize("method", on_a_transfer_set.values(), ids=on_a_transfer_set)
+
+on_a_synthetic_set = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "synthetic"}
+every_purifier = pytest.mark.parametrize("method", on_a_synthetic_set.values(), ids=on_a_synthetic_set)
 
 
 @every_defense
@@ -112,3 +117,42 @@ def test_a_clean_set_keeps_most_of_its_images(method, digits, trained):
     sifted = method.call(trained, images, digits.train[400:800], rng=rng(0))
     assert len(sifted) >= 0.7 * len(images)
     assert len(sifted.y.unique()) == 10
+
+
+# --- of a synthetic set: images in, displayable images out --------------------------------------------------
+
+
+@pytest.fixture
+def small(tiny):
+    """Two images of every class; one pixel is off range."""
+    made = condensers.random(tiny, images_per_class=2, rng=rng(0))
+    x = made.x.clone()
+    x[0, 0, -1, -1] = 2.5
+    return made.replace(x=x, off_range=True, taint=("earlier",))
+
+
+@every_purifier
+def test_what_comes_out_is_displayable_and_keeps_labels_recipe_and_taint(method, small):
+    before = small.x.clone()
+    cleaned = method.call(small, rng=rng(0))
+    levels = cleaned.x * 255
+    assert not cleaned.off_range and cleaned.x.min() >= 0 and cleaned.x.max() <= 1
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert torch.equal(cleaned.y, small.y) and cleaned.training == small.training and cleaned.taint == ("earlier",)
+    assert torch.equal(small.x, before) and not torch.equal(cleaned.x, before)
+    assert torch.equal(method.call(small).x, method.call(small).x)
+
+
+def test_range_clip_changes_nothing_that_a_file_can_hold(tiny):
+    made = condensers.random(tiny, rng=rng(0))
+    assert torch.equal(registry.get("defenses", "range_clip").call(made).x, made.x)
+    coarse = registry.get("defenses", "range_clip").call(made, bits=1).x
+    assert set(coarse.unique().tolist()) == {0.0, 1.0}
+
+
+def test_smooth_is_a_gaussian_filter(tiny):
+    """Against SciPy's, which mirrors at the border as this one does."""
+    made = condensers.random(tiny, rng=rng(0))
+    blurred = registry.get("defenses", "smooth").call(made, sigma=1.0, size=7).x
+    want = gaussian_filter(made.x.double().numpy(), sigma=(0, 0, 1, 1), mode="mirror", radius=(0, 0, 3, 3))
+    assert np.abs(blurred.numpy() - want).max() < 1 / 255

@@ -32,7 +32,7 @@ class Stage:
     @property
     def role(self) -> str:
         """Whose images it works on; "class": so many of every class as `passes` says."""
-        if self.kind in ("condense", "victim") or (self.kind == "poison" and self.parents[0].kind == "condense"):
+        if self.kind in ("condense", "victim") or (self.kind in ("poison", "sift") and _synthetic(self.parents[0])):
             return "class"
         return {"defense": "clean", "choose": "validation", "predict": "test", "embed": "test"}.get(self.kind, "train")
 
@@ -46,7 +46,7 @@ class Stage:
             "transfer": lambda: f"to {r['images']['source']}",
             "condense": lambda: f"{_attack_label(r['attack'])} images by {r['condenser']['name']}",
             "poison": lambda: f"the {synthetic or 'transfer'} set by {_attack_label(r['attack'])}",
-            "sift": lambda: f"the transfer set by {r['defense']['name']}",
+            "sift": lambda: f"the {synthetic or 'transfer'} set by {r['defense']['name']}",
             "victim": lambda: f"{r['model']} on the synthetic set",
             "student": lambda: f"{r['model']} by {r['distiller']['name']}",
             "defense": lambda: r["defense"]["name"],
@@ -205,6 +205,8 @@ class _Builder:
             arm.append(self.stage("transfer", recipe, (arm[-1],), arm[-1].taint, passes=options["epochs"]))
         defense = chosen["defense"]
         on = registry.get("defenses", defense.name).mark.on
+        if on == "synthetic":
+            raise BadInput(f"{defense.name} works on a synthetic set, and condenser 'none' makes none. Name one: dm.")
         if chosen["distiller"].name != "none":
             sets = self.transfer_set(arm[-1], attack if place == 3 else None, defense, images, seed)
             call, options = self.distiller(chosen["distiller"])
@@ -238,15 +240,27 @@ class _Builder:
             arm.append(self.stage("poison", recipe, (arm[-1],), taint, passes=2.0 * steps * each))
         given = self.budget.student
         options = {k: v for k, v in resolved("student", given, loop).items() if k in given}
+        defense = chosen["defense"]
+        on = registry.get("defenses", defense.name).mark.on
+        if on == "transfer":
+            raise BadInput(f"{defense.name} asks a teacher about a transfer set, and a condenser has neither.")
+        if on == "synthetic":
+            arm.append(self.sift(defense, (arm[-1],), arm[-1].taint, images, seed))
         victim = {**model_of(chosen["student"].text), "options": options, "images": images, "seed": seed}
         epochs = options.get("epochs", 1000)
         arm.append(self.stage("victim", victim, (arm[-1],), taint, passes=epochs * each))
-        defense = chosen["defense"]
-        if registry.get("defenses", defense.name).mark.on == "transfer":
-            raise BadInput(f"{defense.name} asks a teacher about a transfer set, and a condenser has neither.")
-        if defense.name != "none":
+        if defense.name != "none" and on != "synthetic":
             arm.append(self.defense(arm[-1], defense, images, seed))
         return tuple(arm)
+
+    def sift(
+        self, defense: Selector, parents: tuple[Stage, ...], taint: tuple[str, ...], images: Recipe, seed: int
+    ) -> Stage:
+        """A defence of images: those that may stay, or what becomes of them."""
+        if defense.tuned:
+            raise BadInput(f"{defense.text}: a defence of images is not tuned. Write an axis: [0.1,0.2].")
+        recipe = {"defense": self.call("defenses", defense), "images": images, "seed": seed}
+        return self.stage("sift", recipe, parents, taint, passes=0.5)
 
     def transfer_set(
         self, teacher: Stage, attack: Recipe | None, defense: Selector, images: Recipe, seed: int
@@ -258,11 +272,8 @@ class _Builder:
             rounds = attack["options"].get("rate", 1) * attack["options"].get("steps", 1)
             sets.append(self.stage("poison", recipe, (teacher,), (attack["name"],), passes=rounds))
         if registry.get("defenses", defense.name).mark.on == "transfer":
-            if defense.tuned:
-                raise BadInput(f"{defense.text}: a defence of the transfer set is not tuned. Write an axis: [0.1,0.2].")
-            recipe = {"defense": self.call("defenses", defense), "images": images, "seed": seed}
             taint = sets[-1].taint if sets else teacher.taint
-            sets.append(self.stage("sift", recipe, (teacher, *sets), taint, passes=0.5))
+            sets.append(self.sift(defense, (teacher, *sets), taint, images, seed))
         return sets
 
     def distiller(self, selector: Selector) -> tuple[Recipe, Recipe]:
@@ -372,6 +383,11 @@ def _place(attack: Recipe | None) -> int | None:
 def _taught(arm: Sequence[Stage]) -> Stage:
     """The model from which a student would learn: the last one before transfer set, student and defence."""
     return [stage for stage in arm if stage.kind in ("teacher", "attack", "transfer")][-1]
+
+
+def _synthetic(made: Stage) -> bool:
+    """The stage is a synthetic set, as it was condensed or changed."""
+    return made.kind == "condense" or (made.kind in ("poison", "sift") and _synthetic(made.parents[0]))
 
 
 def _attack_label(attack: Recipe | None) -> str:

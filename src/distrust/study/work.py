@@ -223,8 +223,13 @@ def _poison(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 def _sift(stage: Stage, store: Store, device: torch.device) -> Result:
-    """A defence of the transfer set, and what it took away, poisoned and clean."""
+    """A defence of the transfer set, and what it took away, poisoned and clean; or of a synthetic set."""
     r = stage.recipe
+    if stage.role == "class":
+        suspect = unpack_synthetic(store.read(stage.parents[0].key, SET)).to(device)
+        method = registry.get("defenses", r["defense"]["name"])
+        cleaned = method.call(suspect, **r["defense"]["options"], rng=rng("defense", r["seed"])).to("cpu")
+        return {"images": len(cleaned)}, {SET: pack_synthetic(cleaned)}
     cut = data(r["images"])
     teacher = load_model(store, stage.parents[0].key).to(device)
     transfer = transfer_set(stage, store)
