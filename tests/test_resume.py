@@ -22,8 +22,8 @@ from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
 from distrust.methods import Method, registry
 from distrust.study import Store, make_plan, run, score_cells
+from distrust.study.inputs import data, load_model, poison
 from distrust.study.spec import study_from
-from distrust.study.work import data, load_model, poison
 
 
 class Picky(Method):

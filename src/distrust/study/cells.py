@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import BadInput, NotFound
 from ..files import write_file
 from ..measurement import Seen, carry_over, score
-from .plan import Plan, PlannedCell, Stage
 from .run import Outcome
 from .spec import AXES
+from .stages import Plan, PlannedCell, Stage
 from .store import Store
 
 Cell = dict[str, Any]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from ..errors import BadInput, NotFound
 from ..methods import registry
@@ -13,91 +11,10 @@ from ..selectors import Selector
 from ..training import distill, loop
 from .recipes import Recipe, contents_of, digest, files_of, model_of, passes_of, plain, resolved, trigger_code
 from .spec import Budget, Study
+from .stages import Plan, PlannedCell, Stage
 
 IMAGE_OPTIONS = ("size", "channels", "group")
 NUMERICS = 1  # raise it when the core's numbers change: every key changes with it
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
-
-    kind: str  # teacher, attack, transfer, condense, poison, sift, student, victim, defense, choose, predict or embed
-    recipe: Recipe
-    parents: tuple[Stage, ...]
-    taint: tuple[str, ...]
-    key: str
-    passes: float  # how often each image of its role goes through a training step; for the estimate
-
-    @property
-    def role(self) -> str:
-        """Whose images it works on; "class": so many of every class as `passes` says."""
-        if self.kind in ("condense", "victim") or (self.kind in ("poison", "sift") and _synthetic(self.parents[0])):
-            return "class"
-        return {"defense": "clean", "choose": "validation", "predict": "test", "embed": "test"}.get(self.kind, "train")
-
-    @property
-    def label(self) -> str:
-        """What a person reads in the progress."""
-        r, synthetic = self.recipe, "synthetic" if self.role == "class" else ""
-        what = {
-            "teacher": lambda: f"{r['model']} on {_attack_label(r['attack'])} images",
-            "attack": lambda: f"{_attack_label(r['attack'])} on the teacher",
-            "transfer": lambda: f"to {r['images']['source']}",
-            "condense": lambda: f"{_attack_label(r['attack'])} images by {r['condenser']['name']}",
-            "poison": lambda: f"the {synthetic or 'transfer'} set by {_attack_label(r['attack'])}",
-            "sift": lambda: f"the {synthetic or 'transfer'} set by {r['defense']['name']}",
-            "victim": lambda: f"{r['model']} on the synthetic set",
-            "student": lambda: f"{r['model']} by {r['distiller']['name']}",
-            "defense": lambda: r["defense"]["name"],
-            "choose": lambda: f"{r['option']} of {len(r['candidates'])}",
-            "predict": lambda: f"under {_attack_label(r['attack'])}",
-            "embed": lambda: f"{r['embed']} images",
-        }[self.kind]()
-        taint = f" ← {'+'.join(self.taint)}" if self.taint else ""
-        return f"{self.kind} {what}{taint}, seed {r['seed']}"
-
-
-@dataclass(frozen=True, eq=False)
-class PlannedCell:
-    """One line of the results: its axes, its seed, and the predictions it is scored from."""
-
-    axes: dict[str, str]
-    seed: int
-    place: int | None
-    target: int | None
-    seen: Stage
-    control: Stage | None
-    undefended: Stage | None
-    teacher: tuple[Stage, Stage] | None  # attacked and control teacher, for the carry-over rate
-    final: tuple[Stage, ...]  # the attacked arm: teacher, attack on it, transfer, transfer set, student, defence
-    embed: Stage | None = None  # features for a picture of them
-
-    @functools.cached_property
-    def id(self) -> str:
-        """Readable and unique: a slug of the axes with a short hash of all of them."""
-        return f"{'-'.join(self.slug)}-{digest(self.axes)[:8]}-s{self.seed}"
-
-    @property
-    def slug(self) -> Iterator[str]:
-        """The axes' bare names."""
-        for text in self.axes.values():
-            bare = text.partition("[")[0].replace("/", "_").replace(":", "_").replace(".", "_")
-            yield bare[-24:]
-
-    @property
-    def stages(self) -> Iterator[Stage]:
-        """The predictions it needs."""
-        yield from (s for s in (self.seen, self.control, self.undefended, *(self.teacher or ()), self.embed) if s)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study's cells and, parents first, its stages."""
-
-    study: Study
-    cells: list[PlannedCell]
-    stages: dict[str, Stage] = field(default_factory=dict)
 
 
 def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
@@ -383,12 +300,3 @@ def _place(attack: Recipe | None) -> int | None:
 def _taught(arm: Sequence[Stage]) -> Stage:
     """The model from which a student would learn: the last one before transfer set, student and defence."""
     return [stage for stage in arm if stage.kind in ("teacher", "attack", "transfer")][-1]
-
-
-def _synthetic(made: Stage) -> bool:
-    """The stage is a synthetic set, as it was condensed or changed."""
-    return made.kind == "condense" or (made.kind in ("poison", "sift") and _synthetic(made.parents[0]))
-
-
-def _attack_label(attack: Recipe | None) -> str:
-    return attack["name"] if attack else "clean"

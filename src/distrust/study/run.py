@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ..errors import BadInput, DistrustError
 from ..methods import registry
 from ..training import watching
-from .plan import Plan, Stage
+from .stages import Plan, Stage
 from .store import Record, Store
 from .work import cores, limit_threads, work
 

@@ -23,9 +23,10 @@ from ..sources import images as open_images
 from ..synthetic import unpack_set
 from ..training import fit
 from .cells import Cell
-from .plan import Plan, PlannedCell, Stage
+from .inputs import data, load_backdoor, poison
+from .sets import SET
+from .stages import Plan, PlannedCell, Stage
 from .store import Record, Store
-from .work import SET, data, load_backdoor, poison
 
 SHARES = {"clean": "clean", "validation": "validation"}
 STRIP = 6  # pictures shown for an attack

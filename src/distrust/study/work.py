@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import platform
 import time
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..backdoor import Backdoor, predict
-from ..curator import changed, difference, stealth
+from ..backdoor import predict
 from ..errors import Skip, StoreError
-from ..files import artefact_name, load_weights, model_bytes
+from ..files import artefact_name, model_bytes
 from ..flags import Flag, flag
-from ..imageset import Augment, ImageSet, Roles, roles
+from ..imageset import Augment, ImageSet
 from ..methods import registry
 from ..models import model as make_model
 from ..neurons import embedding, mechanism
 from ..seeds import rng
-from ..sources import images as open_images
-from ..synthetic import pack_set as pack_synthetic
 from ..synthetic import recipe as training_recipe
-from ..synthetic import unpack_set as unpack_synthetic
+from ..synthetic import unpack_set
 from ..training import distill, fit
-from .plan import Stage
-from .recipes import Recipe
-from .sets import pack_set, unpack_set
+from .inputs import data, load_backdoor, load_model, poison
+from .sets import SET, Result, condense, poison_set, sift, transfer_set, trigger_files
+from .stages import Stage
 from .store import Record, Store, pack
 
-SET = "images.safetensors"
 MECHANISM = 512  # test images on which neurons are looked at
-
-
-class Data(NamedTuple):
-    """The four roles."""
-
-    train: ImageSet
-    clean: ImageSet
-    validation: ImageSet
-    test: ImageSet
 
 
 def work(stage: Stage, url: str, device: str | None = None) -> Record:
@@ -86,69 +71,6 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@functools.lru_cache(3)
-def _data(recipe: str) -> Data:
-    r = json.loads(recipe)
-    options = {k: r[k] for k in ("size", "channels", "group") if r.get(k) is not None}
-    train, test = open_images(r["source"], **options)
-    cut: Roles = roles(train, clean=r["clean"], validation=r["validation"], rng=rng("roles", r["seed"]))
-    train = _at_most(cut.train, r["train"], "train", r["seed"])
-    return Data(train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
-
-
-def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
-    if most is None or most >= len(images):
-        return images
-    rows = torch.randperm(len(images), generator=rng(role, seed))[:most].sort().values
-    return images[rows]
-
-
-def data(images: Recipe) -> Data:
-    """Open and cut the images of a recipe; the last ones stay open."""
-    return _data(json.dumps(images, sort_keys=True))
-
-
-def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet, Backdoor | None]:
-    """Carry out an attack on training data; it is cheap and seeded, so it is redone and not stored."""
-    if attack is None:
-        return train, None
-    method = registry.get("attacks", attack["name"])
-    poisoned = method.call(train, **attack["options"], rng=rng("attack", seed))
-    return poisoned.images, poisoned.backdoor
-
-
-def load_backdoor(stage: Stage, store: Store) -> tuple[Backdoor | None, Record]:
-    """The backdoor that a stage's recipe and parents tell of, and what the attack noted: {} of one on training data."""
-    planted = next((p for p in reversed(stage.parents) if p.kind in ("attack", "poison")), None)
-    if planted is not None:
-        text = store.read(planted.key, "trigger.json").decode()
-        backdoor = Backdoor.undump(text, store.read(planted.key, "trigger.safetensors"), f"stage {planted.key}")
-        return backdoor, (store.record(planted.key) or {}).get("notes", {})
-    r = stage.recipe
-    if r["attack"] is None:
-        return None, {}
-    train = data(r["attacked"] if "attacked" in r else r["images"]).train
-    return poison(train, r["attack"], r["seed"])[1], {}
-
-
-def load_model(store: Store, key: str) -> nn.Module:
-    """Rebuild the model that a stage made; a choice leads to the model it chose.
-
-    Raises:
-        StoreError: the store has no such model.
-    """
-    record = store.record(key)
-    if record is None or record["state"] != "done":
-        raise StoreError(f"stage {key} has no model in {store.url}. Run the study again.")
-    if "chosen" in record:
-        return load_model(store, record["chosen"])
-    spec = record["spec"]
-    return load_weights(make_model(**spec), store.tensors(key, record["file"]), f"stage {key}").eval()
-
-
-Result = tuple[Record, dict[str, bytes]]
-
-
 def _teacher(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
     train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
@@ -164,7 +86,7 @@ def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
     teacher = load_model(store, stage.parents[0].key).to(device)
     planted = method.call(teacher, train, **r["attack"]["options"], rng=rng("attack", r["seed"]))
     facts, files = _model(stage, planted.model, len(train))
-    return {**facts, "notes": planted.notes}, {**files, **_trigger(planted.backdoor)}
+    return {**facts, "notes": planted.notes}, {**files, **trigger_files(planted.backdoor)}
 
 
 def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -181,76 +103,15 @@ def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
     return _model(stage, model, len(train))
 
 
-def _condense(stage: Stage, store: Store, device: torch.device) -> Result:
-    r = stage.recipe
-    train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
-    method = registry.get("condensers", r["condenser"]["name"])
-    made = method.call(train.to(device), **r["condenser"]["options"], rng=rng("condense", r["seed"]))
-    return {"images": len(made)}, {SET: pack_synthetic(made.to("cpu"))}
-
-
-def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Result:
-    r = stage.recipe
-    clean = unpack_synthetic(store.read(stage.parents[0].key, SET))
-    method = registry.get("attacks", r["attack"]["name"])
-    poisoned, backdoor = method.call(clean.to(device), **r["attack"]["options"], rng=rng("attack", r["seed"]))
-    poisoned = poisoned.to("cpu")
-    facts = {"images": len(poisoned), "stealth": difference(clean, poisoned)}
-    return facts, {**_trigger(backdoor), SET: pack_synthetic(poisoned)}
-
-
 def _victim(stage: Stage, store: Store, device: torch.device) -> Result:
     """A network on the synthetic set, by the set's own recipe; it normalises as the real images ask for."""
     r = stage.recipe
-    made = unpack_synthetic(store.read(stage.parents[0].key, SET))
+    made = unpack_set(store.read(stage.parents[0].key, SET))
     if made.off_range:
         flag("off-range-images")
     start = make_model(r["model"], data(r["images"]).train, rng=rng("student", "start", r["seed"]))
     options = training_recipe(made, **_options(r["options"]))
     return _model(stage, fit(start, made, rng=rng("student", r["seed"]), device=device, **options), len(made))
-
-
-def _poison(stage: Stage, store: Store, device: torch.device) -> Result:
-    if stage.parents[0].kind == "condense":
-        return _poison_synthetic(stage, store, device)
-    r = stage.recipe
-    transfer = data(r["images"]).train
-    method = registry.get("attacks", r["attack"]["name"])
-    teacher = load_model(store, stage.parents[0].key).to(device)
-    poisoned, backdoor = method.call(teacher, transfer, **r["attack"]["options"], rng=rng("attack", r["seed"]))
-    facts = {"stealth": stealth(teacher, transfer, poisoned, backdoor)._asdict(), "images": len(poisoned)}
-    return facts, {**_trigger(backdoor), "images.safetensors": pack_set(transfer, poisoned)}
-
-
-def _sift(stage: Stage, store: Store, device: torch.device) -> Result:
-    """A defence of the transfer set, and what it took away, poisoned and clean; or of a synthetic set."""
-    r = stage.recipe
-    if stage.role == "class":
-        suspect = unpack_synthetic(store.read(stage.parents[0].key, SET)).to(device)
-        method = registry.get("defenses", r["defense"]["name"])
-        cleaned = method.call(suspect, **r["defense"]["options"], rng=rng("defense", r["seed"])).to("cpu")
-        return {"images": len(cleaned)}, {SET: pack_synthetic(cleaned)}
-    cut = data(r["images"])
-    teacher = load_model(store, stage.parents[0].key).to(device)
-    transfer = transfer_set(stage, store)
-    method = registry.get("defenses", r["defense"]["name"])
-    sifted = method.call(teacher, transfer, cut.clean, **r["defense"]["options"], rng=rng("defense", r["seed"]))
-    poisoned = changed(cut.train, transfer)
-    gone = ~torch.isin(transfer.index, sifted.index)
-    facts = {
-        "caught": float(gone[poisoned].double().mean()) if poisoned.any() else None,
-        "lost": float(gone[~poisoned].double().mean()), "images": len(sifted),
-    }  # fmt: skip
-    return facts, {"images.safetensors": pack_set(cut.train, sifted)}
-
-
-def transfer_set(stage: Stage, store: Store) -> ImageSet:
-    """The images that a stage distils on or sifts: as they are, poisoned or sifted."""
-    images = data(stage.recipe["images"]).train
-    made = next((p for p in stage.parents if p.kind in ("poison", "sift")), None)
-    if made is None:
-        return images
-    return unpack_set(images, store.tensors(made.key, "images.safetensors"), made.taint)
 
 
 def _student(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -328,8 +189,8 @@ def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 DO = {
-    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "condense": _condense, "poison": _poison,
-    "sift": _sift, "student": _student, "victim": _victim, "defense": _defense, "choose": _choose,
+    "teacher": _teacher, "attack": _attack, "transfer": _transfer, "condense": condense, "poison": poison_set,
+    "sift": sift, "student": _student, "victim": _victim, "defense": _defense, "choose": _choose,
     "predict": _predict, "embed": _embed,
 }  # fmt: skip
 
@@ -350,12 +211,6 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     if "milestones" in options:
         options["milestones"] = tuple(options["milestones"])
     return options
-
-
-def _trigger(backdoor: Backdoor) -> dict[str, bytes]:
-    """The files from which `load_backdoor` reads it again."""
-    text, tensors = backdoor.dump()
-    return {"trigger.json": text.encode(), "trigger.safetensors": tensors}
 
 
 def _model(stage: Stage, model: nn.Module, images: int) -> Result:

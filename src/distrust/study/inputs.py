@@ -1,0 +1,91 @@
+"""Inputs: what a stage opens: images cut into their roles, models and backdoors that earlier stages left."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..backdoor import Backdoor
+from ..errors import StoreError
+from ..files import load_weights
+from ..imageset import ImageSet, Roles, roles
+from ..methods import registry
+from ..models import model as make_model
+from ..seeds import rng
+from ..sources import images as open_images
+from .recipes import Recipe
+from .stages import Stage
+from .store import Record, Store
+
+
+class Data(NamedTuple):
+    """The four roles."""
+
+    train: ImageSet
+    clean: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+@functools.lru_cache(3)
+def _data(recipe: str) -> Data:
+    r = json.loads(recipe)
+    options = {k: r[k] for k in ("size", "channels", "group") if r.get(k) is not None}
+    train, test = open_images(r["source"], **options)
+    cut: Roles = roles(train, clean=r["clean"], validation=r["validation"], rng=rng("roles", r["seed"]))
+    train = _at_most(cut.train, r["train"], "train", r["seed"])
+    return Data(train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
+
+
+def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
+    if most is None or most >= len(images):
+        return images
+    rows = torch.randperm(len(images), generator=rng(role, seed))[:most].sort().values
+    return images[rows]
+
+
+def data(images: Recipe) -> Data:
+    """Open and cut the images of a recipe; the last ones stay open."""
+    return _data(json.dumps(images, sort_keys=True))
+
+
+def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet, Backdoor | None]:
+    """Carry out an attack on training data; it is cheap and seeded, so it is redone and not stored."""
+    if attack is None:
+        return train, None
+    method = registry.get("attacks", attack["name"])
+    poisoned = method.call(train, **attack["options"], rng=rng("attack", seed))
+    return poisoned.images, poisoned.backdoor
+
+
+def load_backdoor(stage: Stage, store: Store) -> tuple[Backdoor | None, Record]:
+    """The backdoor that a stage's recipe and parents tell of, and what the attack noted: {} of one on training data."""
+    planted = next((p for p in reversed(stage.parents) if p.kind in ("attack", "poison")), None)
+    if planted is not None:
+        text = store.read(planted.key, "trigger.json").decode()
+        backdoor = Backdoor.undump(text, store.read(planted.key, "trigger.safetensors"), f"stage {planted.key}")
+        return backdoor, (store.record(planted.key) or {}).get("notes", {})
+    r = stage.recipe
+    if r["attack"] is None:
+        return None, {}
+    train = data(r["attacked"] if "attacked" in r else r["images"]).train
+    return poison(train, r["attack"], r["seed"])[1], {}
+
+
+def load_model(store: Store, key: str) -> nn.Module:
+    """Rebuild the model that a stage made; a choice leads to the model it chose.
+
+    Raises:
+        StoreError: the store has no such model.
+    """
+    record = store.record(key)
+    if record is None or record["state"] != "done":
+        raise StoreError(f"stage {key} has no model in {store.url}. Run the study again.")
+    if "chosen" in record:
+        return load_model(store, record["chosen"])
+    spec = record["spec"]
+    return load_weights(make_model(**spec), store.tensors(key, record["file"]), f"stage {key}").eval()

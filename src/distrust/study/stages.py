@@ -1,0 +1,101 @@
+"""The nouns of a plan: a stage, a cell, and a plan of both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .recipes import Recipe, digest
+from .spec import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
+
+    kind: str  # teacher, attack, transfer, condense, poison, sift, student, victim, defense, choose, predict or embed
+    recipe: Recipe
+    parents: tuple[Stage, ...]
+    taint: tuple[str, ...]
+    key: str
+    passes: float  # how often each image of its role goes through a training step; for the estimate
+
+    @property
+    def role(self) -> str:
+        """Whose images it works on; "class": so many of every class as `passes` says."""
+        if self.kind in ("condense", "victim") or (self.kind in ("poison", "sift") and synthetic(self.parents[0])):
+            return "class"
+        return {"defense": "clean", "choose": "validation", "predict": "test", "embed": "test"}.get(self.kind, "train")
+
+    @property
+    def label(self) -> str:
+        """What a person reads in the progress."""
+        r, which = self.recipe, "synthetic" if self.role == "class" else "transfer"
+        what = {
+            "teacher": lambda: f"{r['model']} on {_attack_label(r['attack'])} images",
+            "attack": lambda: f"{_attack_label(r['attack'])} on the teacher",
+            "transfer": lambda: f"to {r['images']['source']}",
+            "condense": lambda: f"{_attack_label(r['attack'])} images by {r['condenser']['name']}",
+            "poison": lambda: f"the {which} set by {_attack_label(r['attack'])}",
+            "sift": lambda: f"the {which} set by {r['defense']['name']}",
+            "victim": lambda: f"{r['model']} on the synthetic set",
+            "student": lambda: f"{r['model']} by {r['distiller']['name']}",
+            "defense": lambda: r["defense"]["name"],
+            "choose": lambda: f"{r['option']} of {len(r['candidates'])}",
+            "predict": lambda: f"under {_attack_label(r['attack'])}",
+            "embed": lambda: f"{r['embed']} images",
+        }[self.kind]()
+        taint = f" ← {'+'.join(self.taint)}" if self.taint else ""
+        return f"{self.kind} {what}{taint}, seed {r['seed']}"
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """One line of the results: its axes, its seed, and the predictions it is scored from."""
+
+    axes: dict[str, str]
+    seed: int
+    place: int | None
+    target: int | None
+    seen: Stage
+    control: Stage | None
+    undefended: Stage | None
+    teacher: tuple[Stage, Stage] | None  # attacked and control teacher, for the carry-over rate
+    final: tuple[Stage, ...]  # the attacked arm: teacher, attack on it, transfer, transfer set, student, defence
+    embed: Stage | None = None  # features for a picture of them
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Readable and unique: a slug of the axes with a short hash of all of them."""
+        return f"{'-'.join(self.slug)}-{digest(self.axes)[:8]}-s{self.seed}"
+
+    @property
+    def slug(self) -> Iterator[str]:
+        """The axes' bare names."""
+        for text in self.axes.values():
+            bare = text.partition("[")[0].replace("/", "_").replace(":", "_").replace(".", "_")
+            yield bare[-24:]
+
+    @property
+    def stages(self) -> Iterator[Stage]:
+        """The predictions it needs."""
+        yield from (s for s in (self.seen, self.control, self.undefended, *(self.teacher or ()), self.embed) if s)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's cells and, parents first, its stages."""
+
+    study: Study
+    cells: list[PlannedCell]
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+
+def synthetic(made: Stage) -> bool:
+    """The stage is a synthetic set, as it was condensed or changed."""
+    return made.kind == "condense" or (made.kind in ("poison", "sift") and synthetic(made.parents[0]))
+
+
+def _attack_label(attack: Recipe | None) -> str:
+    return attack["name"] if attack else "clean"
