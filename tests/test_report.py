@@ -155,6 +155,10 @@ def defended(defense, acc, asr, **changes):
         (TEACHER + defended("nad", 0.88, 0.04), "nad cleans: ASR falls from 95.0 % to 4.0 %"),
         (TEACHER + defended("nad", 0.88, 0.04), "Plain fine-tuning was not measured"),
         (
+            student("kd", 0.9, place=3) + student("kd", 0.1, place=3, defense="consistency", lost=0.05),
+            "consistency cleans: ASR falls from 90.0 % to 10.0 % [10.0, 10.0] at no cost in ACC (2 backdoored models, 2 seeds).",
+        ),
+        (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune[lr=0.1]", 0.88, 0.05),
             "Plain fine-tuning does as well as nad",
         ),
@@ -181,6 +185,11 @@ def defended(defense, acc, asr, **changes):
 )
 def test_the_answer_says_what_the_cells_say(cells, said):
     assert said in answer(cells)
+
+
+def test_who_sifts_images_is_not_compared_with_finetuning():
+    cells = student("kd", 0.9, place=3) + student("kd", 0.1, place=3, defense="consistency", lost=0.05)
+    assert "fine-tuning" not in answer(cells)
 
 
 def test_of_many_attacks_the_strongest_are_named():

@@ -190,7 +190,10 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     lead = f"Of {len(results)} defences, {best.defense} cleans best" if len(results) > 1 else f"{best.defense} cleans"
     fall = f"ASR falls from {percent(start)} % to {_asr(best)}"
     price = f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
-    return [f"{lead}: {fall} {price} ({basis}{credit}).", *_against_finetuning(results), *_against_variants(results)]
+    said = f"{lead}: {fall} {price} ({basis}{credit})."
+    sifts = {cell["defense"] for cell in cells if cell.get("lost") is not None}  # before there is a model to fine-tune
+    on_models = {name: result for name, result in results.items() if name not in sifts}
+    return [said, *_against_finetuning(on_models), *_against_variants(results)]
 
 
 def _clean(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
