@@ -156,7 +156,7 @@ def defended(defense, acc, asr, **changes):
         (TEACHER + defended("nad", 0.88, 0.04), "Plain fine-tuning was not measured"),
         (
             student("kd", 0.9, place=3) + student("kd", 0.1, place=3, defense="consistency", lost=0.05),
-            "consistency cleans: ASR falls from 90.0 % to 10.0 % [10.0, 10.0] at no cost in ACC (2 backdoored models, 2 seeds).",
+            "consistency cleans: ASR falls from 90.0 % to 10.0 % [10.0, 10.0] at no cost in ACC (2 backdoored models",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune[lr=0.1]", 0.88, 0.05),
