@@ -21,6 +21,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/craft.py
+	$(BIN)/python benchmarks/condense.py
 
 clean:
 	rm -rf .venv runs report.html

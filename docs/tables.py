@@ -25,6 +25,7 @@ PAGES = (
     ROOT / "docs" / "results.md",
     ROOT / "docs" / "cheatkd.md",
     ROOT / "docs" / "clean-teacher.md",
+    ROOT / "docs" / "distilled-sets.md",
 )
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 SIFTED = {"caught": "poisons removed %", "lost": "clean removed %"}
