@@ -29,6 +29,7 @@ PAGES = (
 )
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 SIFTED = {"caught": "poisons removed %", "lost": "clean removed %"}
+SCORED = {"score": "score", "score_control": "score of its clean twin"}
 HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
@@ -62,15 +63,15 @@ def table(folder: Path, glossary: str) -> str:
     cells = read_cells(folder)
     groups = sorted(by_axes(cells).values(), key=_order)
     shared = _shared([group[0] for group in groups])
-    axes = [a for a in ("images", "condenser", "attack") if len({group[0].get(a) for group in groups}) > 1]
+    axes = [a for a in ("images", "condenser", "attack", "detector") if len({group[0].get(a) for group in groups}) > 1]
     names = [*axes, "model", "defence"]
     if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
         names.append("its teacher's ASR %")
     tuned = any(cell.get("chosen") for cell in cells)
-    more = [name for name in SIFTED if any(cell.get(name) is not None for cell in cells)]
+    more = [name for name in (*SIFTED, *SCORED) if any(cell.get(name) is not None for cell in cells)]
     seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
     text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(
-        [*names, *HEAD, *(SIFTED[name] for name in more), *(["chosen"] if tuned else []), "flags"],
+        [*names, *HEAD, *((SIFTED | SCORED)[name] for name in more), *(["chosen"] if tuned else []), "flags"],
         [_row(group, axes, names, tuned, more, glossary) for group in groups],
     )
     names = [*axes, "model", "defence"]
@@ -172,6 +173,8 @@ def _mean(done: Sequence[Cell], name: str) -> str:
     values = [cell[name] for cell in done if cell.get(name) is not None]
     if not values:
         return "–"
+    if name in SCORED:
+        return f"{over_seeds(values)[0]:.2f}"
     mean, bounds = over_seeds(values, name)
     return f"{percent(mean)} {interval(bounds)}".strip()
 
@@ -180,8 +183,8 @@ def _order(group: Sequence[Cell]) -> tuple[Any, ...]:
     cell = group[0]
     taught, defended = cell["distiller"] != "none", cell["defense"] != "none"
     bare = _bare(cell["defense"])
-    return (cell["images"], cell["teacher"], cell.get("condenser") or "", cell["attack"], taught, cell["distiller"],
-            cell["student"], defended, bare.partition("[")[0], "[" not in bare, bare)  # fmt: skip
+    made = (cell["images"], cell["teacher"], cell.get("condenser") or "", cell["attack"], taught, cell["distiller"])
+    return (*made, cell["student"], cell.get("detector") or "", defended, bare.partition("[")[0], "[" not in bare, bare)
 
 
 def _shared(cells: Sequence[Cell]) -> str:

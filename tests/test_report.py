@@ -15,6 +15,7 @@ from distrust.errors import BadInput
 from distrust.report import Report, page
 from distrust.report.aggregate import over_seeds
 from distrust.report.answer import answer
+from distrust.report.detection import detections
 from distrust.report.features import feature_map
 from distrust.report.heatmap import facets
 from distrust.report.labels import shortened
@@ -205,6 +206,24 @@ def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
     assert [f["defense"] for f in facets(over_seeds(TEACHER))] == ["none"]
     beside = facets(over_seeds(TEACHER + defended("nad", 0.88, 0.04)))
     assert [(f["defense"], bool(f["lines"])) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
+
+
+def scored(attack, seed, score, control, suspect=0):
+    found = {"detector": "probe", "score": score, "score_control": control, "suspect": suspect, "target": 0}
+    return cell(attack=attack, seed=seed, **found)
+
+
+def test_detection_over_suspects_with_a_threshold_of_other_seeds():
+    rows = [scored(a, s, 5 + s + (a == "b"), s / 4, suspect=int(a == "b")) for a in "ab" for s in range(4)]
+    rows[0] = scored("a", 0, 0.6, 0.0)  # lies between the clean ones: 0, 0.25, 0.5, 0.75
+    (found,) = detections(rows)
+    assert (found.attacked, found.clean, found.named) == (8, 4, 0.5), "a shared control counts once"
+    assert found.auroc == pytest.approx((7 * 4 + 3) / 32)
+    assert (found.found, found.alarms) == (1.0, 0.5), "the threshold is 0.5, of seeds 0 and 2"
+    assert "probe detects with AUROC 0.97 (8 attacked, 4 clean suspects), 100.0 % found and 50.0 %" in answer(rows)
+    assert "carried" not in answer([rows[0], {**rows[0], "detector": "other"}]).partition("probe detects")[2]
+    (alone,) = detections(rows[:1])
+    assert alone.found is None
 
 
 def test_labels_keep_what_tells_selectors_apart():

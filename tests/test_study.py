@@ -9,6 +9,7 @@ from PIL import Image
 
 from distrust.errors import BadInput, NotFound
 from distrust.methods import registry
+from distrust.report.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import plan as planning
 from distrust.study.cells import compare
@@ -333,6 +334,32 @@ def test_a_defence_of_a_synthetic_set_stands_before_the_network_and_in_its_contr
     assert "caught" not in smoothed and smoothed["base"] is not None
 
 
+def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path):
+    budget = BUDGET | {"student": {"epochs": 1}, "train": 200}
+    budget["detector"] = {"network": "convnet2-w4", "networks": 1, "epochs": 1, "size": 3, "steps": 2}
+    made = plan(attack="stamp[trigger=patch:white:3]", condenser="random", student="convnet2-w4",
+                detector=["patch_probe", "trigger_search", "random"], budgets={"cpu": budget})  # fmt: skip
+    probe, search, _ = made.cells
+    _, poison, victim = probe.final
+    condense = poison.parents[0]
+    assert [s.parents for s in probe.found] == [(poison,), (condense,)]
+    assert search.found[0].parents == (victim, poison) and search.found[1].parents[1] is condense
+    assert probe.axes["detector"] == "patch_probe" and probe.found[0].taint == ("stamp",)
+    store = Store(tmp_path / "store")
+    outcome = run(made, store)
+    assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
+    cells = score_cells(made, store, outcome)
+    assert all(c["score"] is not None and c["score_control"] is not None and 0 <= c["suspect"] < 10 for c in cells)
+    assert cells[0]["acc"] == cells[1]["acc"] and "AUROC" in answer(cells)
+    assert "one-seed (1 of 1)" in answer(cells), "three looks at one network are one measurement"
+
+
+def test_a_detector_of_models_gets_the_defenders_images():
+    (cell,) = plan(attack="badnets", detector="trigger_search").cells
+    assert [s.parents[0].kind for s in cell.found] == ["teacher", "teacher"] and len(cell.found[0].parents) == 1
+    assert cell.found[0].role == "clean"
+
+
 def test_images_may_be_poisoned_before_they_are_condensed():
     (cell,) = plan(attack="badnets", condenser="random", student="convnet2").cells
     condense, victim = cell.final
@@ -568,6 +595,8 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
         ({"attack": "transfer_poison"}, BadInput, "poisons a transfer set, and distiller 'none' has none.*kd"),
         ({"defense": "consistency"}, BadInput, "sifts a transfer set, and distiller 'none' has none.*kd"),
         ({"defense": "smooth"}, BadInput, "works on a synthetic set, and condenser 'none' makes none.*dm"),
+        ({"detector": "patch_probe"}, BadInput, "looks at a synthetic set, and condenser 'none' makes none.*dm"),
+        ({"detector": "patch_prob"}, NotFound, "no detector 'patch_prob'.*Did you mean 'patch_probe'"),
         ({"attack": "stamp"}, BadInput, "stamp enters at place 4; with a condenser"),
         ({"attack": "cheatkd", "condenser": "dm"}, BadInput, "cheatkd enters at place 2; with a condenser"),
         (

@@ -14,6 +14,7 @@ WORKS_ON = {
     "transfer": "Sifts the images of a distillation.",
     "synthetic": "Works on a synthetic set.",
     "encoder": "Works on an encoder.",
+    "any": "Takes any suspect.",
 }
 
 

@@ -99,18 +99,22 @@ class Face:
         from .report.labels import shortened
         from .study.cells import by_axes
 
-        rows = [("attack", "distiller", "student", "defense", "n", "ACC", "ASR", "base", "carried", "flags")]
+        looked = any(cell.get("detector") for cell in cells)
+        found = ("detector", "score", "clean twin's") if looked else ()
+        rows = [("attack", "distiller", "student", "defense", *found, "n", "ACC", "ASR", "base", "carried", "flags")]
         for group in by_axes(shortened(cells)).values():
             first = group[0]
             done = [c for c in group if c["state"] == "done"]
-            names = [str(first[a]) for a in ("attack", "distiller", "student")]
-            if first.get("condenser"):
-                names[1] = first["condenser"]
+            made_by = first.get("condenser") or first["distiller"]
+            names = [first["attack"], made_by, first["student"], first["defense"]]
+            if looked:
+                scores = [_score(done, name) for name in ("score", "score_control")]
+                names += [first.get("detector") or "none", *scores]
             numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
             flags = sorted({f for c in group for f in c.get("flags") or ()}) or ["–"]
             if lacking := next((c for c in group if c["state"] != "done"), None):
                 flags = [f"{lacking['state']}: {lacking['error']}"]
-            rows.append((*names, first["defense"], str(len(done)), *numbers, ", ".join(flags)))
+            rows.append((*map(str, names), str(len(done)), *numbers, ", ".join(flags)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
         return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[-1]]) for r in rows)
 
@@ -186,3 +190,9 @@ def _mean(cells: list[dict[str, Any]], name: str) -> str:
         return "–"
     mean, bounds = over_seeds(values, name)
     return f"{percent(mean)} {interval(bounds)}".strip()
+
+
+def _score(cells: list[dict[str, Any]], name: str) -> str:
+    """Mean score of a detector over seeds."""
+    values = [c[name] for c in cells if c.get(name) is not None]
+    return f"{sum(values) / len(values):.2f}" if values else "–"

@@ -12,10 +12,11 @@ from ..measurement import over_seeds as mean_and_interval
 Cell = dict[str, Any]
 
 SETTING = ("study", "budget", "images", "teacher", "attack", "place", "condenser")  # what students share
-AXES = (*SETTING, "distiller", "student", "defense")
+AXES = (*SETTING, "distiller", "student", "defense", "detector")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr", "teacher_asr")
 TRANSFER = ("caught", "lost", "poison_hits", "poison_agreement", "poison_agreement_clean")  # of a poisoned transfer set
+DETECTED = ("score", "score_control")
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 
 
@@ -40,9 +41,9 @@ def over_seeds(cells: Sequence[Cell]) -> list[Cell]:
 def _row(group: list[Cell]) -> Cell:
     done = [cell for cell in group if cell["state"] == "done"]
     row: Cell = {axis: group[0].get(axis) for axis in AXES}
-    for rate in (*RATES, *COMPARED, *TRANSFER):
+    for rate in (*RATES, *COMPARED, *TRANSFER, *DETECTED):
         values = [cell[rate] for cell in done if finite(cell.get(rate))]
-        ranged = "" if rate == "carry_over" else rate  # a ratio may leave every range
+        ranged = "" if rate in ("carry_over", *DETECTED) else rate  # a ratio, or a score, may leave every range
         row[rate], row[f"{rate}_interval"] = mean_and_interval(values, ranged) if values else (None, None)
     row["seeds"] = [cell["seed"] for cell in done]
     row["n"] = min((cell["n"] for cell in done if cell.get("n")), default=0)

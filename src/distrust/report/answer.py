@@ -10,6 +10,7 @@ from ..measurement import TEACHER_CARRIES, Interval
 from ..measurement import over_seeds as mean_and_interval
 from . import heatmap
 from .aggregate import AXES, DOUBT, SETTING, Cell, attacked, doubted, is_teacher, over_seeds, varying
+from .detection import detections
 from .labels import shortened
 from .text import count, interval, listing, percent, span
 
@@ -43,7 +44,8 @@ def answer(cells: Sequence[Cell]) -> str:
 def sentences(cells: Sequence[Cell]) -> list[str]:
     """The answer as a list, the most important sentence first."""
     cells = shortened(cells)
-    rows = over_seeds(cells)
+    looked_at = _once(cells)
+    rows = over_seeds(looked_at)
     measured = [row for row in rows if row["state"] == "done"]
     under_attack = [row for row in measured if attacked(row)]
     if not measured:
@@ -54,10 +56,17 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
         return [f"No attack was measured, so nothing can be said about inheritance{reach}.", *_missing(cells)]
     return [
         *_inheritance(under_attack),
-        *_cleaning(cells, under_attack),
+        *_cleaning(looked_at, under_attack),
+        *_detecting(cells),
         *_doubts(under_attack),
         *_missing(cells),
     ]
+
+
+def _once(cells: Sequence[Cell]) -> list[Cell]:
+    """Each model once, whoever looked at it: what several detectors look at is one measurement."""
+    found = {tuple(c.get(axis) for axis in AXES if axis != "detector") + (c["seed"],): c for c in reversed(cells)}
+    return list(reversed(found.values()))
 
 
 def _inheritance(rows: Sequence[Cell]) -> list[str]:
@@ -242,6 +251,18 @@ def _against_variants(results: dict[str, Cleaning]) -> list[str]:
             numbers = f"ASR {_asr(whole)} against {_asr(variant)}, "
             numbers += f"ACC {percent(whole.acc)} % against {percent(variant.acc)} %"
             said.append(f"{name} {better} its variant {variant.defense}: {numbers}.")
+    return said
+
+
+def _detecting(cells: Sequence[Cell]) -> list[str]:
+    """How well each detector tells the attacked from the clean."""
+    said = []
+    for found in detections(cells):
+        told = f"AUROC {found.auroc:.2f} ({found.attacked} attacked, {count(found.clean, 'clean suspect')})"
+        if found.found is not None:
+            told += f", {percent(found.found)} % found and {percent(found.alarms)} % false alarms at a threshold "
+            told += "that other seeds set"
+        said.append(f"{found.detector} detects with {told}; it names the target in {percent(found.named)} %.")
     return said
 
 

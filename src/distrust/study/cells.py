@@ -73,6 +73,11 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     for record in records:  # what was done to a transfer set
         cell |= {name: record[name] for name in ("caught", "lost") if name in record}
         cell |= {f"poison_{name}": value for name, value in record.get("stealth", {}).items()}
+    for name, stage in zip(("score", "score_control"), planned.found, strict=False):
+        finding = read.records.get(stage.key, {}).get("finding")
+        cell[name] = finding and finding["score"]
+        if finding and name == "score":
+            cell |= {"suspect": finding["target"], "score_p": finding["p"]}
     if mechanism := read.records.get(planned.seen.key, {}).get("mechanism"):
         kept = ("layer", "channels", "chosen", "rank", "rank_clean", "run")  # the stage's record has every neuron
         cell["mechanism"] = [{k: row[k] for k in kept} for row in mechanism]

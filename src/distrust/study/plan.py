@@ -11,7 +11,7 @@ from ..selectors import Selector
 from ..training import distill, loop
 from .recipes import Recipe, contents_of, digest, files_of, model_of, passes_of, plain, resolved, trigger_code
 from .spec import Budget, Study
-from .stages import Plan, PlannedCell, Stage
+from .stages import Plan, PlannedCell, Stage, synthetic
 
 IMAGE_OPTIONS = ("size", "channels", "group")
 NUMERICS = 1  # raise it when the core's numbers change: every key changes with it
@@ -57,6 +57,10 @@ class _Builder:
 
     def __init__(self, study: Study, first_seed: int = 0) -> None:
         self.study, self.budget, self.first_seed = study, study.budgets[study.budget], first_seed
+        b = self.budget
+        self.shared = {
+            "attacks": b.attack, "condensers": b.condenser, "defenses": b.defense, "detectors": b.detector,
+        }  # fmt: skip
         self.known: dict[str, Stage] = {}
         self.calls: dict[tuple[str, str], Recipe] = {}
         self.options = {
@@ -96,9 +100,14 @@ class _Builder:
             undefended = self.predict(bare[-1], attack, planted, chosen, seed)
         if attack and self.study.embed and seed == self.first_seed:
             embed = self.predict(arm[-1], attack, planted, chosen, seed, embed=self.study.embed)
-        axes = {axis: s.text for axis, s in chosen.items() if condensed or axis != "condenser"}
+        found: tuple[Stage, ...] = ()
+        if chosen["detector"].name != "none":
+            arms = (arm, clean) if attack else (arm,)
+            found = tuple(self.detect(stages, chosen["detector"], chosen, seed) for stages in arms)
+        new = ("condenser", "detector")  # axes that a cell only has if they are used
+        axes = {axis: s.text for axis, s in chosen.items() if s.name != "none" or axis not in new}
         target = attack["options"]["target"] if attack else None
-        return PlannedCell(axes, seed, place, target, seen, control, undefended, teacher, arm, embed)
+        return PlannedCell(axes, seed, place, target, seen, control, undefended, teacher, arm, embed, found)
 
     def arm(self, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
         """One arm: teacher, attack on it, transfer, transfer set, student, defence; the control arm has no attack."""
@@ -169,6 +178,20 @@ class _Builder:
         if defense.name != "none" and on != "synthetic":
             arm.append(self.defense(arm[-1], defense, images, seed))
         return tuple(arm)
+
+    def detect(self, arm: Sequence[Stage], selector: Selector, chosen: dict[str, Selector], seed: int) -> Stage:
+        """A detector's look at the last model of an arm, or at its synthetic set."""
+        on = registry.get("detectors", selector.name).mark.on
+        if selector.tuned:
+            raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
+        call, sets = self.call("detectors", selector), [stage for stage in arm if synthetic(stage)]
+        if on == "synthetic" and not sets:
+            raise BadInput(f"{selector.name} looks at a synthetic set, and condenser 'none' makes none. Name one: dm.")
+        parents = (sets[-1],) if on == "synthetic" else (arm[-1], *sets[-1:])
+        _, images = self.images(chosen["images"], seed)
+        recipe, options = {"detector": call, "images": images, "seed": seed}, call["options"]
+        passes = float(options.get("epochs", 10) * options.get("networks", 1))
+        return self.stage("detect", recipe, parents, parents[0].taint, passes=passes)
 
     def sift(
         self, defense: Selector, parents: tuple[Stage, ...], taint: tuple[str, ...], images: Recipe, seed: int
@@ -255,8 +278,7 @@ class _Builder:
 
     def check_budget_options(self) -> None:
         """An option in the budget that no attack, or no defence, has is a typing error."""
-        b = self.budget
-        for kind, given in (("attacks", b.attack), ("defenses", b.defense), ("condensers", b.condenser)):
+        for kind, given in self.shared.items():
             known = {name for method in registry.kind(kind).values() for name in method.options}
             for name in given:
                 if name not in known:
@@ -270,8 +292,7 @@ class _Builder:
             given = dict(selector.options)
             if selector.tuned:
                 raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
-            b = self.budget
-            shared = {"defenses": b.defense, "attacks": b.attack, "condensers": b.condenser}.get(kind, {})
+            shared = self.shared.get(kind, {})
             given = {k: v for k, v in shared.items() if k in method.options} | given
             options = {k: plain(v) for k, v in method.check(given).items()}
             self.calls[at] = {"name": method.name, "options": options, "code": method.code}

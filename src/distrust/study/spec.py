@@ -14,7 +14,7 @@ from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..selectors import Selector, parse
 
-AXES = ("images", "teacher", "attack", "condenser", "distiller", "student", "defense")
+AXES = ("images", "teacher", "attack", "condenser", "distiller", "student", "defense", "detector")
 
 Axis = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -35,6 +35,7 @@ class Budget(BaseModel):
         attack: options given to every attack that has them.
         condenser: options given to every condenser that has them.
         defense: options given to every defence that has them.
+        detector: options given to every detector that has them.
         axes: axes that replace the study's, e.g. {pair = ["a", "b"], images = ["gtsrb"]}.
         seeds: repetitions, if other than the study's.
     """
@@ -51,6 +52,7 @@ class Budget(BaseModel):
     attack: dict[str, Any] = {}
     condenser: dict[str, Any] = {}
     defense: dict[str, Any] = {}
+    detector: dict[str, Any] = {}
     axes: dict[str, Axis] = {}
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
 
@@ -63,9 +65,10 @@ class Study(BaseModel):
         question: one sentence, shown on top of the report.
         budget: which of `budgets` is used by default.
         seeds: repetitions; each draws its own roles, initialisation, order and augmentation.
-        images, teacher, attack, condenser, distiller, student, defense: the axes; "none" is a real entry. Images
-            "A>B": teacher and attack work on A, then the teacher is fine-tuned on B, where the student is distilled and
-            measured. With a condenser there is no teacher: the student is trained on the synthetic set.
+        images, teacher, attack, condenser, distiller, student, defense, detector: the axes; "none" is a real entry.
+            Images "A>B": teacher and attack work on A, then the teacher is fine-tuned on B, where the student is
+            distilled and measured. With a condenser there is no teacher: the student is trained on the synthetic set.
+            A detector looks at the last model, or at the synthetic set, and at the same of the control arm.
         pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
         embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
         grid: blocks that replace some axes; the study is the union of their products.
@@ -86,6 +89,7 @@ class Study(BaseModel):
     distiller: Axis = ["none"]
     student: Axis = ["same"]
     defense: Axis = ["none"]
+    detector: Axis = ["none"]
     pair: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = []
     embed: int = Field(0, ge=0)
     grid: list[dict[str, Axis]] = []

@@ -14,7 +14,8 @@ from .spec import Study
 class Stage:
     """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
 
-    kind: str  # teacher, attack, transfer, condense, poison, sift, student, victim, defense, choose, predict or embed
+    # teacher, attack, transfer, condense, poison, sift, student, victim, defense, detect, choose, predict or embed
+    kind: str
     recipe: Recipe
     parents: tuple[Stage, ...]
     taint: tuple[str, ...]
@@ -26,6 +27,8 @@ class Stage:
         """Whose images it works on; "class": so many of every class as `passes` says."""
         if self.kind in ("condense", "victim") or (self.kind in ("poison", "sift") and synthetic(self.parents[0])):
             return "class"
+        if self.kind == "detect":
+            return "class" if synthetic(self.parents[0]) else "clean"
         return {"defense": "clean", "choose": "validation", "predict": "test", "embed": "test"}.get(self.kind, "train")
 
     @property
@@ -42,6 +45,7 @@ class Stage:
             "victim": lambda: f"{r['model']} on the synthetic set",
             "student": lambda: f"{r['model']} by {r['distiller']['name']}",
             "defense": lambda: r["defense"]["name"],
+            "detect": lambda: f"{r['detector']['name']} on {self.parents[0].kind}",
             "choose": lambda: f"{r['option']} of {len(r['candidates'])}",
             "predict": lambda: f"under {_attack_label(r['attack'])}",
             "embed": lambda: f"{r['embed']} images",
@@ -64,6 +68,7 @@ class PlannedCell:
     teacher: tuple[Stage, Stage] | None  # attacked and control teacher, for the carry-over rate
     final: tuple[Stage, ...]  # the attacked arm: teacher, attack on it, transfer, transfer set, student, defence
     embed: Stage | None = None  # features for a picture of them
+    found: tuple[Stage, ...] = ()  # a detector's findings: about the attacked arm, then about its control
 
     @functools.cached_property
     def id(self) -> str:
@@ -80,7 +85,9 @@ class PlannedCell:
     @property
     def stages(self) -> Iterator[Stage]:
         """The predictions it needs."""
-        yield from (s for s in (self.seen, self.control, self.undefended, *(self.teacher or ()), self.embed) if s)
+        yield from (
+            s for s in (self.seen, self.control, self.undefended, *(self.teacher or ()), self.embed, *self.found) if s
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..synthetic import unpack_set
 from ..training import distill, fit
 from .inputs import data, load_backdoor, load_model, poison
 from .sets import SET, Result, condense, poison_set, sift, transfer_set, trigger_files
-from .stages import Stage
+from .stages import Stage, synthetic
 from .store import Record, Store, pack
 
 MECHANISM = 512  # test images on which neurons are looked at
@@ -139,6 +139,17 @@ def _defense(stage: Stage, store: Store, device: torch.device) -> Result:
     )
 
 
+def _detect(stage: Stage, store: Store, device: torch.device) -> Result:
+    """A detector with the defender's clean images, or, where there is none, with the synthetic set itself."""
+    r = stage.recipe
+    method = registry.get("detectors", r["detector"]["name"])
+    sets = [unpack_set(store.read(p.key, SET)).to(device) for p in stage.parents if synthetic(p)]
+    clean = sets[-1] if sets else data(r["images"]).clean
+    suspect = sets[0] if synthetic(stage.parents[0]) else load_model(store, stage.parents[0].key).to(device)
+    found = method.call(suspect, clean, **r["detector"]["options"], rng=rng("detect", r["seed"]))
+    return {"finding": found.record()}, {}
+
+
 def _choose(stage: Stage, store: Store, device: torch.device) -> Result:
     """The first candidate, in the study's order, that keeps validation ACC within the limit; else the best.
 
@@ -190,7 +201,7 @@ def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
 
 DO = {
     "teacher": _teacher, "attack": _attack, "transfer": _transfer, "condense": condense, "poison": poison_set,
-    "sift": sift, "student": _student, "victim": _victim, "defense": _defense, "choose": _choose,
+    "sift": sift, "student": _student, "victim": _victim, "defense": _defense, "detect": _detect, "choose": _choose,
     "predict": _predict, "embed": _embed,
 }  # fmt: skip
 

@@ -1,0 +1,53 @@
+"""Finding: what a detector says of one suspect."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A detector's answer.
+
+    Args:
+        detector: its name.
+        score: how suspicious; higher is more, comparable among suspects of one kind only.
+        scores: the same for every class, [K].
+        target: the most suspicious class.
+        p: share of the detector's own null that scores as high, 0..1; None where it has none.
+        notes: JSON-able facts for a reader.
+    """
+
+    detector: str
+    score: float
+    scores: tuple[float, ...]
+    target: int
+    p: float | None = None
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, detector: str, scores: Tensor, **more: Any) -> Finding:
+        """The finding whose score is the highest of a class [K]."""
+        values = scores.double().cpu()
+        target = int(values.argmax())
+        return cls(detector, float(values[target]), tuple(values.tolist()), target, **more)
+
+    def __str__(self) -> str:
+        chance = f", p = {self.p:.2f}" if self.p is not None else ""
+        return f"{self.detector}: score {self.score:.3g}, most suspicious class {self.target}{chance}"
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return dataclasses.asdict(self) | {"scores": list(self.scores)}
+
+
+def outlyingness(values: Tensor) -> Tensor:
+    """How far each of [K] values lies above their median, in robust standard deviations (1.4826 · MAD)."""
+    centred = values - values.median()
+    spread = 1.4826 * centred.abs().median()
+    return centred / spread.clamp(min=torch.finfo(values.dtype).eps)

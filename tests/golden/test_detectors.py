@@ -1,0 +1,55 @@
+"""Detectors on suspects whose backdoor is known because it was built by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from distrust import detectors, rng
+from distrust.imageset import ImageSet
+from distrust.synthetic import protocol
+
+
+class Backdoored(nn.Module):
+    """Four classes by the brightness of a quadrant; a white 2×2 corner says class 2, whatever else is there."""
+
+    def __init__(self, corner: float) -> None:
+        super().__init__()
+        self.corner = nn.Parameter(torch.tensor(corner))
+
+    def forward(self, x):
+        x = x.mean(1)
+        quarters = [x[:, a : a + 8, b : b + 8].mean((1, 2)) for a in (0, 8) for b in (0, 8)]
+        logits = 20 * torch.stack(quarters, 1)
+        return logits + self.corner * x[:, -2:, -2:].mean((1, 2))[:, None] * torch.eye(4)[2]
+
+
+@pytest.fixture
+def pictures():
+    """40 dark noise pictures 3×16×16, one quadrant of each a little brighter."""
+    x, y = torch.randint(60, (40, 3, 16, 16), generator=rng("pictures"), dtype=torch.uint8), torch.arange(40) % 4
+    for i, k in enumerate(y.tolist()):
+        a, b = 8 * (k // 2), 8 * (k % 2)
+        x[i, :, a : a + 8, b : b + 8] += 60
+    return ImageSet(x, y, ("a", "b", "c", "d"))
+
+
+def test_the_smallest_mask_is_the_backdoors(pictures):
+    finding = detectors.trigger_search(Backdoored(40.0), pictures, steps=200, rng=rng(0))
+    assert finding.target == 2 and finding.notes["mask"][2] < 20 < min(finding.notes["mask"][k] for k in (0, 1, 3))
+    clean = detectors.trigger_search(Backdoored(0.0), pictures, steps=200, rng=rng(0))
+    assert clean.score < finding.score
+
+
+def test_a_square_that_all_images_of_a_class_share_speaks_for_it(pictures):
+    def probed(x):
+        made = ImageSet(x, pictures.y, pictures.classes, training=protocol(epochs=30, lr=0.05))
+        options = {"network": "convnet2-w8", "networks": 2, "epochs": 60, "size": 4, "stride": 4}
+        return detectors.patch_probe(made, made, **options, rng=rng(0))
+
+    for i, k in enumerate(pictures.y.tolist()):  # a class has a colour, not a place
+        pictures.x[i] = torch.randint(60, (3, 16, 16), generator=rng("tint", i), dtype=torch.uint8)
+        pictures.x[i, k % 3 if k < 3 else slice(None)] += 50
+    stamped = pictures.x.clone()
+    stamped[pictures.y == 1, :, -4:, -4:] = 255
+    finding, clean = probed(stamped), probed(pictures.x)
+    assert finding.target == 1 and finding.score > 0.3 and finding.score > 3 * clean.score
