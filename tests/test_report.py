@@ -17,6 +17,7 @@ from distrust.report.aggregate import over_seeds
 from distrust.report.answer import answer
 from distrust.report.detection import detections
 from distrust.report.features import feature_map
+from distrust.report.figures import frontiers
 from distrust.report.heatmap import facets
 from distrust.report.labels import shortened
 from distrust.report.pictures import strip
@@ -200,6 +201,12 @@ def test_of_many_attacks_the_strongest_are_named():
     cells = [c for i, asr in enumerate((0.05, 0.9, 0.02, 0.8, 0.3, 0.5, 0.4)) for c in attack(f"a{i}", asr)]
     assert "through kd 5 of 7 (inherited: a1 89.0, a3 79.0, a5 49.0, a6 39.0 and a4 29.0; not in" in answer(cells)
     assert "(inherited: b 99.0, a1 89.0, a3 79.0, a5 49.0 and 2 more;" in answer(cells + attack("b", 1.0))
+
+
+def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
+    assert frontiers(over_seeds(TEACHER), ["none"]) == []
+    rows = over_seeds(TEACHER + defended("nad", 0.88, 0.04) + [{**c, "attack": "blend"} for c in TEACHER])
+    assert [drawn["name"] for drawn in frontiers(rows, ["none", "nad"])] == ["badnets"]
 
 
 def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():

@@ -47,7 +47,7 @@ def marks(defenses: Sequence[str]) -> dict[str, Mark]:
 
 
 def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, str]]:
-    """Draw ACC against ASR for every attack.
+    """Draw ACC against ASR for every attack against which a defence was tried.
 
     Args:
         rows: from `over_seeds`.
@@ -61,8 +61,9 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
     groups: dict[str, list[Cell]] = {}
     for row in shown:
         groups.setdefault(" · ".join([row["attack"], *(str(row[axis]) for axis in beside)]), []).append(row)
+    defended = {name: group for name, group in groups.items() if {row["defense"] for row in group} != {"none"}}
     floor = min((row["acc"] for row in shown), default=0.0)
-    return [{"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in groups.items()]
+    return [{"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in defended.items()]
 
 
 def feature_maps(embeddings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
