@@ -212,6 +212,8 @@ def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
 def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
     assert [f["defense"] for f in facets(over_seeds(TEACHER))] == ["none"]
     beside = facets(over_seeds(TEACHER + defended("nad", 0.88, 0.04)))
+    sifted = over_seeds(TEACHER + defended("consistency", 0.88, 0.04, lost=0.05))
+    assert [f["defense"] for f in facets(sifted)] == ["none", "consistency"]
     assert [(f["defense"], bool(f["lines"])) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
 
 

@@ -8,7 +8,10 @@ from typing import Any
 from .aggregate import SETTING, Cell, doubted, is_teacher, varying
 from .text import interval, percent
 
-NULL_DEFENSES = ("none", "finetune")  # beside any defence they are shown even unmeasured, so that their lack is seen
+NULL_DEFENSES = (
+    "none",
+    "finetune",
+)  # shown even unmeasured beside a defence of models: their lack is seen
 
 
 def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -24,7 +27,8 @@ def facets(rows: Sequence[Cell]) -> list[dict[str, Any]]:
     settings = list(dict.fromkeys(_setting(row) for row in rows))
     models = sorted(dict.fromkeys(model_of(row) for row in rows), key=lambda model: model != (None, None))
     measured = list(dict.fromkeys(row["defense"] for row in rows))
-    defenses = list(dict.fromkeys([*NULL_DEFENSES, *measured])) if measured != ["none"] else measured
+    on_models = any(row["defense"] != "none" and row.get("lost") is None for row in rows)  # not a sift of images
+    defenses = list(dict.fromkeys([*NULL_DEFENSES, *measured])) if on_models else measured
     place = {(row["defense"], _setting(row), model_of(row)): i for i, row in enumerate(rows)}
     beside = varying(rows)
     several = len({row["student"] for row in rows if row["student"]}) > 1
