@@ -28,7 +28,10 @@ PAGES = (
     ROOT / "docs" / "distilled-sets.md",
 )
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-SIFTED = {"caught": "poisons removed %", "lost": "clean removed %"}
+SIFTED = {
+    "poison_hits": "poisons that fool the teacher %", "poison_ssim": "their SSIM, 100 = unchanged",
+    "caught": "poisons removed %", "lost": "clean removed %",
+}  # fmt: skip
 SCORED = {"score": "score", "score_control": "score of its clean twin"}
 HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
