@@ -10,7 +10,7 @@ from distrust.backdoor import Backdoor, make_trigger
 from distrust.curator import changed, rows_in, stealth
 from distrust.errors import BadInput
 from distrust.imageset import ImageSet
-from distrust.study.sets import pack_set, unpack_set
+from distrust.study.sets import pack_change, unpack_change
 
 PATCH = Backdoor(make_trigger("patch:white:2"), 1)
 
@@ -76,8 +76,8 @@ def test_a_set_comes_back_from_its_difference_bit_for_bit(tiny):
     x = tiny.x.clone()
     x[5:9] = 255 - x[5:9]
     after = tiny.replace(x=x)[torch.randperm(80, generator=rng(0))[:50].sort().values]
-    data = pack_set(tiny, after)
+    data = pack_change(tiny, after)
     assert len(data) < 4 * 3 * 64 + 8 * 60 + 500, "only what changed is written"
-    again = unpack_set(tiny, load(data), ("earlier",))
+    again = unpack_change(tiny, load(data), ("earlier",))
     assert torch.equal(again.x, after.x) and torch.equal(again.y, after.y) and torch.equal(again.index, after.index)
     assert again.taint == ("earlier",)
