@@ -8,13 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import BadInput
 from ..imageset import ImageSet
-from ..models import Normalize
+from ..models import Normalize, refuse_batch_norm
 from ..models import model as make_model
 from ..seeds import spawn
-
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def units_of(synthetic: ImageSet) -> Normalize:
@@ -33,9 +30,7 @@ def fresh(network: str, synthetic: ImageSet, units: Normalize, rng: Generator) -
     """
     mean, std = (part.flatten().tolist() for part in (units.mean, units.std))
     net = make_model(network, synthetic, rng=spawn(rng), normalize=(mean, std))
-    if any(isinstance(module, BATCH_NORM) for module in net.modules()):
-        raise BadInput(f"network {network} has BatchNorm, whose gradients cannot be matched. Type convnet3.")
-    return net.to(synthetic.x.device)
+    return refuse_batch_norm(net).to(synthetic.x.device)
 
 
 def train(net: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> nn.Module:
@@ -70,7 +65,7 @@ def archetypes(
 
 def pixels(z: Tensor, units: Normalize) -> Tensor:
     """Normalised images in pixel units."""
-    return z * units.std + units.mean
+    return units.inverse(z)
 
 
 def clamp(z: Tensor, units: Normalize) -> None:

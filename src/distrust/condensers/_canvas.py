@@ -11,13 +11,12 @@ from torch import Generator, Tensor, nn
 
 from ..errors import BadInput
 from ..imageset import ImageSet, as_8_bit
-from ..models import Normalize, resolve, taps
+from ..models import Normalize, refuse_batch_norm, resolve, taps
 from ..models import model as make_model
 from ..siamese import OPERATIONS, Siamese
 from ..synthetic import protocol
 
 Init = Literal["real", "noise"]
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Canvas:
@@ -55,7 +54,7 @@ class Canvas:
     @property
     def x(self) -> Tensor:
         """The images [K·n,C,H,W] in pixel units, differentiable in `z`."""
-        return self.z * self.normalize.std + self.normalize.mean
+        return self.normalize.inverse(self.z)
 
     def tidy(self) -> None:
         """After a step: back into the gamut, if they are to stay legal."""
@@ -77,9 +76,7 @@ class Canvas:
             name, classes=len(self.rows), channels=self.z.shape[1], size=tuple(self.z.shape[2:]), rng=rng,
             normalize=self.statistics,
         )  # fmt: skip
-        if any(isinstance(module, BATCH_NORM) for module in net.modules()):
-            raise BadInput(f"network {name} has BatchNorm, which condensation cannot match through. Type convnet3.")
-        return net.to(self.z.device).train()
+        return refuse_batch_norm(net).to(self.z.device).train()
 
     def finish(self, name: str, **training: Any) -> ImageSet:
         """The set, with the recipe by which its paper trains networks on it."""

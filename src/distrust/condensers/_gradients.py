@@ -15,7 +15,7 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 
 
 def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-    """Σ over layers and their output rows of 1 − cos; biases and norms count nothing. DC, arXiv 2006.05929, eq. 9."""
+    """Σ over layers and their output rows of 1 − cos; biases and norms count nothing. DC, arXiv 2006.05929."""
     total = ours[0].new_zeros(())
     for a, b in zip(ours, theirs, strict=True):
         if a.ndim > 1:

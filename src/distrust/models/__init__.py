@@ -1,7 +1,7 @@
 """Models: built by name, read by layer."""
 
 from .groups import Layer, group_ends, layers, norm_at, resolve
-from .modes import eval_mode
+from .modes import eval_mode, refuse_batch_norm
 from .normalize import Normalize
 from .pairs import PAIRS, teacher_student
 from .registry import check_fits, families, model
@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "model",
     "norm_at",
+    "refuse_batch_norm",
     "resolve",
     "save",
     "taps",

@@ -25,6 +25,19 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+def refuse_batch_norm(model: nn.Module) -> nn.Module:
+    """The model itself, unless it has BatchNorm, whose statistics would tie the images of a batch together.
+
+    Raises:
+        BadInput: it has.
+    """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise BadInput(
+            f"network {called(model)} has BatchNorm, which condensation cannot match through. Type convnet3."
+        )
+    return model
+
+
 def called(model: nn.Module) -> str:
     """What to call `model` in a message: the name it was built by, else its type."""
     return _spec(model).get("name", type(model).__name__)

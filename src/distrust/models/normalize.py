@@ -63,6 +63,10 @@ class Normalize(nn.Module):
             )
         return (x - self.mean) / self.std
 
+    def inverse(self, z: Tensor) -> Tensor:
+        """Normalised images back in pixel units."""
+        return z * self.std + self.mean
+
     def extra_repr(self) -> str:
         """The statistics, for printing."""
         shown = {name: [round(v, 4) for v in buffer.flatten().tolist()] for name, buffer in self.named_buffers()}
