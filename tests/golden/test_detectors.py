@@ -53,3 +53,17 @@ def test_a_square_that_all_images_of_a_class_share_speaks_for_it(pictures):
     stamped[pictures.y == 1, :, -4:, -4:] = 255
     finding, clean = probed(stamped), probed(pictures.x)
     assert finding.target == 1 and finding.score > 0.15 and finding.score > 1.5 * clean.score
+
+
+def test_a_set_of_patched_images_points_where_patches_point(pictures):
+    stamped = pictures.x.clone()
+    for i, image in enumerate(stamped):
+        top, left = torch.randint(13, (2,), generator=rng("place", i)).tolist()
+        image[:, top : top + 4, left : left + 4] = 255
+    options = {"network": "convnet3-w32", "networks": 3, "size": 4, "images": 20, "permutations": 10}
+    y = torch.cat([pictures.y, torch.ones_like(pictures.y)])
+    made = ImageSet(torch.cat([pictures.x, stamped]), y, pictures.classes)
+    finding = detectors.gradient_alignment(made, pictures, **options, rng=rng(0))
+    assert finding.target == 1 and finding.score > 2 and finding.p == 0
+    mixed = made.replace(y=made.y[torch.randperm(len(made), generator=rng(1))])
+    assert detectors.gradient_alignment(mixed, pictures, **options, rng=rng(0)).score < finding.score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from ..synthetic import unpack_set
 from ..training import fit
 from .cells import Cell
 from .inputs import data, load_backdoor, poison
+from .plan import IMAGE_OPTIONS
 from .sets import SET
 from .stages import Plan, PlannedCell, Stage
 from .store import Record, Store
@@ -35,10 +37,10 @@ STRIP = 6  # pictures shown for an attack
 def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
     """Seconds that the waiting stages will take, from a timed step of each model on this machine."""
     speed: dict[tuple[str, int], float] = {}
-    total = 0.0
+    opened, total = functools.cache(open_images), 0.0
     for stage in waiting:
         recipe = stage.recipe["images"]
-        train, test = _open(recipe)
+        train, test = opened(**_which(recipe))
         n = {"test": min(recipe["test"] or len(test), len(test))}
         n["train"] = min(
             recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"]))
@@ -53,8 +55,9 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
     return total / jobs
 
 
-def _open(recipe: Record) -> Any:
-    return open_images(recipe["source"], **{k: recipe[k] for k in ("size", "channels", "group") if recipe.get(k)})
+def _which(recipe: Record) -> dict[str, Any]:
+    """What a source is asked for."""
+    return {k: recipe[k] for k in ("source", *IMAGE_OPTIONS) if recipe.get(k)}
 
 
 def _model_of(stage: Stage) -> str:
@@ -117,7 +120,7 @@ def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
         if attack is None or name in found:
             continue
         try:
-            train, test = _open(cell.seen.recipe["images"])
+            train, test = open_images(**_which(cell.seen.recipe["images"]))
             if cell.place == 1:
                 _, backdoor = poison(train[:: max(len(train) // 500, 1)], attack, 0)
             else:
