@@ -203,6 +203,20 @@ def test_of_many_attacks_the_strongest_are_named():
     assert "(inherited: b 99.0, a1 89.0, a3 79.0, a5 49.0 and 2 more;" in answer(cells + attack("b", 1.0))
 
 
+def test_of_very_many_only_the_strongest_is():
+    cells = [{**c, "attack": f"a{i}"} for i in range(13) for c in TEACHER + student("kd", 0.5 + i / 100)]
+    cells += [{**c, "attack": "late", "untriggered": 0.88} for c in TEACHER + student("kd", 0.9)]
+    assert "through kd 13 of 14 (most: a12 61.0; as much without the trigger: 1); 2 seeds" in answer(cells)
+
+
+def test_what_moves_without_the_trigger_too_is_not_inherited():
+    drifted = TEACHER + student("kd", 0.3, untriggered=0.29)
+    assert "the student only says the target as often without the trigger through kd (29.0 points" in answer(drifted)
+    both = answer(drifted + student("at", 0.9))
+    assert "inherited the backdoor through at (89.0 points" in both
+    assert ", and says the target as often without the trigger through kd (29.0 points" in both
+
+
 def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
     assert frontiers(over_seeds(TEACHER), ["none"]) == []
     rows = over_seeds(TEACHER + defended("nad", 0.88, 0.04) + [{**c, "attack": "blend"} for c in TEACHER])

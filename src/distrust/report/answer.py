@@ -19,6 +19,7 @@ NO_WORSE = 0.01  # an ACC that is lower by no more than this is called no worse
 CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
 SPELLED_OUT = 3  # with more attacks than this, they share a sentence
 NAMED = 5  # attacks that it names, the strongest first
+MANY = 12  # with more students than this, only the strongest attack through each distiller is named
 
 
 class Cleaning(NamedTuple):
@@ -113,7 +114,7 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
         known = students[0]["teacher_asr"]
         found = "that could not be judged" if known is None else f"of ASR {percent(known)} %"
         origin = f"From a {name} teacher {found}"
-    said: dict[str, list[str]] = {"yes": [], "no": [], "unclear": []}
+    said: dict[str, list[str]] = {"yes": [], "no": [], "drift": [], "unclear": []}
     several = len({row["student"] for row in students}) > 1
     for row in students:
         via = " → ".join(filter(None, heatmap.column(*heatmap.model_of(row), several)))
@@ -123,6 +124,9 @@ def _inherited(name: str, rows: Sequence[Cell]) -> str:
     parts = [f"inherited the backdoor {how} {listing(said['yes'])}"] if said["yes"] else []
     if said["no"]:
         parts.append(f"{'but not' if parts else 'did not inherit the backdoor'} {how} {listing(said['no'], 'or')}")
+    if said["drift"]:
+        lead = "and" if parts else "only"
+        parts.append(f"{lead} says the target as often without the trigger {how} {listing(said['drift'])}")
     if said["unclear"]:
         lead = "and may or may not have" if parts else "may or may not have inherited the backdoor"
         parts.append(f"{lead} {how} {listing(said['unclear'])}")
@@ -147,19 +151,24 @@ def _counted(groups: Sequence[Sequence[Cell]]) -> list[str]:
     if not students:
         return [f"{start}, and none of them has a student, so nothing can be said about inheritance."]
     beside = varying([row for rows in groups for row in rows])
-    heads = {"yes": "inherited", "unclear": "unclear", "no": "not inherited"}
+    heads = {"yes": "inherited", "unclear": "unclear", "drift": "as much without the trigger", "no": "not inherited"}
+    many = sum(map(len, students.values())) > MANY
     parts = []
     for name, rows in students.items():
         found = {said: [row for row in rows if _verdict(row) == said] for said in heads}
-        named = [f"{heads[said]}: {_strongest(some, beside)}" for said, some in found.items() if some]
-        parts.append(f"{name} {len(found['yes'])} of {len(rows)} ({'; '.join(named)})")
+        if many:
+            named = [f"most: {_strongest(found['yes'], beside, 1)}"] if found["yes"] else []
+            named += [f"{heads[said]}: {len(found[said])}" for said in ("unclear", "drift") if found[said]]
+        else:
+            named = [f"{heads[said]}: {_strongest(some, beside)}" for said, some in found.items() if some]
+        parts.append(f"{name} {len(found['yes'])} of {len(rows)}" + (f" ({'; '.join(named)})" if named else ""))
     basis = _basis([row for rows in students.values() for row in rows])
     return [f"{start}. Backdoors inherited, with the points carried: {', '.join(parts)}; {basis}."]
 
 
-def _strongest(rows: Sequence[Cell], beside: Sequence[str]) -> str:
-    """Attacks by name, with the points that each carried; of many, those that carried most."""
-    ranked = sorted(rows, key=lambda row: -row["carried"])
+def _strongest(rows: Sequence[Cell], beside: Sequence[str], only: int | None = None) -> str:
+    """Attacks by name, with the points that each carried; of many, or if `only` so many, those that carried most."""
+    ranked = sorted(rows, key=lambda row: -row["carried"])[:only]
     shown = ranked if len(ranked) <= NAMED else ranked[: NAMED - 1]
     names = [" / ".join([row["attack"], *(str(row[axis]) for axis in beside)]) for row in shown]
     named = [f"{name} {percent(row['carried'])}" for name, row in zip(names, shown, strict=True)]
@@ -167,9 +176,10 @@ def _strongest(rows: Sequence[Cell], beside: Sequence[str]) -> str:
 
 
 def _verdict(row: Cell) -> str:
+    """Drift: more than the control says the target, but hardly more than this student says it without the trigger."""
     low, high = row["carried_interval"] or (row["carried"], row["carried"])
     if row["carried"] >= TEACHER_CARRIES and low > 0:
-        return "yes"
+        return "yes" if row["asr"] - row["untriggered"] >= TEACHER_CARRIES else "drift"
     return "no" if high < TEACHER_CARRIES else "unclear"
 
 
