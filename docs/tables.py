@@ -35,6 +35,7 @@ SIFTED = {
     "caught": "poisons removed %", "lost": "clean removed %",
 }  # fmt: skip
 TRAINED = {"untriggered": "untriggered %", "acc_control": "ACC of the clean twin %"}  # where a set may wreck its victim
+ARCHETYPES = {"asr_archetypes": "ASR on archetypes %", "base_archetypes": "base on archetypes %"}
 SCORED = {"score": "score", "score_control": "score of its clean twin"}
 HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
@@ -78,7 +79,7 @@ def table(folder: Path, glossary: str) -> str:
     if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
         names.append("its teacher's ASR %")
     tuned = any(cell.get("chosen") for cell in cells)
-    heads = {**(TRAINED if any(maker(cell) for cell in cells) else {}), **SIFTED, **SCORED}
+    heads = {**(TRAINED if any(maker(cell) for cell in cells) else {}), **SIFTED, **ARCHETYPES, **SCORED}
     more = [name for name in heads if any(cell.get(name) is not None for cell in cells)]
     seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
     text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(

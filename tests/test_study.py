@@ -13,8 +13,10 @@ from distrust.report.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import plan as planning
 from distrust.study.cells import compare
+from distrust.study.inputs import load_backdoor
 from distrust.study.show import pictures_of
 from distrust.study.spec import study_from
+from distrust.synthetic import unpack_set
 
 BUDGET = {"train": 64, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
 
@@ -311,9 +313,10 @@ def test_a_condensed_set_has_no_teacher_and_its_control_shares_it():
     assert [s.kind for s in cell.final] == ["condense", "poison", "victim", "defense"]
     assert condense.taint == () and {s.taint for s in cell.final[1:]} == {("stamp",)}
     assert poison.parents == (condense,) and victim.parents == (poison,) and defended.parents == (victim,)
-    clean, lent = cell.control.parents
+    clean, lent, archetypes = cell.control.parents
+    assert archetypes.parents == (condense,) and archetypes.taint == ()
     assert lent is poison and clean.taint == () and clean.parents[0].parents == (condense,)
-    assert cell.undefended.parents == (victim, poison)
+    assert cell.undefended.parents == (victim, poison, archetypes)
     assert (cell.place, cell.target, cell.teacher) == (4, 0, None)
     assert cell.axes["teacher"] == "none" and cell.axes["condenser"] == "random" and cell.axes["student"] == "convnet3"
 
@@ -499,6 +502,14 @@ def test_a_study_of_synthetic_sets_runs_and_shows_them(tmp_path):
     assert (grown["poison_share"], grown["poison_added"]) == (0.0, 10)
     assert stamped["base"] is not None and naive["place"] == 1 and "poison_share" not in naive
     assert stamped["carry_over"] is None, "there is no teacher"
+    assert {10 * c["asr_archetypes"] for c in (stamped, bent, grown)} <= set(
+        range(11)
+    ) and "asr_archetypes" not in naive
+    (drawn,) = (stage for stage in made.stages.values() if stage.kind == "archetypes")
+    added = next(s for s in made.stages.values() if s.kind == "poison" and s.recipe["attack"]["name"] == "append")
+    backdoor, _ = load_backdoor(made.cells[3].seen, store)
+    own = unpack_set(store.read(added.key, "images.safetensors")).x[-10:]
+    assert torch.equal(own, backdoor.stamp_on(store.tensors(drawn.key, "images.safetensors")["x"])), "its very own"
     (victim,) = (r for r in outcome.records.values() if r["kind"] == "victim" and r["images"] == 20)
     assert victim["file"] == "model.tainted-append.safetensors"
     shown = pictures_of(made, store)

@@ -16,6 +16,7 @@ AXES = (*SETTING, "distiller", "student", "defense", "detector")
 RATES = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over")
 COMPARED = ("acc_control", "undefended_acc", "undefended_asr", "teacher_asr")
 TRANSFER = ("caught", "lost", "poison_hits", "poison_agreement", "poison_agreement_clean")  # of a poisoned transfer set
+ARCHETYPES = ("asr_archetypes", "base_archetypes")  # stamped images that were made from a synthetic set
 DETECTED = ("score", "score_control")
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 
@@ -41,7 +42,7 @@ def over_seeds(cells: Sequence[Cell]) -> list[Cell]:
 def _row(group: list[Cell]) -> Cell:
     done = [cell for cell in group if cell["state"] == "done"]
     row: Cell = {axis: group[0].get(axis) for axis in AXES}
-    for rate in (*RATES, *COMPARED, *TRANSFER, *DETECTED):
+    for rate in (*RATES, *COMPARED, *TRANSFER, *ARCHETYPES, *DETECTED):
         values = [cell[rate] for cell in done if finite(cell.get(rate))]
         ranged = "" if rate in ("carry_over", *DETECTED) else rate  # a ratio, or a score, may leave every range
         row[rate], row[f"{rate}_interval"] = mean_and_interval(values, ranged) if values else (None, None)

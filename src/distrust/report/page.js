@@ -26,11 +26,12 @@ const RATES = [
   ["acc", "ACC"], ["asr", "ASR"], ["asr_all", "ASR, target class counted"], ["base", "Base (control)"],
   ["untriggered", "Untriggered"], ["titg", "TITG"], ["carried", "Carried"], ["carry_over", "Carry-over"],
 ];
-const TRANSFER = [  // shown where a transfer set was poisoned or sifted
+const OF_A_SET = [  // shown where a set was poisoned or sifted
   ["poison_hits", "Poisons that the teacher calls the target"],
   ["poison_agreement", "Poisons that it gives their true label"],
   ["poison_agreement_clean", "Other images that it gives their true label"],
   ["caught", "Poisons removed"], ["lost", "Clean images removed"],
+  ["asr_archetypes", "ASR on archetypes"], ["base_archetypes", "Base on archetypes"],
 ];
 
 function bars(row) {
@@ -52,7 +53,7 @@ function bars(row) {
 function numbers(row, members) {
   const done = members.filter((cell) => cell.state === "done");
   const head = ["", "Mean", ...done.map((cell) => `Seed ${cell.seed}`)];
-  const rates = [...RATES, ...TRANSFER.filter(([key]) => !missing(row[key]))];
+  const rates = [...RATES, ...OF_A_SET.filter(([key]) => !missing(row[key]))];
   const body = rates.map(([key, name]) => make("tr", {}, make("th", { scope: "row" }, name),
     number(row[key], row[`${key}_interval`]), ...done.map((cell) => number(cell[key], cell[`${key}_interval`]))));
   const n = make("tr", {}, make("th", { scope: "row" }, "n"),

@@ -73,6 +73,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     for record in records:  # what was done to a transfer set
         cell |= {name: record[name] for name in ("caught", "lost") if name in record}
         cell |= {f"poison_{name}": value for name, value in record.get("stealth", {}).items()}
+    for name, stage in (("asr_archetypes", planned.seen), ("base_archetypes", planned.control)):
+        if stage and (share := read.records.get(stage.key, {}).get("archetypes")) is not None:
+            cell[name] = share
     for name, stage in zip(("score", "score_control"), planned.found, strict=False):
         finding = read.records.get(stage.key, {}).get("finding")
         cell[name] = finding and finding["score"]

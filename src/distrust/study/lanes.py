@@ -17,6 +17,8 @@ from .stages import Stage
 if TYPE_CHECKING:
     from .plan import Builder
 
+DRAWN = ("archetypes_per_class", "archetype_steps", "network", "net_steps", "net_lr", "legal", "as_published")
+
 
 def place_of(attack: Recipe | None) -> int | None:
     """Where an attack enters the pipeline."""
@@ -53,6 +55,14 @@ def condensed(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, se
     if defense.name != "none" and on != "synthetic":
         arm.append(b.defense(arm[-1], defense, images, seed))
     return tuple(arm)
+
+
+def archetypes_of(b: Builder, attack: Recipe, clean: Stage) -> Stage:
+    """The images that Poisoned Distillation aims with, drawn as it draws them; those of `attack`, if it draws any."""
+    drawn = b.call("attacks", Selector("poisoned_distillation"))
+    options = {name: attack["options"].get(name, drawn["options"][name]) for name in DRAWN}
+    recipe = {"code": drawn["code"], "options": options, "images": clean.recipe["images"], "seed": clean.recipe["seed"]}
+    return b.stage("archetypes", recipe, (clean,), clean.taint, passes=float(options["net_steps"]))
 
 
 def encoded(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:

@@ -9,7 +9,7 @@ from ..errors import BadInput, NotFound
 from ..methods import registry
 from ..selectors import Selector
 from ..training import distill, loop
-from .lanes import condensed, encoded, place_of
+from .lanes import archetypes_of, condensed, encoded, place_of
 from .recipes import Recipe, contents_of, digest, files_of, model_of, passes_of, plain, resolved, trigger_code
 from .spec import Budget, Study
 from .stages import Plan, PlannedCell, Stage, synthetic
@@ -90,7 +90,9 @@ class Builder:
             )
         clean = self.arm(chosen, None, seed)
         arm = self.arm(chosen, attack, seed) if attack else clean
-        planted = next((s for s in arm if s.kind in ("attack", "poison")), None)
+        planted = [s for s in arm if s.kind in ("attack", "poison")]
+        if attack and place == 4:
+            planted.append(archetypes_of(self, attack, clean[0]))
         seen = self.predict(arm[-1], attack, planted, chosen, seed)
         control = teacher = undefended = embed = None
         if attack:
@@ -229,7 +231,7 @@ class Builder:
         return self.stage("choose", recipe, (suspect, *candidates), suspect.taint, passes=len(listing) / 2)
 
     def predict(
-        self, model: Stage, attack: Recipe | None, planted: Stage | None, chosen: dict[str, Selector], seed: int,
+        self, model: Stage, attack: Recipe | None, planted: Sequence[Stage], chosen: dict[str, Selector], seed: int,
         embed: int = 0,
     ) -> Stage:  # fmt: skip
         """Per-image predictions on the test images, clean and under the attack's trigger; or features of a few."""
@@ -237,7 +239,7 @@ class Builder:
         recipe: Recipe = {"attack": attack, "images": images, "seed": seed}
         if before != images and attack and not planted:
             recipe["attacked"] = before  # the attack on training data is redone on these
-        parents = (model, planted) if planted and planted is not model else (model,)
+        parents = (model, *(stage for stage in planted if stage is not model))
         if embed:
             return self.stage("embed", {**recipe, "embed": embed}, parents, model.taint, passes=0.0)
         return self.stage("predict", recipe, parents, model.taint, passes=0.8)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..attacks._archetypes import archetypes, fresh, train, units_of
 from ..backdoor import Backdoor
 from ..curator import changed, difference, rows_in, stealth
 from ..imageset import ImageSet
@@ -28,6 +29,19 @@ def condense(stage: Stage, store: Store, device: torch.device) -> Result:
     method = registry.get("condensers", r["condenser"]["name"])
     made = method.call(train.to(device), **r["condenser"]["options"], rng=rng("condense", r["seed"]))
     return {"images": len(made)}, {SET: pack_set(made.to("cpu"))}
+
+
+def draw_archetypes(stage: Stage, store: Store, device: torch.device) -> Result:
+    """For every class of a synthetic set the image of which a network trained on it is surest; as the attack has it."""
+    o, draw = stage.recipe["options"], rng("attack", stage.recipe["seed"])  # so these are the attack's very own
+    made = unpack_set(store.read(stage.parents[0].key, SET)).to(device)
+    units, k = units_of(made), len(made.classes)
+    legal = o["legal"] and not o["as_published"]
+    with torch.enable_grad():
+        net = train(fresh(o["network"], made, units, draw), made.pixels(), made.y, o["net_steps"], o["net_lr"])
+        shape = tuple(made.x.shape[1:])
+        x = archetypes(net, units, shape, k, o["archetypes_per_class"], o["archetype_steps"], legal, draw)
+    return {"images": len(x)}, {SET: pack(x=x.cpu())}
 
 
 def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Result:

@@ -14,8 +14,8 @@ from .spec import Study
 class Stage:
     """One call written down: what to do, on which parents, with which seed. Its key is the hash of all that."""
 
-    # teacher, pretrain, attack, transfer, condense, poison, sift, student, victim, defense, head, detect, choose,
-    # predict or embed
+    # teacher, pretrain, attack, transfer, condense, archetypes, poison, sift, student, victim, defense, head, detect,
+    # choose, predict or embed
     kind: str
     recipe: Recipe
     parents: tuple[Stage, ...]
@@ -26,7 +26,9 @@ class Stage:
     @property
     def role(self) -> str:
         """Whose images it works on; "class": so many of every class as `passes` says."""
-        if self.kind in ("condense", "victim") or (self.kind in ("poison", "sift") and synthetic(self.parents[0])):
+        if self.kind in ("condense", "archetypes", "victim") or (
+            self.kind in ("poison", "sift") and synthetic(self.parents[0])
+        ):
             return "class"
         if self.kind == "detect":
             return "class" if synthetic(self.parents[0]) else "clean"
@@ -43,6 +45,7 @@ class Stage:
             "attack": lambda: f"{_attack_label(r['attack'])} on the {'encoder' if 'references' in r else 'teacher'}",
             "transfer": lambda: f"to {r['images']['source']}",
             "condense": lambda: f"{_attack_label(r['attack'])} images by {r['condenser']['name']}",
+            "archetypes": lambda: "of the synthetic set",
             "poison": lambda: f"the {which} set by {_attack_label(r['attack'])}",
             "sift": lambda: f"the {which} set by {r['defense']['name']}",
             "victim": lambda: f"{r['model']} on the synthetic set",

@@ -18,6 +18,7 @@ from ..files import artefact_name, model_bytes
 from ..flags import Flag, flag
 from ..imageset import Augment, ImageSet
 from ..methods import registry
+from ..models import eval_mode
 from ..models import model as make_model
 from ..neurons import embedding, mechanism
 from ..pretraining import pretrain
@@ -27,7 +28,7 @@ from ..synthetic import unpack_set
 from ..training import distill, fit
 from ..views import Views
 from .inputs import data, load_backdoor, load_model, poison, references
-from .sets import SET, Result, condense, poison_set, sift, transfer_set, trigger_files
+from .sets import SET, Result, condense, draw_archetypes, poison_set, sift, transfer_set, trigger_files
 from .stages import Stage, synthetic
 from .store import Record, Store, pack
 
@@ -208,11 +209,19 @@ def _predict(stage: Stage, store: Store, device: torch.device) -> Result:
         if backdoor.target >= len(test.classes):
             raise Skip(f"the target is class {backdoor.target}; {test.name} has {len(test.classes)} classes.")
         tensors["triggered"] = predict(model, test, backdoor)
+        if aims := next((p for p in stage.parents if p.kind == "archetypes"), None):
+            facts["archetypes"] = _share(model, backdoor.stamp_on(store.tensors(aims.key, SET)["x"]), backdoor.target)
     if notes.get("neurons"):
         chosen = {} if _is_student(stage.parents[0]) else notes["neurons"]  # a student numbers its neurons anew
         facts["mechanism"] = [row._asdict() for row in mechanism(model, test[:MECHANISM], backdoor, chosen)]
     facts["flags"] = ["off-range-trigger"] if backdoor and backdoor.as_published else []
     return facts, {"predictions.safetensors": pack(**{k: v.to(small) for k, v in tensors.items()})}
+
+
+def _share(model: nn.Module, x: Tensor, target: int) -> float:
+    """Of images [n,C,H,W], the share that the model calls the target."""
+    with eval_mode(model), torch.no_grad():
+        return float((model(x.to(next(model.parameters()).device)).argmax(1) == target).double().mean())
 
 
 def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -229,8 +238,8 @@ def _embed(stage: Stage, store: Store, device: torch.device) -> Result:
 
 DO = {
     "teacher": _teacher, "pretrain": _pretrain, "attack": _attack, "transfer": _transfer, "condense": condense,
-    "poison": poison_set, "sift": sift, "student": _student, "victim": _victim, "defense": _defense, "head": _head,
-    "detect": _detect, "choose": _choose, "predict": _predict, "embed": _embed,
+    "archetypes": draw_archetypes, "poison": poison_set, "sift": sift, "student": _student, "victim": _victim,
+    "defense": _defense, "head": _head, "detect": _detect, "choose": _choose, "predict": _predict, "embed": _embed,
 }  # fmt: skip
 
 
