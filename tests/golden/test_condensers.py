@@ -1,7 +1,8 @@
 """Condensation: formulas and single steps against NumPy in float64.
 
 Sources: DC, arXiv 2006.05929, and its released code for which parameters count; DM, arXiv 2110.04181; DSA, arXiv
-2102.08259, and its released code; MTT, arXiv 2203.11932; herding: iCaRL, arXiv 1611.07725, algorithm 4.
+2102.08259, and its released code; IDM: its released code; MTT, arXiv 2203.11932; herding: iCaRL, arXiv 1611.07725,
+algorithm 4.
 """
 
 import itertools
@@ -15,8 +16,9 @@ from distrust import condensers, rng
 from distrust.condensers._canvas import Canvas, embedder
 from distrust.condensers._gradients import distance, gradients, loops
 from distrust.condensers.herding import nearest_means
+from distrust.condensers.idm import _joined, _parts
 from distrust.condensers.mtt import _expert
-from distrust.errors import Diverged
+from distrust.errors import BadInput, Diverged
 from distrust.seeds import spawn
 from distrust.siamese import OPERATIONS
 
@@ -78,6 +80,41 @@ def test_dm_takes_the_papers_step(tiny):
     want = (z - slope) * canvas.normalize.std + canvas.normalize.mean
     assert slope.abs().max() > 1e-4
     torch.testing.assert_close(made.x, want.detach().float(), rtol=1e-4, atol=1e-5)
+
+
+def test_idm_matches_the_parts_of_images_and_asks_networks_that_know_classes(tiny):
+    """The first step, of networks that have learnt nothing yet, is DM's on the enlarged quarters."""
+    options = {"batch_real": 4, "network": "convnet2-w4", "trained": 3, "real_steps": 2}
+    made = condensers.idm(tiny, iterations=1, **options, rng=rng(7))
+    stream = rng(7)
+    canvas = Canvas(tiny, 1, **OPTIONS, rng=stream)
+    start = canvas.normalize(_joined(torch.cat(canvas.real(4, stream)), 2))
+    nets = [canvas.network("convnet2-w4", spawn(stream)) for _ in range(4)]
+    net = nets[int(torch.randint(4, (), generator=stream))]
+    real = canvas.real(4, stream)
+    changes = [canvas.siamese.shared(stream) for _ in range(4)]
+    z = start.double().requires_grad_()
+    with embedder(net.double(), (3, 8, 8)) as psi:
+        x = _parts(z * canvas.normalize.std.double() + canvas.normalize.mean.double(), 2)
+        loss = sum(
+            (psi(change(there.double())).mean(0) - psi(change(x[4 * k : 4 * k + 4])).mean(0)).square().sum()
+            for k, (change, there) in enumerate(zip(changes, real, strict=True))
+        )
+    (slope,) = torch.autograd.grad(loss, [z])
+    want = _parts((z - 0.2 * slope) * canvas.normalize.std + canvas.normalize.mean, 2).detach()
+    torch.testing.assert_close(made.x, want.float(), rtol=1e-4, atol=1e-5)
+    twice = [condensers.idm(tiny, iterations=2, ce=ce, **options, rng=rng(7)).x for ce in (0.0, 0.5)]
+    assert (twice[0] - twice[1]).abs().max() > 1e-4, "once they have, the classes have a say"
+
+
+def test_parts_and_wholes(tiny):
+    x = draw(8, 3, 8, 8)
+    whole = _joined(x, 2)
+    assert whole.shape == (2, 3, 8, 8)
+    torch.testing.assert_close(whole[0, :, :4, 4:], F.interpolate(x[1:2], (4, 4), mode="bilinear")[0])
+    torch.testing.assert_close(_parts(whole, 2)[1], F.interpolate(whole[:1, :, :4, 4:], (8, 8), mode="bilinear")[0])
+    with pytest.raises(BadInput, match=r"factor=3 does not divide 8×8"):
+        condensers.idm(tiny, factor=3)
 
 
 def test_the_mean_of_what_herding_takes_follows_that_of_the_class():
