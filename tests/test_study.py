@@ -100,7 +100,8 @@ def test_the_studies_that_come_along_can_be_planned(pytestconfig):
     [
         ("name = 'x'\nteecher = ['wrn10-1']", NotFound, "'teecher'.*Did you mean 'teacher'"),
         ("name = 'x'\n[[grid]]\ndefence = ['nad']", NotFound, "'defence'.*Did you mean 'defense'"),
-        ("name = 'x'\n[[grid]]\nseeds = 3", NotFound, "'seeds'"),
+        ("name = 'x'\n[[grid]]\nembed = 3", NotFound, "'embed'"),
+        ("name = 'x'\n[[grid]]\nseeds = 0", BadInput, r"grid\.0\.seeds"),
         ("name = 'x", BadInput, "is not TOML"),
         ("name = 'x'\nbudget = 'cpuu'", NotFound, "'cpuu'.*Did you mean 'cpu'"),
         ("name = 'x'\n[budgets.cpu]\nepochs = 3", BadInput, r"budgets\.cpu\.epochs"),
@@ -129,7 +130,7 @@ def test_a_missing_study_file_gets_near_matches(tmp_path):
 
 
 def axes(**changes):
-    return [{axis: s.text for axis, s in chosen.items()} for chosen in study(**changes).combinations()]
+    return [{axis: s.text for axis, s in chosen.items()} for chosen, _ in study(**changes).combinations()]
 
 
 def test_axes_multiply_and_option_lists_are_axes():
@@ -155,6 +156,17 @@ def test_grid_blocks_are_united_and_equal_rows_count_once():
         ("none", "none"), ("none", "finetune"), ("kd", "none"), ("kd", "nad"),
     ]  # fmt: skip
     assert len({cell.id for cell in plan(attack="badnets", grid=blocks, seeds=3).cells}) == 12
+
+
+def test_a_block_may_be_repeated_less_often():
+    blocks = [{"defense": ["none", "finetune"], "seeds": 1}, {"distiller": "none", "seeds": 2}, {"distiller": "kd"}]
+    cells = plan(attack="badnets", grid=blocks, seeds=3).cells
+    found = [(cell.axes["distiller"], cell.axes["defense"], cell.seed) for cell in cells]
+    assert found == [
+        ("none", "none", 0), ("none", "none", 1), ("none", "finetune", 0),
+        ("kd", "none", 0), ("kd", "none", 1), ("kd", "none", 2),
+    ]  # fmt: skip
+    assert {cell.seed for cell in plan(attack="badnets", grid=[{"seeds": 4}]).cells} == {0}, "never more often"
 
 
 # keys
@@ -428,7 +440,7 @@ def test_a_budget_may_bring_axes_and_seeds_of_its_own(tmp_path):
     )
     small, big = read_study(file), read_study(file, budget="big")
     assert (small.seeds, big.seeds, read_study(file, budget="big", seeds=1).seeds) == (2, 4, 1)
-    (chosen,) = big.combinations()
+    ((chosen, _),) = big.combinations()
     assert (chosen["images"].name, chosen["teacher"].name) == ("cifar10", "wrn28-4")
     with pytest.raises(NotFound, match="'image'"):
         study(budgets={"cpu": BUDGET | {"axes": {"image": ["digits"]}}})

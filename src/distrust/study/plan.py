@@ -32,8 +32,9 @@ def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
         BadInput: an option out of bounds, or an attack whose place this pipeline does not have.
     """
     builder = Builder(study, first_seed)
-    seeds = range(first_seed, first_seed + study.seeds)
-    cells = [builder.cell(chosen, seed) for chosen in study.combinations() for seed in seeds]
+    cells = [
+        builder.cell(chosen, first_seed + i) for chosen, repeated in study.combinations() for i in range(repeated)
+    ]
     builder.check_budget_options()
     if only:
         known = [cell.id for cell in cells]

@@ -63,6 +63,28 @@ class Budget(BaseModel):
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
+class Block(BaseModel):
+    """Part of a study: axes that replace the study's.
+
+    Args:
+        images, teacher, attack, condenser, encoder, distiller, student, defense, detector, pair: as in `Study`.
+        seeds: repetitions at most, where they are dear.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    images: Axis | None = None
+    teacher: Axis | None = None
+    attack: Axis | None = None
+    condenser: Axis | None = None
+    encoder: Axis | None = None
+    distiller: Axis | None = None
+    student: Axis | None = None
+    defense: Axis | None = None
+    detector: Axis | None = None
+    pair: Axis | None = None
+    seeds: Annotated[int, Field(ge=1)] | None = None
+
+
 class Study(BaseModel):
     """What a study file says.
 
@@ -79,7 +101,8 @@ class Study(BaseModel):
             or at the encoder, and at the same of the control arm.
         pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
         embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
-        grid: blocks that replace some axes; the study is the union of their products.
+        grid: blocks that replace some axes; the study is the union of their products. `seeds` of a block is the most
+            that its combinations are repeated.
         budgets: named budgets. A file may take them from another one beside it, `budgets_from = "other.toml"`.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
         published: numbers by others, in their own convention, shown beside ours.
@@ -101,17 +124,17 @@ class Study(BaseModel):
     detector: Axis = ["none"]
     pair: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = []
     embed: int = Field(0, ge=0)
-    grid: list[dict[str, Axis]] = []
+    grid: list[Block] = []
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
     published: list[dict[str, Any]] = []
     source: str = Field("", exclude=True)  # the file it was read from
 
-    def combinations(self) -> Iterator[dict[str, Selector]]:
-        """Every combination of axis entries once, in the order of the file."""
-        seen = set()
-        for block in self.grid or [{}]:
-            for entry in self._entries(block):
+    def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
+        """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
+        found: dict[tuple[str, ...], tuple[dict[str, Selector], int]] = {}
+        for block in self.grid or [Block()]:
+            for entry in self._entries(block.model_dump(exclude_none=True, exclude={"seeds"})):
                 chosen = dict(zip(AXES, entry, strict=True))
                 if chosen["encoder"].name != "none":
                     chosen |= _headed(chosen)
@@ -122,9 +145,9 @@ class Study(BaseModel):
                 elif chosen["student"].name == "same":
                     chosen["student"] = chosen["teacher"]
                 texts = tuple(s.text for s in chosen.values())
-                if texts not in seen:
-                    seen.add(texts)
-                    yield chosen
+                most = min(self.seeds, block.seeds or self.seeds)
+                found[texts] = (chosen, max(most, found[texts][1] if texts in found else 0))
+        yield from found.values()
 
     def _entries(self, block: dict[str, list[str]]) -> Iterator[tuple[Selector, ...]]:
         block = {**block, **self.budgets[self.budget].axes}
@@ -203,8 +226,10 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
     """
     budgets = content.get("budgets", {})
     replaced = [budget.get("axes", {}) for budget in budgets.values()] if isinstance(budgets, dict) else []
-    for block in [content, *content.get("grid", []), *replaced]:
-        known = Study.model_fields if block is content else (*AXES, "pair")
+    entries: list[tuple[dict[str, Any], set[str]]] = [(content, set(Study.model_fields))]
+    entries += [(block, set(Block.model_fields)) for block in content.get("grid", [])]
+    entries += [(axes, {*AXES, "pair"}) for axes in replaced]
+    for block, known in entries:
         for name in block:
             if name not in known:
                 raise NotFound.among(f"entry of {source}", name, known)
