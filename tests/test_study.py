@@ -11,7 +11,7 @@ from distrust.errors import BadInput, NotFound
 from distrust.methods import registry
 from distrust.report.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
-from distrust.study import plan as planning
+from distrust.study import builder as building
 from distrust.study.cells import compare
 from distrust.study.inputs import load_backdoor
 from distrust.study.show import pictures_of
@@ -253,7 +253,7 @@ def test_a_methods_code_counts_and_its_comments_do_not(plugin):
 
 def test_the_core_has_a_number_of_its_own(monkeypatch):
     before = keys(attack="badnets")
-    monkeypatch.setattr(planning, "NUMERICS", planning.NUMERICS + 1)
+    monkeypatch.setattr(building, "NUMERICS", building.NUMERICS + 1)
     assert not before & keys(attack="badnets")
 
 

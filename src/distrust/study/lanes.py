@@ -1,9 +1,8 @@
-"""Lanes beside the teacher's: a synthetic set and its victims, an encoder and its heads; arms as the planner asks."""
+"""Lanes: a teacher and its student, a synthetic set and its victims, an encoder and its heads."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from ..errors import BadInput
 from ..methods import registry
@@ -11,18 +10,68 @@ from ..pretraining import ADAM
 from ..selectors import Selector
 from ..training import loop
 from ..views import Views
-from .recipes import Recipe, model_of, resolved
+from .builder import Builder
+from .recipes import Recipe, model_of, passes_of, resolved
 from .stages import Stage
 
-if TYPE_CHECKING:
-    from .plan import Builder
-
+TAKES: dict[str, tuple[int | None, ...]] = {"condenser": (None, 1, 4), "encoder": (None, 1, 5), "": (None, 1, 2, 3)}
 DRAWN = ("archetypes_per_class", "archetype_steps", "network", "net_steps", "net_lr", "legal", "as_published")
 
 
 def place_of(attack: Recipe | None) -> int | None:
     """Where an attack enters the pipeline."""
     return registry.get("attacks", attack["name"]).mark.place if attack else None
+
+
+def arm(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
+    """The stages that lead to a measured model, in the lane that the axes choose; the control arm has no attack."""
+    lane = {"condenser": condensed, "encoder": encoded, "": taught}[lane_of(chosen)]
+    return lane(b, chosen, attack, seed)
+
+
+def lane_of(chosen: dict[str, Selector]) -> str:
+    """The axis that replaces the teacher, or ""."""
+    return next((axis for axis in TAKES if axis and chosen[axis].name != "none"), "")
+
+
+def taught(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:
+    """One arm of a teacher: attack on it, transfer, transfer set, student, defence."""
+    before, images = b.images(chosen["images"], seed)
+    options, place = b.options["teacher"], place_of(attack)
+    taint = (attack["name"],) if attack else ()
+    teacher = {
+        **model_of(chosen["teacher"].text), "attack": attack if place == 1 else None,
+        "options": options, "images": before, "seed": seed,
+    }  # fmt: skip
+    arm = [b.stage("teacher", teacher, (), taint if place == 1 else (), passes=options["epochs"])]
+    if place == 2:
+        assert attack
+        recipe = {"attack": attack, "images": before, "seed": seed}
+        arm.append(b.stage("attack", recipe, (arm[-1],), taint, passes=passes_of(attack["options"])))
+    if images != before:
+        options = b.options["transfer"]
+        recipe = {"options": options, "images": images, "seed": seed}
+        arm.append(b.stage("transfer", recipe, (arm[-1],), arm[-1].taint, passes=options["epochs"]))
+    defense = chosen["defense"]
+    on = registry.get("defenses", defense.name).mark.on
+    if on == "synthetic":
+        raise BadInput(f"{defense.name} works on a synthetic set, and condenser 'none' makes none. Name one: dm.")
+    if on == "encoder":
+        raise BadInput(f"{defense.name} works on an encoder, and encoder 'none' makes none. Name one: simclr.")
+    if chosen["distiller"].name != "none":
+        sets = b.transfer_set(arm[-1], attack if place == 3 else None, defense, images, seed)
+        call, options = b.distiller(chosen["distiller"])
+        student = {
+            **model_of(chosen["student"].text), "distiller": call, "options": options, "images": images,
+            "seed": seed,
+        }  # fmt: skip
+        parents = (arm[-1], *sets[-1:])
+        arm += [*sets, b.stage("student", student, parents, taint, passes=1.4 * options["epochs"])]
+    elif on == "transfer":
+        raise BadInput(f"{defense.name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+    if defense.name != "none" and on != "transfer":
+        arm.append(b.defense(arm[-1], defense, images, seed))
+    return tuple(arm)
 
 
 def condensed(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed: int) -> tuple[Stage, ...]:

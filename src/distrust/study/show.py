@@ -23,9 +23,9 @@ from ..report.pictures import strip
 from ..sources import images as open_images
 from ..synthetic import unpack_set
 from ..training import fit
+from .builder import IMAGE_OPTIONS
 from .cells import Cell
 from .inputs import data, load_backdoor, poison
-from .plan import IMAGE_OPTIONS
 from .sets import SET
 from .stages import Plan, PlannedCell, Stage
 from .store import Record, Store
