@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/craft.py
 	$(BIN)/python benchmarks/condense.py
 	$(BIN)/python benchmarks/pretrain.py
+	$(BIN)/python benchmarks/mine.py
 
 clean:
 	rm -rf .venv runs report.html

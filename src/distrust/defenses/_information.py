@@ -35,6 +35,21 @@ def informed(
     return nats
 
 
+class Critic(nn.Module):
+    """T: two hidden layers of 512. Its first is a sum over f and z, so that f, by far the widest, enters it once."""
+
+    def __init__(self, f: int, z: int) -> None:
+        super().__init__()
+        self.f, self.z = nn.Linear(f, HIDDEN), nn.Linear(z, HIDDEN, bias=False)
+        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+
+    def forward(self, f: Tensor, z: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """T(f, z) and T(f, z') [B], z' the z of `other`."""
+        from_f, from_z = self.f(f), self.z(z)
+        joint, product = self.rest(torch.cat([from_f + from_z, from_f + from_z[other]])).flatten().chunk(2)
+        return joint, product
+
+
 def information(layer: Tensor, output: Tensor, *, epochs: int, batch_size: int = 128, rng: Generator) -> float:
     """Nats ≥ 0: max_T E[T(f, z)] − log E[exp T(f, z')], z' the z of another image of the batch; T is a small MLP.
 
@@ -53,16 +68,12 @@ def information(layer: Tensor, output: Tensor, *, epochs: int, batch_size: int =
     rows = torch.cat([f, output], 1)[:, :, None, None]
     y = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     with seeded(spawn(rng)):
-        critic = nn.Sequential(
-            nn.Flatten(), nn.Linear(rows.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
-            nn.Linear(HIDDEN, 1),
-        )  # fmt: skip
+        critic = Critic(width, output.shape[1])
     draw = spawn(rng)
 
     def objective(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         other = torch.randperm(len(x), generator=draw).to(x.device)
-        apart = torch.cat([x[:, :width], x[other, width:]], 1)
-        joint, product = critic(torch.cat([x, apart])).flatten().chunk(2)
+        joint, product = critic(*x.flatten(1).split([width, len(x[0]) - width], 1), other)
         bound = joint.mean() - (product.logsumexp(0) - math.log(len(x)))
         bounds.append(bound.detach())
         return -bound
