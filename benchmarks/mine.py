@@ -33,7 +33,7 @@ def main() -> None:
             suspect, images, estimate_on="uniform", epochs=DISTIL, batch_size=BATCH
         ),
     }
-    what = f"seconds for {ESTIMATE} passes of {len(layers)} layers' estimates, and {DISTIL} of the distillation of a {NETWORK}"
+    what = f"seconds for {ESTIMATE} passes of {len(layers)} estimates, and {DISTIL} of the distillation of a {NETWORK}"
     compare(f"{what}, {wanted.images} images", ways, GOAL, wanted.rounds, wanted.out)
 
 
