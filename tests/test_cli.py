@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from distrust import Augment, Backdoor, attacks, fit, images, load, model, rng, save, triggers
+from distrust import Augment, Backdoor, attacks, condensers, fit, images, load, model, rng, save, save_set, triggers
 from distrust.backdoor import make_trigger
 from distrust.files import open_weights, read_record
 from distrust.methods import registry
@@ -138,7 +138,7 @@ def ran(tmp_path_factory) -> Ran:
 
 
 COMMANDS = ["demo", "run", "results", "report", "status", "why"]
-COMMANDS += ["measure", "purify", "distill", "list", "show", "layers", "check"]
+COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check"]
 
 
 def test_help_lists_every_command_and_each_explains_itself(distrust):
@@ -425,6 +425,27 @@ def test_purify_without_a_trigger_measures_accuracy_alone_and_can_be_quiet(distr
     distrust(*words, "--out", "c", "--seed", 1)
     one, same, other = (Path(f"{name}/model.safetensors").read_bytes() for name in "abc")
     assert one == same != other
+
+
+def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distrust, tmp_path):
+    made = condensers.random(images("digits")[0], images_per_class=2, rng=rng(0))
+    save_set(made, tmp_path / "set.safetensors")
+    torch.save({"data": [[3 * made.x - 1, made.y]]}, tmp_path / "res.pt")
+    probe = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8{}]".format
+    words = ["scan", tmp_path / "set.safetensors", "--detector"]
+    said = distrust(*words, probe(""))
+    assert said.code == 3 and "Nothing to compare it with: type --threshold" in said.out
+    found = distrust(*words, probe(""), "--threshold", -9, "--json")
+    assert found.code == 1 and found.facts["finding"] and len(found.facts["scores"]) == 10
+    assert distrust(*words, probe(""), "--threshold", 9).code == 0
+    with_null = distrust(*words, probe(",permutations=3"), "--json")
+    assert with_null.code == int(with_null.facts["p"] == 0)
+    strange = distrust("scan", tmp_path / "res.pt", "--detector", probe(""))
+    assert strange.code == 2 and "Type units='normalised'" in strange.err
+    opened = distrust("scan", tmp_path / "res.pt", "--detector", probe(""), "--units", "pixels", "--threshold", 9)
+    assert opened.code == 0 and "Its pixels leave 0..1." in opened.out
+    wrong = distrust(*words, "trigger_search")
+    assert wrong.code == 2 and "looks at a classifier, and scan at a synthetic set" in wrong.err
 
 
 def test_purify_cleans_an_encoder_with_a_folder_of_images_without_labels(distrust, stranger, tmp_path):
