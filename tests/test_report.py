@@ -217,6 +217,18 @@ def test_what_moves_without_the_trigger_too_is_not_inherited():
     assert ", and says the target as often without the trigger through kd (29.0 points" in both
 
 
+def test_seeds_count_together_whoever_looked_at_them():
+    looked = [{**c, "detector": "probe" if c["seed"] else "none"} for c in TEACHER + student("kd", 0.9)]
+    assert "inherited the backdoor through kd (89.0 points [89.0, 89.0], carry-over 90 %); 2 seeds" in answer(looked)
+
+
+def test_defences_that_share_no_model_are_compared_attack_by_attack():
+    other = [{**c, "attack": "blend"} for c in TEACHER + defended("prune", 0.88, 0.30)]
+    said = answer(TEACHER + defended("nad", 0.88, 0.04) + other)
+    assert "Under badnets: nad cleans: ASR falls from 95.0 % to 4.0 %" in said
+    assert "Under blend: prune cleans: ASR falls from 95.0 % to 30.0 %" in said
+
+
 def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
     assert frontiers(over_seeds(TEACHER), ["none"]) == []
     rows = over_seeds(TEACHER + defended("nad", 0.88, 0.04) + [{**c, "attack": "blend"} for c in TEACHER])
