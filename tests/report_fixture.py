@@ -98,7 +98,7 @@ def example_report() -> Report:
     stamped, blended = images.clone(), (images * 0.9 + 12).to(torch.uint8)
     stamped[:, :, -4:-1, -4:-1] = 255
     return Report(
-        title="Carry-over on digits",
+        title="Carry-over on digits", question="Does a student inherit what its teacher had?",
         cells=cells,
         pictures={
             "badnets": strip(images, stamped, caption="A white 3 × 3 patch, one pixel from the corner."),

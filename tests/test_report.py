@@ -49,6 +49,12 @@ def test_the_same_report_is_the_same_page(text):
     assert page(example_report()) == text
 
 
+def test_the_question_stands_on_top(text):
+    asked = text.index('<p class="question">Does a student inherit what its teacher had?</p>')
+    assert text.index("<h1>") < asked < text.index('<section id="answer"')
+    assert '<p class="question">' not in page(Report("none asked", [cell()]))
+
+
 def test_the_data_are_embedded(text):
     cells = embedded(text)["cells"]
     assert [c["id"] for c in cells] == [c["id"] for c in example_report().cells]

@@ -20,6 +20,7 @@ class Report:
         embeddings: features of a model: the axes of its cell, `seed`, `asr`, and what `features.feature_map` gives.
         glossary: flag → the paragraph that explains it.
         made_by: the command that made the report.
+        question: what the study asks, in a sentence.
     """
 
     title: str
@@ -30,3 +31,4 @@ class Report:
     embeddings: list[dict[str, Any]] = field(default_factory=list)
     glossary: dict[str, str] = field(default_factory=dict)
     made_by: str = ""
+    question: str = ""

@@ -210,6 +210,7 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
         glossary=dict(MEANING),
         made_by=made_by,
+        question=plan.study.question if plan else "",
     )
 
 
