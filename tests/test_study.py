@@ -158,6 +158,16 @@ def test_grid_blocks_are_united_and_equal_rows_count_once():
     assert len({cell.id for cell in plan(attack="badnets", grid=blocks, seeds=3).cells}) == 12
 
 
+def test_a_defence_may_get_another_share_of_clean_images():
+    own, usual = plan(attack="badnets", defense=["finetune[clean=0.2]", "finetune"]).cells
+    assert own.final[-1].recipe["images"]["clean"] == 0.2 and own.axes["defense"] == "finetune[clean=0.2]"
+    assert own.final[0] is usual.final[0] and usual.final[-1].recipe["images"]["clean"] == 0.05
+    assert own.final[-1].recipe["defense"] == usual.final[-1].recipe["defense"], "it is no option of the method"
+    for wrong in ("finetune[clean=0.96]", "finetune[clean=much]", "finetune[clean=0]"):
+        with pytest.raises(BadInput, match=r"clean is a share of the training split. Give one between 0 and 0\.95"):
+            plan(defense=wrong)
+
+
 def test_a_block_may_be_repeated_less_often():
     blocks = [{"defense": ["none", "finetune"], "seeds": 1}, {"distiller": "none", "seeds": 2}, {"distiller": "kd"}]
     cells = plan(attack="badnets", grid=blocks, seeds=3).cells

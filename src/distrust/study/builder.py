@@ -88,12 +88,13 @@ class Builder:
 
     def defense(self, suspect: Stage, selector: Selector, images: Recipe, seed: int) -> Stage:
         """A defence, or, where options are tuned, one for each candidate and a choice on validation images."""
+        selector, own = self._share(selector, images)
         tuned = selector.tuned
         names, values = list(tuned), [tuned[name] for name in tuned]
         candidates = []
         for combination in itertools.product(*values):
             call = self.call("defenses", selector.fixed(**dict(zip(names, combination, strict=True))))
-            recipe = {"defense": call, "images": images, "seed": seed}
+            recipe = {"defense": call, "images": own, "seed": seed}
             candidates.append(
                 self.stage("defense", recipe, (suspect,), suspect.taint, passes=passes_of(call["options"]))
             )
@@ -105,6 +106,21 @@ class Builder:
             "images": images, "seed": seed,
         }  # fmt: skip
         return self.stage("choose", recipe, (suspect, *candidates), suspect.taint, passes=len(listing) / 2)
+
+    def _share(self, selector: Selector, images: Recipe) -> tuple[Selector, Recipe]:
+        """`clean` in a defence's selector is no option of the method but the share of images that it gets.
+
+        Raises:
+            BadInput: no share, or one that leaves nothing to train on.
+        """
+        share = selector.options.get("clean")
+        if share is None or "clean" in registry.get("defenses", selector.name).options:
+            return selector, images
+        if not isinstance(share, int | float) or not 0 < share < 1 - images["validation"]:
+            most = f"{1 - images['validation']:g}"
+            raise BadInput(f"{selector.text}: clean is a share of the training split. Give one between 0 and {most}.")
+        own = {name: value for name, value in selector.options.items() if name != "clean"}
+        return Selector(selector.name, own), {**images, "clean": share}
 
     def predict(
         self, model: Stage, attack: Recipe | None, planted: Sequence[Stage], chosen: dict[str, Selector], seed: int,
