@@ -16,6 +16,7 @@ from distrust.encoding import features
 from distrust.errors import BadInput, Skip
 from distrust.methods import registry
 from distrust.models import resolve, taps
+from distrust.seeds import seeded
 
 from . import quick, same_bits, state
 
@@ -169,13 +170,18 @@ def test_the_bound_is_donsker_varadhans():
 
 
 def test_the_critic_is_one_network_of_layer_and_output():
-    f, z, other = torch.randn(5, 3), torch.randn(5, 2), torch.tensor([3, 0, 4, 1, 2])
-    critic = Critic(3, 2)
-    whole = torch.nn.Linear(5, 512)
-    whole.weight.data, whole.bias.data = torch.cat([critic.f.weight, critic.z.weight], 1).data, critic.f.bias.data
+    draw = rng("critic")
+    f, z, other = torch.randn(5, 3, generator=draw), torch.randn(5, 2, generator=draw), torch.tensor([3, 0, 4, 1, 2])
+    with seeded(draw):
+        critic = Critic(3, 2)
+    both = torch.cat([critic.f.weight, critic.z.weight], 1)
+
+    def whole(z):
+        return critic.rest(torch.cat([f, z], 1) @ both.T + critic.f.bias).flatten()
+
     joint, product = critic(f, z, other)
-    torch.testing.assert_close(joint, critic.rest(whole(torch.cat([f, z], 1))).flatten())
-    torch.testing.assert_close(product, critic.rest(whole(torch.cat([f, z[other]], 1))).flatten())
+    torch.testing.assert_close(joint, whole(z))
+    torch.testing.assert_close(product, whole(z[other]))
 
 
 def test_weights_are_those_of_the_released_code_and_equal_without_information():
