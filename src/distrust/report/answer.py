@@ -198,22 +198,22 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     before = runs.pop("none", {})
     if not before or not runs:
         return []
-    if any(all(key in done for done in runs.values()) for key in before):
-        return _compared(before, runs)
+    if said := _compared(before, runs):
+        return said
     beside, settings = varying(cells), {tuple(cell.get(axis) for axis in SETTING): cell for cell in before.values()}
-    said = []
     for setting, cell in settings.items():  # no model saw every defence: what each attack's own defences do
         own = {key: done for key, done in before.items() if tuple(done.get(axis) for axis in SETTING) == setting}
         used = {name: done for name, done in runs.items() if own.keys() & done.keys()}
-        if any(all(key in done for done in used.values()) for key in own) and used:
-            name = " / ".join([cell["attack"], *(str(cell[axis]) for axis in beside)])
-            said += [f"Under {name}: {sentence[0].lower()}{sentence[1:]}" for sentence in _compared(own, used)[:1]]
+        name = " / ".join([cell["attack"], *(str(cell[axis]) for axis in beside)])
+        said += [f"Under {name}: {sentence[0].lower()}{sentence[1:]}" for sentence in _compared(own, used)[:1]]
     return said or ["No backdoored model was run under every defence, so the defences cannot be compared."]
 
 
 def _compared(before: dict[tuple[object, ...], Cell], runs: dict[str, dict[tuple[object, ...], Cell]]) -> list[str]:
     """Which defence is best on the models that all of them were run on, and whether it is worth its name."""
-    shared = [key for key in before if all(key in done for done in runs.values())]
+    shared = [key for key in before if runs and all(key in done for done in runs.values())]
+    if not shared:
+        return []
     results = {name: _clean(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()}
     best = min(results.values(), key=lambda result: result.asr)
     start = math.fsum(before[key]["asr"] for key in shared) / len(shared)
