@@ -445,7 +445,28 @@ def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distru
     opened = distrust("scan", tmp_path / "res.pt", "--detector", probe(""), "--units", "pixels", "--threshold", 9)
     assert opened.code == 0 and "Its pixels leave 0..1." in opened.out
     wrong = distrust(*words, "trigger_search")
-    assert wrong.code == 2 and "looks at a classifier, and scan at a synthetic set" in wrong.err
+    assert wrong.code == 2 and "trigger_search shows clean images to the classifier. Type --images" in wrong.err
+
+
+def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
+    train, _ = images("digits")
+    save(model("convnet2-w4", train, head=False), tmp_path / "encoder.safetensors")
+    save(model("convnet2-w4", train), tmp_path / "classifier.safetensors")
+    on_digits = ["--images", "digits", "--detector"]
+    encoder, classifier = (["scan", tmp_path / f"{kind}.safetensors", *on_digits] for kind in ("encoder", "classifier"))
+    said = distrust(*encoder, "decree[steps=2]")
+    assert said.code == 3 and "decree: score" in said.out and "classes" not in said.out
+    assert distrust(*encoder, "decree[steps=2]", "--threshold", -1).code == 1
+    found = distrust(*classifier, "trigger_search[steps=2]", "--threshold", 1e9, "--json")
+    assert found.code == 0 and len(found.facts["scores"]) == 10 and not found.facts["finding"]
+    for words, answer in (
+        ([*encoder, "patch_probe"], "Leave --images"),
+        ([*classifier, "decree"], "is a classifier of 10 classes"),
+        (["scan", tmp_path / "encoder.safetensors", "--model", "wrn16-1"], "decree shows clean images to the encoder"),
+        (["scan", tmp_path / "none.safetensors", "--images", "digits"], "no weights file"),
+    ):
+        wrong = distrust(*words)
+        assert wrong.code == 2 and answer in wrong.err
 
 
 def test_purify_cleans_an_encoder_with_a_folder_of_images_without_labels(distrust, stranger, tmp_path):

@@ -67,6 +67,7 @@ def open_suspect(
         BadInput: no model is named and the file does not say, or weights or images do not fit.
         NotFound, UnsafeFile: as the parts raise them.
     """
+    state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
     record = read_record(weights) if weights else {}
     spec = record.get("spec")
     if weights is None and not (model and ":" in model):
@@ -77,7 +78,6 @@ def open_suspect(
         if ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
             name = spec["name"]
             raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
-    state = open_weights(weights, key) if weights else None  # an unsafe file stops before images are decoded
     train, test = open_images(images, size=size, channels=channels)
     if model is None and spec:
         network = make_model(**spec)
