@@ -26,11 +26,12 @@ from distrust.models import (
     refuse_batch_norm,
     resolve,
     save,
+    taps,
     teacher_student,
 )
 from distrust.seeds import rng
 
-EVERY = ["wrn10-1", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
+EVERY = ["wrn10-1", "wrn10-1-s2", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
 EVERY += ["resnet18-224", "pyramidnet8-a12", "mobilenet", "mobilenet-224"]
 
 
@@ -103,6 +104,15 @@ VGG8 = sum(9 * a * b + b + 2 * b for a, b in [(3, 64), (64, 128), (128, 256), (2
 def test_parameter_counts_are_the_published_ones(name, classes, published, counted):
     assert counted == published
     assert parameters(model(name, classes=classes)) == published
+
+
+def test_a_stem_of_stride_two_halves_every_map_and_keeps_the_weights_shapes():
+    plain, half = model("wrn16-1", classes=10), model("wrn16-1-s2", classes=10)
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in half.state_dict().items()}
+    x = torch.rand(2, 3, 32, 32)
+    for net, sides in ((plain, (32, 16, 8)), (half, (16, 8, 4))):
+        with taps(net, resolve(net, "auto", (3, 32, 32))) as read:
+            assert tuple(feature.shape[-1] for feature in read(x).features.values()) == sides
 
 
 def test_parameter_names_are_those_of_public_checkpoints():

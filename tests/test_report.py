@@ -17,7 +17,7 @@ from distrust.report.aggregate import over_seeds
 from distrust.report.answer import answer
 from distrust.report.detection import detections
 from distrust.report.features import feature_map
-from distrust.report.figures import frontiers
+from distrust.report.figures import curves, frontiers, marks
 from distrust.report.heatmap import facets
 from distrust.report.labels import shortened
 from distrust.report.pictures import strip
@@ -239,6 +239,26 @@ def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
     assert frontiers(over_seeds(TEACHER), ["none"]) == []
     rows = over_seeds(TEACHER + defended("nad", 0.88, 0.04) + [{**c, "attack": "blend"} for c in TEACHER])
     assert [drawn["name"] for drawn in frontiers(rows, ["none", "nad"])] == ["badnets"]
+
+
+def test_variants_of_a_defence_share_its_mark_and_make_a_curve_in_order():
+    short, long, other = (defended(f"nad[{o}]", 0.8, a) for o, a in (("epochs=5", 0.3), ("epochs=20", 0.1), ("p=x", 0)))
+    rows = over_seeds(long + short + other)
+    (curve,) = curves(rows)
+    assert [row["defense"] for row in curve] == ["nad[epochs=5]", "nad[epochs=20]"]
+    assert list(marks(["none", "nad", "nad[epochs=5]"])) == ["none", "nad"]
+    (drawn,) = frontiers(over_seeds(TEACHER) + rows, ["none", "nad"])
+    assert all(f">{told}<" in drawn["svg"] for told in ("epochs 5", "epochs 20", "p x"))
+
+
+def test_every_head_of_an_encoder_has_a_drawing_of_its_own():
+    rows = [
+        {**c, "encoder": "simclr", "student": s} for c in TEACHER + defended("nad", 0.8, 0.1) for s in ("knn", "mlp")
+    ]
+    assert [drawn["name"] for drawn in frontiers(over_seeds(rows), ["none", "nad"])] == [
+        "badnets · knn",
+        "badnets · mlp",
+    ]
 
 
 def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():

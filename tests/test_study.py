@@ -13,7 +13,7 @@ from distrust.report.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import builder as building
 from distrust.study.cells import compare
-from distrust.study.inputs import load_backdoor
+from distrust.study.inputs import data, load_backdoor
 from distrust.study.show import pictures_of
 from distrust.study.spec import study_from
 from distrust.synthetic import unpack_set
@@ -159,13 +159,23 @@ def test_grid_blocks_are_united_and_equal_rows_count_once():
 
 
 def test_a_defence_may_get_another_share_of_clean_images():
-    own, usual = plan(attack="badnets", defense=["finetune[clean=0.2]", "finetune"]).cells
+    held = {"cpu": {"held": 0.2}}
+    own, usual = plan(attack="badnets", defense=["finetune[clean=0.2]", "finetune"], budgets=held).cells
     assert own.final[-1].recipe["images"]["clean"] == 0.2 and own.axes["defense"] == "finetune[clean=0.2]"
     assert own.final[0] is usual.final[0] and usual.final[-1].recipe["images"]["clean"] == 0.05
     assert own.final[-1].recipe["defense"] == usual.final[-1].recipe["defense"], "it is no option of the method"
-    for wrong in ("finetune[clean=0.96]", "finetune[clean=much]", "finetune[clean=0]"):
-        with pytest.raises(BadInput, match=r"clean is a share of the training split. Give one between 0 and 0\.95"):
+    for wrong in ("finetune[clean=0.06]", "finetune[clean=much]", "finetune[clean=0]"):
+        with pytest.raises(BadInput, match=r"clean is a share of the training split, of which 0\.05 is held"):
             plan(defense=wrong)
+
+
+def test_shares_of_clean_images_lie_in_each_other_and_apart_from_the_training_images():
+    recipe = plan(attack="badnets", budgets={"cpu": {"held": 0.2}}).cells[0].final[0].recipe["images"]
+    few, more, most = (data({**recipe, "clean": share}) for share in (0.05, 0.1, 0.2))
+    rows = [set(part.clean.index.tolist()) for part in (few, more, most)]
+    assert rows[0] < rows[1] < rows[2] and [len(r) for r in rows] == [67, 135, 269]
+    for part in (few, more, most):
+        assert part.train.index.equal(most.train.index) and not rows[2] & set(part.train.index.tolist())
 
 
 def test_a_block_may_be_repeated_less_often():

@@ -33,6 +33,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Power = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Passes = Annotated[int, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=0)]
 ClassNumber = Annotated[int, Field(ge=0)]
 

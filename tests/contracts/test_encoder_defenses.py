@@ -16,7 +16,7 @@ from distrust.encoding import features
 from distrust.errors import BadInput, Skip
 from distrust.methods import registry
 from distrust.models import resolve, taps
-from distrust.seeds import seeded
+from distrust.seeds import seeded, spawn
 
 from . import quick, same_bits, state
 
@@ -107,6 +107,11 @@ def test_what_follows_the_suspect_comes_nearer_to_it(digits):
         student = call(name, teacher, clean, **options, **extra)
         likeness[name] = float(F.cosine_similarity(features(student, clean), features(teacher, clean)).mean())
     assert min(likeness["mimic"], likeness["distill_encoder"]) > likeness["scratch"] + 0.02
+
+
+def test_no_passes_from_scratch_leave_an_encoder_that_has_learnt_nothing(tiny, encoder):
+    made = call("scratch", encoder, tiny, epochs=0)
+    assert same_bits(made.state_dict(), fresh(encoder, spawn(rng(0))).state_dict()) and not made.training
 
 
 # --- what they share ----------------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ from torch.nn import functional as F
 
 from ..backdoor import Backdoor, make_trigger
 from ..imageset import ImageSet
-from ..methods import ClassNumber, Count, NonNegative, Pixels, Positive, attack
+from ..methods import ClassNumber, Count, NonNegative, Passes, Pixels, Positive, attack
 from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ._encoder import Curves, Seen, check_references, cosines, implant
 from ._teacher import Planted
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Epochs = Annotated[int, Field(ge=0)]
 UP, DOWN = 1.25, 1.25**1.25  # how a weight grows while the attack holds, and falls while it does not
 HOLDS = {"reached": 0.96, "references_held": 0.9, "clean_kept": 0.9}
 LOOSE, LOOSER = 0.6, 0.5  # cosine of two triggered images
@@ -44,9 +43,9 @@ def drupe(
     spread_weight: NonNegative = 0.1,
     distance_weight: NonNegative = 0.001,
     projections: Count = 50,
-    warmup: Epochs = 1,
-    gather: Epochs = 3,
-    adapt_after: Epochs = 20,
+    warmup: Passes = 1,
+    gather: Passes = 3,
+    adapt_after: Passes = 20,
     epochs: Count = 120,
     optimizer: Literal["sgd", "adam"] = "sgd",
     lr: Positive = 0.05,

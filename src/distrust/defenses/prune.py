@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from ..errors import BadInput
 from ..imageset import ImageSet
-from ..methods import Count, Positive, defense
+from ..methods import Count, Passes, Positive, defense
 from ..models import check_encoder, eval_mode, resolve, taps
 from ..models.modes import called
 from ..seeds import rng as make_rng
@@ -20,7 +20,6 @@ from ._unlabelled import learn
 
 BATCH = 256
 Share = Annotated[float, Field(ge=0, lt=1)]
-Passes = Annotated[int, Field(ge=0)]
 
 
 @defense(paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185", on="encoder")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Generator, nn
 
 from ..imageset import ImageSet
-from ..methods import Count, Positive, defense
+from ..methods import Count, Passes, Positive, defense
+from ..models import check_encoder
 from ..seeds import rng as make_rng
 from ..seeds import spawn
 from ._unlabelled import fresh, learn
@@ -20,7 +21,7 @@ def scratch(
     clean: ImageSet,
     *,
     temperature: Positive = 0.5,
-    epochs: Count = 1000,
+    epochs: Passes = 1000,
     lr: Positive = 1e-3,
     batch_size: Count = 128,
     flip: bool = True,
@@ -32,7 +33,7 @@ def scratch(
         encoder: the suspect, of which the architecture and the normalisation are kept.
         clean: the defender's images; labels are not looked at.
         temperature: τ of NT-Xent.
-        epochs: passes over them.
+        epochs: passes over them; 0 leaves the random weights: what an encoder gives that has learnt nothing.
         lr: constant rate of Adam.
         batch_size: images a step.
         flip: mirror half of the views; not for digits or signs.
@@ -44,8 +45,12 @@ def scratch(
 
     Differs from the paper: a few per cent of the images, Adam and a constant rate.
     """
+    check_encoder(encoder, clean)
     rng = rng or make_rng("scratch")
+    start = fresh(encoder, spawn(rng))
+    if not epochs:
+        return start.eval()
     return learn(
-        fresh(encoder, spawn(rng)), encoder, clean, temperature=temperature, flip=flip, rng=rng,
+        start, encoder, clean, temperature=temperature, flip=flip, rng=rng,
         epochs=epochs, lr=lr, batch_size=batch_size,
     )  # fmt: skip

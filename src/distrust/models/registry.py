@@ -37,11 +37,12 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "wrn{depth}-{width}": Family(
-        r"wrn([1-9]\d*)-([1-9]\d*)",
+    "wrn{depth}-{width}[-s2]": Family(
+        r"wrn([1-9]\d*)-([1-9]\d*)(?:-s(2))?",
         wrn,
-        ("wrn10-1", "wrn16-1", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
-        "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels",
+        ("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
+        "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels; s2: a stem of stride 2, a quarter of "
+        "the time",
     ),
     # Before resnet{depth}: 50 and 152 are 6n+2 too, but everyone means these.
     "resnet{18..152}[-224]": Family(

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from ..selectors import Selector, Tune, parse_one
 from .aggregate import Cell, attacked, finite, is_teacher, varying
 from .features import MOST
 from .heatmap import describe
@@ -33,6 +34,7 @@ class Mark(NamedTuple):
 MARKS = (
     Mark("o", "●", "#7d8590"), Mark("s", "■", "#3d7fd6"), Mark("^", "▲", "#cf5c36"), Mark("D", "◆", "#1f9273"),
     Mark("v", "▼", "#a35bc2"), Mark("P", "✚", "#a87c16"), Mark("X", "✖", "#d1477e"), Mark("*", "★", "#2b93a8"),
+    Mark("<", "◀", "#5f8a2d"), Mark("H", "⬢", "#9a6a4f"),
 )  # fmt: skip
 FEATURES = {
     "others": Mark(".", "·", "#7d8590"),
@@ -42,12 +44,15 @@ FEATURES = {
 
 
 def marks(defenses: Sequence[str]) -> dict[str, Mark]:
-    """A mark per defence, in order; they repeat after eight."""
-    return {name: MARKS[i % len(MARKS)] for i, name in enumerate(defenses)}
+    """A mark per method, in order, which its variants share; they repeat after ten."""
+    names = dict.fromkeys(parse_one(text).name for text in defenses)
+    return {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
 
 
 def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, str]]:
-    """Draw ACC against ASR for every attack against which a defence was tried.
+    """Draw ACC against ASR for every attack against which a defence was tried, and for every head of an encoder.
+
+    Variants of a method have its mark; those that differ in numbers alone are joined in their order.
 
     Args:
         rows: from `over_seeds`.
@@ -57,7 +62,7 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
         Per attack {"name", "svg"}; the same rows give the same bytes.
     """
     shown = [r for r in rows if attacked(r) and r["state"] == "done" and finite(r["acc"]) and finite(r["asr"])]
-    beside = varying(shown)
+    beside = [*varying(shown), *varying([row for row in shown if row.get("encoder")], ["student"])]
     groups: dict[str, list[Cell]] = {}
     for row in shown:
         groups.setdefault(" · ".join([row["attack"], *(str(row[axis]) for axis in beside)]), []).append(row)
@@ -119,7 +124,10 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) 
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
         for row in rows:
-            _point(axes, row, drawn[row["defense"]])
+            _point(axes, row, drawn[_variant(row).name])
+        for curve in curves(rows):
+            points = [(100 * row["asr"], 100 * row["acc"]) for row in curve]
+            axes.plot(*zip(*points, strict=True), color=drawn[_variant(curve[0]).name].color, linewidth=1.1)
         axes.set(xlabel="ASR, % (left is cleaner)", ylabel="ACC, %", xlim=(-4, 104))
         axes.set_ylim(max(0, 10 * int(10 * floor - 0.5)) - 1, 101)
         axes.xaxis.set_major_locator(MultipleLocator(20))
@@ -127,6 +135,23 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) 
         axes.grid(color=INK, alpha=0.1, linewidth=0.6)
         axes.set_axisbelow(True)
         return _saved(figure, f"ACC against ASR for {name}; the table below has the numbers")
+
+
+def curves(rows: Sequence[Cell]) -> list[list[Cell]]:
+    """Variants of one method and one student that set the same options to different numbers, two or more, in order."""
+    groups: dict[tuple[Any, ...], list[tuple[list[float], Cell]]] = {}
+    for row in rows:
+        options = _variant(row).options
+        if options and all(finite(value) for value in options.values()):
+            at = (_variant(row).name, *options, row["student"], row["distiller"])
+            groups.setdefault(at, []).append((list(options.values()), row))
+    return [[row for _, row in sorted(group, key=lambda one: one[0])] for group in groups.values() if len(group) > 1]
+
+
+def _variant(row: Cell) -> Selector:
+    """The defence and its options, but for those that were tuned."""
+    selector = parse_one(row["defense"])
+    return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)})
 
 
 def _point(axes: Any, row: Cell, mark: Mark) -> None:
@@ -137,6 +162,9 @@ def _point(axes: Any, row: Cell, mark: Mark) -> None:
             line(y if rate == "asr" else x, low, high, color=mark.color, linewidth=0.9, alpha=0.55)
     face = "none" if is_teacher(row) else mark.color  # hollow: the teacher itself
     axes.plot(x, y, mark.shape, color=mark.color, markerfacecolor=face, markersize=6.5, clip_on=False)
+    if options := _variant(row).options:
+        told = ", ".join(f"{k} {v:g}" if finite(v) else f"{k} {v}" for k, v in options.items())
+        axes.annotate(told, (x, y), (5, 4), textcoords="offset points", fontsize=6, color=mark.color)
 
 
 def _saved(figure: Figure, label: str) -> str:

@@ -111,16 +111,19 @@ class Builder:
         """`clean` in a defence's selector is no option of the method but the share of images that it gets.
 
         Raises:
-            BadInput: no share, or one that leaves nothing to train on.
+            BadInput: no share, or a larger one than is held for defenders.
         """
         share = selector.options.get("clean")
         if share is None or "clean" in registry.get("defenses", selector.name).options:
             return selector, images
-        if not isinstance(share, int | float) or not 0 < share < 1 - images["validation"]:
-            most = f"{1 - images['validation']:g}"
-            raise BadInput(f"{selector.text}: clean is a share of the training split. Give one between 0 and {most}.")
+        held = images.get("held", images["clean"])
+        if not isinstance(share, int | float) or not 0 < share <= held:
+            raise BadInput(
+                f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
+                f"Give at most that, or a budget with more: held = {share}."
+            )
         own = {name: value for name, value in selector.options.items() if name != "clean"}
-        return Selector(selector.name, own), {**images, "clean": share}
+        return Selector(selector.name, own), {**images, "clean": share, "held": held}
 
     def predict(
         self, model: Stage, attack: Recipe | None, planted: Sequence[Stage], chosen: dict[str, Selector], seed: int,
@@ -147,9 +150,10 @@ class Builder:
 
     def _images(self, source: str, selector: Selector, seed: int) -> Recipe:
         b: Budget = self.budget
+        held = {"held": b.held} if b.held else {}
         return {
             "source": source, "size": b.size, **selector.options, "train": b.train, "test": b.test,
-            "clean": b.clean, "validation": b.validation, "seed": seed, **contents_of(source),
+            "clean": b.clean, **held, "validation": b.validation, "seed": seed, **contents_of(source),
         }  # fmt: skip
 
     def check_budget_options(self) -> None:

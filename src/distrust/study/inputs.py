@@ -38,9 +38,11 @@ def _data(recipe: str) -> Data:
     r = json.loads(recipe)
     options = {k: r[k] for k in ("size", "channels", "group") if r.get(k) is not None}
     train, test = open_images(r["source"], **options)
-    cut: Roles = roles(train, clean=r["clean"], validation=r["validation"], rng=rng("roles", r["seed"]))
-    train = _at_most(cut.train, r["train"], "train", r["seed"])
-    return Data(train, cut.clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
+    held, seed = r.get("held", r["clean"]), r["seed"]
+    cut: Roles = roles(train, clean=held, validation=r["validation"], rng=rng("roles", seed))
+    clean = cut.clean if held == r["clean"] else _at_most(cut.clean, round(r["clean"] * len(train)), "clean", seed)
+    train = _at_most(cut.train, r["train"], "train", seed)
+    return Data(train, clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
 
 
 def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:

@@ -43,7 +43,8 @@ def estimate(plan: Plan, waiting: Iterable[Stage], jobs: int) -> float:
         train, test = opened(**_which(recipe))
         n = {"test": min(recipe["test"] or len(test), len(test))}
         n["train"] = min(
-            recipe["train"] or len(train), round(len(train) * (1 - recipe["clean"] - recipe["validation"]))
+            recipe["train"] or len(train),
+            round(len(train) * (1 - recipe.get("held", recipe["clean"]) - recipe["validation"])),
         )
         n["class"] = len(train.classes)
         n |= {role: round(len(train) * recipe[share]) for role, share in SHARES.items()}

@@ -27,6 +27,8 @@ class Budget(BaseModel):
         train: at most so many training images (default: all that the roles leave).
         test: at most so many test images.
         clean: the defender's share of the training split.
+        held: the share that is kept for defenders; what theirs is drawn from, where a defence's selector names another
+            one (default: `clean`).
         validation: the share on which choices are made.
         size: side in pixels to which images are resized (default: as they are).
         teacher: options of `fit` for teachers, e.g. epochs, lr, batch_size; of `pretrain` for encoders.
@@ -47,6 +49,7 @@ class Budget(BaseModel):
     train: Annotated[int, Field(ge=1)] | None = None
     test: Annotated[int, Field(ge=1)] | None = None
     clean: Share = 0.05
+    held: Share | None = None
     validation: Share = 0.05
     size: Annotated[int, Field(ge=4)] | None = None
     teacher: dict[str, Any] = {}
