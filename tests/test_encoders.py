@@ -17,7 +17,7 @@ import distrust as dt
 from distrust import encoders, heads, rng
 from distrust.backdoor import predict
 from distrust.encoders._contrast import nt_xent
-from distrust.encoding import features
+from distrust.encoding import features, typical
 from distrust.errors import BadInput, NotFound
 from distrust.flags import Flag
 from distrust.heads._modules import make
@@ -229,6 +229,35 @@ def test_pretraining_lowers_the_loss(digits):
         options = {"epochs": 10, "batch_size": 128, "precision": "fp32", "memory_format": "contiguous"}
         pretrain(start, digits.train, loss=encoders.simclr, views=Views(flip=False), rng=rng(0), **options)
     assert told[-1] < told[0] - 0.2
+
+
+def test_typical_images_are_those_nearest_to_the_mean_feature(tiny):
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return x.mean((2, 3)) * self.one
+
+    seen = torch.nn.functional.normalize(tiny.pixels().mean((2, 3)), dim=1)
+    order = sorted(range(80), key=lambda i: -float(seen[i] @ seen.mean(0)))
+    found = typical(Mean(), tiny, 3)
+    assert found.index.tolist() == tiny.index[order[:3]].tolist() and len(typical(Mean(), tiny[:2], 3)) == 2
+
+
+def test_a_monitor_looks_after_every_epoch_and_changes_nothing(digits):
+    start = model("convnet2-w8", digits.train, head=False, rng=rng("start"))
+    monitor = dt.NeighbourMonitor(digits.train[:400], digits.train[400:700], "knn[k=20]")
+    options = {"epochs": 5, "batch_size": 128, "views": Views(flip=False)}
+    bare, watched = (
+        pretrain(start, digits.train, loss=encoders.simclr, rng=rng(0), **options, **more)
+        for more in ({}, {"monitor": monitor})
+    )
+    assert same_bits(bare.state_dict(), watched.state_dict())
+    assert len(monitor.accuracy) == 5 and monitor.accuracy[-1] > 0.5
+    monitor(watched)
+    assert monitor.accuracy[5] == monitor.accuracy[4], "the last look is at what comes out"
 
 
 # --- losses --------------------------------------------------------------------------------------------------

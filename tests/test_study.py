@@ -178,6 +178,15 @@ def test_shares_of_clean_images_lie_in_each_other_and_apart_from_the_training_im
         assert part.train.index.equal(most.train.index) and not rows[2] & set(part.train.index.tolist())
 
 
+def test_what_takes_nothing_of_the_suspect_is_made_once_for_both_arms():
+    blind, other = plan(encoder="simclr", attack="badencoder", defense=["scratch", "finetune_ssl"]).cells
+    made, changed = ([stage for stage in cell.final if stage.kind == "defense"][0] for cell in (blind, other))
+    assert [parent.kind for parent in made.parents] == ["pretrain"] and made.taint == blind.final[-1].taint == ()
+    assert blind.seen is blind.control, "the same head under the same trigger"
+    assert [parent.kind for parent in changed.parents] == ["attack"] and other.seen is not other.control
+    assert changed.taint == other.final[-1].taint == ("badencoder",)
+
+
 def test_a_block_may_be_repeated_less_often():
     blocks = [{"defense": ["none", "finetune"], "seeds": 1}, {"distiller": "none", "seeds": 2}, {"distiller": "kd"}]
     cells = plan(attack="badnets", grid=blocks, seeds=3).cells

@@ -22,6 +22,7 @@ _HOME = {
     "distill": "training",
     "watching": "training",
     "pretrain": "pretraining",
+    "NeighbourMonitor": "pretraining",
     "Views": "views",
     "fit_head": "encoding",
     "Probe": "encoding",
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from .measurement import Measurement, measure
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .neurons import mechanism
-    from .pretraining import pretrain
+    from .pretraining import NeighbourMonitor, pretrain
     from .seeds import rng
     from .siamese import Siamese
     from .sources import images

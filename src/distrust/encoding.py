@@ -62,6 +62,19 @@ def fit_head(encoder: nn.Module, train: ImageSet, head: str | Head = "linear", r
     return Probe(encoder, fitted.eval())
 
 
+def typical(encoder: nn.Module, images: ImageSet, count: int = 1) -> ImageSet:
+    """The images whose features lie nearest to their mean; as references of an attack, few heads mistake their class.
+
+    Args:
+        encoder: images in 0..1 → features [B,D].
+        images: of one class.
+        count: how many, nearest first; all there are, if fewer.
+    """
+    seen = features(encoder, images)
+    near = (seen @ seen.mean(0)).argsort(descending=True, stable=True)
+    return images[near[:count].to(images.x.device)]
+
+
 def features(encoder: nn.Module, images: ImageSet) -> Tensor:
     """Float32 features [N,D] of length 1, of plain images, on the encoder's device."""
     device = next(encoder.parameters()).device

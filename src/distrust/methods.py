@@ -51,6 +51,8 @@ class Mark:
         raw: of an attack on a synthetic set, it also takes the training images that were condensed.
         references: of an attack on an encoder, how many images of the target class it takes.
         on: of a defence or detector, "classifier" or "encoder", or images: a "transfer" set or a "synthetic" one.
+        blind: of a defence of encoders, it takes the suspect's architecture and normalisation and none of its weights,
+            so that in a study both arms share it.
         label_weight: of a distiller, its usual weight for the cross-entropy on labels.
         logits_only: of a distiller, it reads no inner layers.
         auto: of a distiller, which layers it reads unless told otherwise: a word that `resolve` knows.
@@ -66,6 +68,7 @@ class Mark:
     raw: bool = False
     references: int = 0
     on: str = "classifier"
+    blind: bool = False
     label_weight: float = 1.0
     logits_only: bool = False
     auto: str = "groups"

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from .backdoor import predict
+from .encoding import fit_head
 from .errors import BadInput
 from .imageset import PLAIN, ImageSet
 from .models import check_encoder
@@ -39,7 +41,8 @@ def pretrain(
         views: draws one view of a batch.
         rng: decides order, views and the projector's start.
         device: where to train (default: where the encoder is).
-        **options: of `loop`; Adam at 1e-3, weight decay 1e-6, batches of 256 unless given.
+        **options: of `loop`; Adam at 1e-3, weight decay 1e-6, batches of 256 unless given. As its `monitor`, a
+            `NeighbourMonitor` tells after every epoch what the features are worth.
 
     Raises:
         BadInput: a classifier, or fewer images than a batch.
@@ -63,6 +66,30 @@ def pretrain(
     return loop(
         copy.deepcopy(encoder), blind, objective, rng=rng, device=device, extra=[loss], augment=PLAIN, **options
     )
+
+
+class NeighbourMonitor:
+    """The usual monitor of pre-training: how many labels the nearest neighbours in feature space name rightly.
+
+    It only looks: pre-training with it gives the same bits as without. Choose by `asked`, never by test images.
+
+    Args:
+        known: labelled images that vote.
+        asked: labelled images that are asked about, none of which is among `known`.
+        head: of `distrust.heads`, as a selector.
+
+    Attributes:
+        accuracy: 0..1, one number for each call.
+    """
+
+    def __init__(self, known: ImageSet, asked: ImageSet, head: str = "knn") -> None:
+        self.known, self.asked, self.head = known, asked, head
+        self.accuracy: list[float] = []
+
+    def __call__(self, encoder: nn.Module) -> None:
+        """Look once more."""
+        said = predict(fit_head(encoder, self.known, self.head), self.asked)
+        self.accuracy.append(float((said == self.asked.hard.to(said.device)).double().mean()))
 
 
 def seen(model: nn.Module, x: Tensor, views: Callable[[Tensor, Generator], Tensor], rng: Generator) -> list[Tensor]:

@@ -205,6 +205,7 @@ def loop(
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto",
     extra: Iterable[nn.Module] = (),
     beside: nn.Module | None = None,
+    monitor: Callable[[nn.Module], Any] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it in eval mode.
 
@@ -229,6 +230,7 @@ def loop(
         memory_format: likewise.
         extra: modules trained along (connectors of a distiller).
         beside: a module that runs in every step without being trained (a teacher).
+        monitor: called with `model` after every epoch; it may look, and must change and draw nothing.
 
     Raises:
         BadInput: an option is out of range.
@@ -268,6 +270,8 @@ def loop(
                 solver.step()
                 look(value.detach())
                 plan.step()
+            if monitor:
+                monitor(model)
     look.finish()
     model.zero_grad(set_to_none=True)
     return model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

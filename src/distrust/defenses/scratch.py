@@ -15,6 +15,7 @@ from ._unlabelled import fresh, learn
 @defense(
     paper="ours: the SimCLR of Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709, on the defender's images",
     on="encoder",
+    blind=True,
 )
 def scratch(
     encoder: nn.Module,

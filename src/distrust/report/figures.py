@@ -123,9 +123,10 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) 
     with rc_context(STYLE | axes_style):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
+        joined = curves(rows)
         for row in rows:
-            _point(axes, row, drawn[_variant(row).name])
-        for curve in curves(rows):
+            _point(axes, row, drawn[_variant(row).name], _told(row, joined))
+        for curve in joined:
             points = [(100 * row["asr"], 100 * row["acc"]) for row in curve]
             axes.plot(*zip(*points, strict=True), color=drawn[_variant(curve[0]).name].color, linewidth=1.1)
         axes.set(xlabel="ASR, % (left is cleaner)", ylabel="ACC, %", xlim=(-4, 104))
@@ -154,7 +155,17 @@ def _variant(row: Cell) -> Selector:
     return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)})
 
 
-def _point(axes: Any, row: Cell, mark: Mark) -> None:
+def _told(row: Cell, joined: Sequence[list[Cell]]) -> str:
+    """What tells a variant from others: its options, on a curve the first one that changes along it."""
+    options = _variant(row).options
+    curve = next((curve for curve in joined if row in curve), [])
+    changing = [k for k in options if len({_variant(other).options[k] for other in curve}) > 1]
+    return ", ".join(
+        f"{k} {v:g}" if finite(v) else f"{k} {v}" for k, v in options.items() if k in changing[:1] or not curve
+    )
+
+
+def _point(axes: Any, row: Cell, mark: Mark, told: str) -> None:
     x, y = 100 * row["asr"], 100 * row["acc"]
     for rate, line in (("asr", axes.hlines), ("acc", axes.vlines)):
         if bounds := row[f"{rate}_interval"]:
@@ -162,8 +173,7 @@ def _point(axes: Any, row: Cell, mark: Mark) -> None:
             line(y if rate == "asr" else x, low, high, color=mark.color, linewidth=0.9, alpha=0.55)
     face = "none" if is_teacher(row) else mark.color  # hollow: the teacher itself
     axes.plot(x, y, mark.shape, color=mark.color, markerfacecolor=face, markersize=6.5, clip_on=False)
-    if options := _variant(row).options:
-        told = ", ".join(f"{k} {v:g}" if finite(v) else f"{k} {v}" for k, v in options.items())
+    if told:
         axes.annotate(told, (x, y), (5, 4), textcoords="offset points", fontsize=6, color=mark.color)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..backdoor import Backdoor
-from ..encoding import Probe
+from ..encoding import Probe, typical
 from ..errors import BadInput, StoreError
 from ..files import load_weights
 from ..heads._modules import make as make_head
@@ -40,12 +40,13 @@ def _data(recipe: str) -> Data:
     train, test = open_images(r["source"], **options)
     held, seed = r.get("held", r["clean"]), r["seed"]
     cut: Roles = roles(train, clean=held, validation=r["validation"], rng=rng("roles", seed))
-    clean = cut.clean if held == r["clean"] else _at_most(cut.clean, round(r["clean"] * len(train)), "clean", seed)
-    train = _at_most(cut.train, r["train"], "train", seed)
-    return Data(train, clean, cut.validation, _at_most(test, r["test"], "test", 0))  # one test set for all seeds
+    clean = cut.clean if held == r["clean"] else at_most(cut.clean, round(r["clean"] * len(train)), "clean", seed)
+    train = at_most(cut.train, r["train"], "train", seed)
+    return Data(train, clean, cut.validation, at_most(test, r["test"], "test", 0))  # one test set for all seeds
 
 
-def _at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
+def at_most(images: ImageSet, most: int | None, role: str, seed: int) -> ImageSet:
+    """So many of the images, drawn by role and seed; smaller draws lie in larger ones."""
     if most is None or most >= len(images):
         return images
     rows = torch.randperm(len(images), generator=rng(role, seed))[:most].sort().values
@@ -66,8 +67,8 @@ def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet,
     return poisoned.images, poisoned.backdoor
 
 
-def references(downstream: ImageSet, attack: Recipe, seed: int) -> ImageSet:
-    """The images of the target class that an attacker of an encoder has chosen.
+def references(encoder: nn.Module, downstream: ImageSet, attack: Recipe, candidates: int, seed: int) -> ImageSet:
+    """Of so many random images of the target class, the most typical: an attacker of this encoder would take them.
 
     Raises:
         BadInput: the downstream set has none.
@@ -76,7 +77,8 @@ def references(downstream: ImageSet, attack: Recipe, seed: int) -> ImageSet:
     own = (downstream.hard == target).nonzero().flatten()
     if not len(own):
         raise BadInput(f"{downstream.name} has no image of the target, class {target}. Give another target.")
-    return downstream[own[torch.randperm(len(own), generator=rng("references", seed))[:count]]]
+    drawn = own[torch.randperm(len(own), generator=rng("references", seed))[:candidates].to(own.device)]
+    return typical(encoder, downstream[drawn], count)
 
 
 def load_backdoor(stage: Stage, store: Store) -> tuple[Backdoor | None, Record]:

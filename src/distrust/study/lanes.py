@@ -15,6 +15,7 @@ from .recipes import Recipe, model_of, passes_of, resolved
 from .stages import Stage
 
 TAKES: dict[str, tuple[int | None, ...]] = {"condenser": (None, 1, 4), "encoder": (None, 1, 5), "": (None, 1, 2, 3)}
+CANDIDATES = 50  # images of the target class among which an attacker of an encoder looks for typical ones
 DRAWN = ("archetypes_per_class", "archetype_steps", "network", "net_steps", "net_lr", "legal", "as_published")
 
 
@@ -130,19 +131,19 @@ def encoded(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed
     }  # fmt: skip
     arm = [b.stage("pretrain", recipe, (), taint if first else (), passes=2.0 * options.get("epochs", 10))]
     if attack and not first:
-        recipe = {"attack": attack, "images": before, "references": images, "seed": seed}
+        recipe = {"attack": attack, "images": before, "references": images, "candidates": CANDIDATES, "seed": seed}
         arm.append(b.stage("attack", recipe, (arm[-1],), taint, passes=2.0 * attack["options"].get("epochs", 1)))
-    defense, on = chosen["defense"], registry.get("defenses", chosen["defense"].name).mark.on
+    defense, mark = chosen["defense"], registry.get("defenses", chosen["defense"].name).mark
     if defense.name != "none":
-        if on != "encoder":
+        if mark.on != "encoder":
             raise BadInput(
-                f"{defense.name} works on a {on}, and this is an encoder. Name a defence of encoders: mimic."
+                f"{defense.name} works on a {mark.on}, and this is an encoder. Name a defence of encoders: mimic."
             )
         if defense.tuned:
             raise BadInput(f"{defense.text}: an encoder has no accuracy to tune by. Write an axis: [0.001,0.01].")
-        arm.append(b.defense(arm[-1], defense, before, seed))
+        arm.append(b.defense(arm[0 if mark.blind else -1], defense, before, seed))
     recipe = {"head": b.call("heads", chosen["student"]), "images": images, "seed": seed}
-    return (*arm, b.stage("head", recipe, (arm[-1],), taint, passes=0.5))
+    return (*arm, b.stage("head", recipe, (arm[-1],), arm[-1].taint, passes=0.5))
 
 
 def _given(options: Recipe) -> Recipe:

@@ -20,6 +20,7 @@ from ..methods import Method, registry
 from ..models import model as make_model
 
 Recipe = dict[str, Any]
+CALLED = ("rng", "device", "extra", "beside", "monitor")  # arguments of the loop that no study file names
 
 
 def passes_of(options: Recipe) -> float:
@@ -87,7 +88,7 @@ def resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
         name: p.default
         for taker in takers
         for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in ("rng", "device", "extra", "beside")
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in CALLED
     }
     defaults.pop("warmup", None)  # stands in a recipe only where a distiller has two stages
     for name in given:

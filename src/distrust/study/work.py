@@ -21,18 +21,19 @@ from ..methods import registry
 from ..models import eval_mode
 from ..models import model as make_model
 from ..neurons import embedding, mechanism
-from ..pretraining import pretrain
+from ..pretraining import NeighbourMonitor, pretrain
 from ..seeds import rng
 from ..synthetic import recipe as training_recipe
 from ..synthetic import unpack_set
 from ..training import distill, fit
 from ..views import Views
-from .inputs import data, load_backdoor, load_model, poison, references
+from .inputs import at_most, data, load_backdoor, load_model, poison, references
 from .sets import SET, Result, condense, draw_archetypes, poison_set, sift, transfer_set, trigger_files
 from .stages import Stage, synthetic
 from .store import Record, Store, pack
 
 MECHANISM = 512  # test images on which neurons are looked at
+MONITOR = 2000  # training images that vote, and validation images that are asked, after every epoch of pre-training
 
 
 def work(stage: Stage, url: str, device: str | None = None) -> Record:
@@ -84,15 +85,20 @@ def _teacher(stage: Stage, store: Store, device: torch.device) -> Result:
 
 
 def _pretrain(stage: Stage, store: Store, device: torch.device) -> Result:
-    """An encoder, from images whose labels only an attack may have looked at."""
+    """An encoder, from images whose labels only an attack may have looked at; the record tells what neighbours say."""
     r = stage.recipe
-    train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
+    given = data(r["images"])
+    train, _ = poison(given.train, r["attack"], r["seed"])
     start = make_model(r["model"], train, rng=rng("teacher", "start", r["seed"]), head=False)
     loss = registry.get("encoders", r["encoder"]["name"]).made(r["encoder"]["options"])
     views = Views(**{**r["views"], "scale": tuple(r["views"]["scale"])})
-    options = _options(r["options"])
+    monitor = NeighbourMonitor(
+        *(at_most(part, MONITOR, "monitor", r["seed"]) for part in (given.train, given.validation))
+    )
+    options = {**_options(r["options"]), "monitor": monitor}
     model = pretrain(start, train, loss=loss, views=views, rng=rng("pretrain", r["seed"]), device=device, **options)
-    return _model(stage, model, len(train))
+    facts, files = _model(stage, model, len(train))
+    return {**facts, "neighbours": monitor.accuracy}, files
 
 
 def _head(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -112,7 +118,10 @@ def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
     train = data(r["images"]).train
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
-    more = (references(data(r["references"]).train, r["attack"], r["seed"]),) if "references" in r else ()
+    more = ()
+    if "references" in r:
+        downstream = data(r["references"]).train
+        more = (references(teacher, downstream, r["attack"], r["candidates"], r["seed"]),)
     planted = method.call(teacher, train, *more, **r["attack"]["options"], rng=rng("attack", r["seed"]))
     facts, files = _model(stage, planted.model, len(train))
     return {**facts, "notes": planted.notes}, {**files, **trigger_files(planted.backdoor)}
