@@ -1,4 +1,4 @@
-"""Rewrite the result tables of README.md and docs/results.md from results/: `python docs/tables.py`.
+"""Rewrite the result tables of README.md and the pages, and their drawings, from results/: `python docs/tables.py`.
 
 Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices` in place of `results`. A test
 checks that they are up to date.
@@ -13,8 +13,10 @@ from typing import Any
 
 from distrust.flags import MEANING
 from distrust.measurement import over_seeds
+from distrust.report import aggregate
 from distrust.report.aggregate import maker
 from distrust.report.answer import answer
+from distrust.report.figures import frontiers
 from distrust.report.text import interval, percent
 from distrust.selectors import Selector, Tune, parse_one
 from distrust.study import read_cells
@@ -29,6 +31,10 @@ PAGES = (
     ROOT / "docs" / "distilled-sets.md",
     ROOT / "docs" / "encoders.md",
 )
+DRAWINGS = {  # study, head and option along which curves are drawn
+    ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),
+    ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
+}
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 SIFTED = {
     "poison_hits": "poisons that fool the teacher %", "poison_ssim": "their SSIM, 100 = unchanged",
@@ -112,6 +118,18 @@ def neurons(folder: Path) -> str:
         for row in cell.get("mechanism", ())
     ]  # fmt: skip
     return _markdown(NEURONS, rows)
+
+
+def drawing(folder: Path, student: str, option: str) -> str:
+    """ACC against ASR of BadEncoder under one head: undefended, and the defences that set `option`; an SVG file."""
+    rows = [
+        row
+        for row in aggregate.over_seeds(read_cells(folder))
+        if (row["attack"], row["student"]) == ("badencoder", student)
+    ]
+    rows = [row for row in rows if row["defense"] == "none" or option in parse_one(row["defense"]).options]
+    (drawn,) = frontiers(rows, [row["defense"] for row in rows])
+    return drawn["svg"].replace("currentColor", "#7d8590") + "\n"  # readable on light and on dark pages
 
 
 def choices(folder: Path) -> str:
@@ -223,4 +241,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 if __name__ == "__main__":
     for path in PAGES:
         path.write_text(current(path))
+        print(path.relative_to(ROOT))
+    for path, (study, student, option) in DRAWINGS.items():
+        path.write_text(drawing(ROOT / "results" / study, student, option))
         print(path.relative_to(ROOT))

@@ -194,6 +194,12 @@ def test_tables_are_current():
         assert tables.current(page) == page.read_text(), "python docs/tables.py"
 
 
+def test_drawings_are_current():
+    tables = script("tables")
+    for file, (study, student, option) in tables.DRAWINGS.items():
+        assert tables.drawing(ROOT / "results" / study, student, option) == file.read_text(), "python docs/tables.py"
+
+
 def made_up_cells(tmp_path):
     """Cells of a study that nobody ran: two seeds, a failure, a tuned option and a published number."""
     study = study_from(

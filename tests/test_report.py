@@ -248,7 +248,7 @@ def test_variants_of_a_defence_share_its_mark_and_make_a_curve_in_order():
     assert [row["defense"] for row in curve] == ["nad[epochs=5]", "nad[epochs=20]"]
     assert list(marks(["none", "nad", "nad[epochs=5]"])) == ["none", "nad"]
     (drawn,) = frontiers(over_seeds(TEACHER) + rows, ["none", "nad"])
-    assert all(f">{told}<" in drawn["svg"] for told in ("epochs 5", "epochs 20", "p x"))
+    assert all(f">{told}<" in drawn["svg"] for told in ("nad, epochs 5", "epochs 20", "p x"))
 
 
 def test_every_head_of_an_encoder_has_a_drawing_of_its_own():

@@ -156,13 +156,14 @@ def _variant(row: Cell) -> Selector:
 
 
 def _told(row: Cell, joined: Sequence[list[Cell]]) -> str:
-    """What tells a variant from others: its options, on a curve the first one that changes along it."""
-    options = _variant(row).options
-    curve = next((curve for curve in joined if row in curve), [])
-    changing = [k for k in options if len({_variant(other).options[k] for other in curve}) > 1]
-    return ", ".join(
-        f"{k} {v:g}" if finite(v) else f"{k} {v}" for k, v in options.items() if k in changing[:1] or not curve
-    )
+    """What tells a variant from others: its options; on a curve the first that changes along it, and once the name."""
+    variant, curve = _variant(row), next((curve for curve in joined if row in curve), [])
+    options = variant.options
+    if curve:
+        changing = [k for k in options if len({_variant(other).options[k] for other in curve}) > 1]
+        options = {k: options[k] for k in changing[:1]}
+    told = ", ".join(f"{k} {v:g}" if finite(v) else f"{k} {v}" for k, v in options.items())
+    return f"{variant.name}, {told}" if curve and row is curve[0] else told
 
 
 def _point(axes: Any, row: Cell, mark: Mark, told: str) -> None:
