@@ -268,7 +268,7 @@ def test_classes_must_be_known():
 
 
 def test_families_say_what_there_is():
-    assert {"wrn{depth}-{width}", "resnet{18..152}[-224]", "FILE.py:FACTORY", "timm:NAME"} <= families().keys()
+    assert {"wrn{depth}-{width}[-s2]", "resnet{18..152}[-224]", "FILE.py:FACTORY", "timm:NAME"} <= families().keys()
     assert all(line and "\n" not in line for line in families().values())
 
 
