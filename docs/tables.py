@@ -153,7 +153,8 @@ def _row(
 ) -> list[str]:
     done = [cell for cell in group if cell["state"] == "done"]
     numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried", *more)]
-    raised = {flag for cell in group for flag in cell["flags"]}
+    raised = {flag for cell in group for flag in cell["flags"] if flag != "one-seed"}  # each cell is one; is the row?
+    raised |= {"one-seed"} if len(done) == 1 else set()
     flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
     states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
     chosen = [_chosen(done)] if tuned else []

@@ -235,6 +235,13 @@ def test_defences_that_share_no_model_are_compared_attack_by_attack():
     assert "Under blend: prune cleans: ASR falls from 95.0 % to 30.0 %" in said
 
 
+def test_a_defence_with_fewer_seeds_does_not_cut_the_others_down_to_its_own():
+    once = [c for c in defended("nad[epochs=5]", 0.88, 0.01) if c["seed"] == 0]
+    said = answer(TEACHER + defended("nad", 0.88, 0.04) + once)
+    assert "nad cleans: ASR falls from 95.0 % to 4.0 %" in said and "2 seeds)" in said
+    assert "1 defence with fewer seeds is not compared." in said and "epochs" not in said
+
+
 def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
     assert frontiers(over_seeds(TEACHER), ["none"]) == []
     rows = over_seeds(TEACHER + defended("nad", 0.88, 0.04) + [{**c, "attack": "blend"} for c in TEACHER])

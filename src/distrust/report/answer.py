@@ -185,7 +185,10 @@ def _verdict(row: Cell) -> str:
 
 
 def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
-    """Compare the defences on backdoored models that every one of them was run on, seed by seed."""
+    """Compare the defences on backdoored models that every one of them was run on, seed by seed.
+
+    What was repeated less often than the rest would cut all others down to its seeds; it is left to the table.
+    """
     backdoored = {
         _model(row)
         for row in rows
@@ -198,8 +201,13 @@ def _cleaning(cells: Sequence[Cell], rows: Sequence[Cell]) -> list[str]:
     before = runs.pop("none", {})
     if not before or not runs:
         return []
-    if said := _compared(before, runs):
-        return said
+    if before.keys() & set.intersection(*(set(done) for done in runs.values())):
+        seeds = {name: len({key[-1] for key in done}) for name, done in runs.items()}
+        often = {name: done for name, done in runs.items() if seeds[name] == max(seeds.values())}
+        rare = len(runs) - len(often)
+        left = f"{count(rare, 'defence')} with fewer seeds {'are' if rare > 1 else 'is'} not compared."
+        return _compared(before, often) + ([left] if rare else [])
+    said: list[str] = []
     beside, settings = varying(cells), {tuple(cell.get(axis) for axis in SETTING): cell for cell in before.values()}
     for setting, cell in settings.items():  # no model saw every defence: what each attack's own defences do
         own = {key: done for key, done in before.items() if tuple(done.get(axis) for axis in SETTING) == setting}
