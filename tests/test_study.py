@@ -169,6 +169,11 @@ def test_a_defence_may_get_another_share_of_clean_images():
             plan(defense=wrong)
 
 
+def test_no_fewer_images_are_held_for_defenders_than_one_of_them_gets():
+    with pytest.raises(BadInput, match=r"held = 0\.02 is less than clean = 0\.05"):
+        plan(budgets={"cpu": {"held": 0.02}})
+
+
 def test_shares_of_clean_images_lie_in_each_other_and_apart_from_the_training_images():
     recipe = plan(attack="badnets", budgets={"cpu": {"held": 0.2}}).cells[0].final[0].recipe["images"]
     few, more, most = (data({**recipe, "clean": share}) for share in (0.05, 0.1, 0.2))

@@ -116,7 +116,7 @@ class Builder:
         share = selector.options.get("clean")
         if share is None or "clean" in registry.get("defenses", selector.name).options:
             return selector, images
-        held = images.get("held", images["clean"])
+        held: float = images["held"] if "held" in images else images["clean"]
         if not isinstance(share, int | float) or not 0 < share <= held:
             raise BadInput(
                 f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
@@ -150,6 +150,8 @@ class Builder:
 
     def _images(self, source: str, selector: Selector, seed: int) -> Recipe:
         b: Budget = self.budget
+        if b.held and b.held < b.clean:
+            raise BadInput(f"held = {b.held} is less than clean = {b.clean}, which is drawn from it. Raise held.")
         held = {"held": b.held} if b.held else {}
         return {
             "source": source, "size": b.size, **selector.options, "train": b.train, "test": b.test,

@@ -92,9 +92,8 @@ def _pretrain(stage: Stage, store: Store, device: torch.device) -> Result:
     start = make_model(r["model"], train, rng=rng("teacher", "start", r["seed"]), head=False)
     loss = registry.get("encoders", r["encoder"]["name"]).made(r["encoder"]["options"])
     views = Views(**{**r["views"], "scale": tuple(r["views"]["scale"])})
-    monitor = NeighbourMonitor(
-        *(at_most(part, MONITOR, "monitor", r["seed"]) for part in (given.train, given.validation))
-    )
+    known, asked = (at_most(part, MONITOR, "monitor", r["seed"]) for part in (given.train, given.validation))
+    monitor = NeighbourMonitor(known, asked)
     options = {**_options(r["options"]), "monitor": monitor}
     model = pretrain(start, train, loss=loss, views=views, rng=rng("pretrain", r["seed"]), device=device, **options)
     facts, files = _model(stage, model, len(train))
@@ -118,10 +117,10 @@ def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
     train = data(r["images"]).train
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
-    more = ()
+    more = []
     if "references" in r:
         downstream = data(r["references"]).train
-        more = (references(teacher, downstream, r["attack"], r["candidates"], r["seed"]),)
+        more.append(references(teacher, downstream, r["attack"], r["candidates"], r["seed"]))
     planted = method.call(teacher, train, *more, **r["attack"]["options"], rng=rng("attack", r["seed"]))
     facts, files = _model(stage, planted.model, len(train))
     return {**facts, "notes": planted.notes}, {**files, **trigger_files(planted.backdoor)}
