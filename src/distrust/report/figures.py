@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -67,8 +68,9 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
     for row in shown:
         groups.setdefault(" · ".join([row["attack"], *(str(row[axis]) for axis in beside)]), []).append(row)
     defended = {name: group for name, group in groups.items() if {row["defense"] for row in group} != {"none"}}
-    floor = min((row["acc"] for row in shown), default=0.0)
-    return [{"name": name, "svg": _svg(name, group, marks(defenses), floor)} for name, group in defended.items()]
+    accs = [row["acc"] for row in shown] or [0.0]
+    within = min(accs), max(accs)  # all figures have one scale
+    return [{"name": name, "svg": _svg(name, group, marks(defenses), within)} for name, group in defended.items()]
 
 
 def feature_maps(embeddings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -118,7 +120,7 @@ def _compact(svg: str) -> str:
     return re.sub(r"<g>\s*(?:<use [^>]*/>\s*)+</g>", kind, svg)
 
 
-def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) -> str:
+def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], within: tuple[float, float]) -> str:
     axes_style = {"axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with rc_context(STYLE | axes_style):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
@@ -130,7 +132,8 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], floor: float) 
             points = [(100 * row["asr"], 100 * row["acc"]) for row in curve]
             axes.plot(*zip(*points, strict=True), color=drawn[_variant(curve[0]).name].color, linewidth=1.1)
         axes.set(xlabel="ASR, % (left is cleaner)", ylabel="ACC, %", xlim=(-4, 104))
-        axes.set_ylim(max(0, 10 * int(10 * floor - 0.5)) - 1, 101)
+        low, high = (10 * math.floor(10 * within[0] - 0.5), 10 * math.ceil(10 * within[1] + 0.2))
+        axes.set_ylim(max(0, low) - 1, min(100, high) + 1)
         axes.xaxis.set_major_locator(MultipleLocator(20))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=INK, alpha=0.1, linewidth=0.6)
