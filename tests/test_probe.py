@@ -38,6 +38,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """The questions that were timed; the answer is always the last of the ways allowed."""
+    monkeypatch.setattr(probe, "_processor", lambda device: "flags : avx512_bf16")
     asked = []
 
     def answer(model, train, size, device, ways):
@@ -134,3 +135,11 @@ def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, cach
     assert cache_directory() == cache
     monkeypatch.delenv("DISTRUST_CACHE")
     assert cache_directory().parts[-2:] == (".cache", "distrust")
+
+
+@pytest.mark.parametrize("flags, ways", [("avx2 fma", WAYS[:2]), ("avx512f avx512_bf16", WAYS), ("asimd bf16", WAYS)])
+def test_bf16_is_timed_only_where_a_unit_computes_it(flags, ways, measured, monkeypatch):
+    monkeypatch.setattr(probe, "_processor", lambda device: f"model name : any|flags : {flags}")
+    ask()
+    assert measured == [ways]
+    assert ask("bf16", "contiguous") == ("bf16", "contiguous"), "who asks for it gets it"
