@@ -274,7 +274,7 @@ def test_the_number_of_threads_does_not_count():
         torch.set_num_threads(threads)
 
 
-def test_a_methods_code_counts_and_its_comments_do_not(plugin):
+def test_the_code_of_a_method_from_outside_counts_and_its_comments_do_not(plugin):
     def keys_of(source):
         plugin(source)
         return keys(defense="mine")

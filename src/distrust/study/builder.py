@@ -9,7 +9,7 @@ from ..errors import BadInput, NotFound
 from ..methods import registry
 from ..selectors import Selector
 from ..training import distill, loop
-from .recipes import Recipe, contents_of, digest, files_of, passes_of, plain, resolved, trigger_code
+from .recipes import Recipe, contents_of, digest, files_of, passes_of, plain, resolved, trigger_version
 from .spec import Budget, Study
 from .stages import Stage, synthetic
 
@@ -177,10 +177,10 @@ class Builder:
             shared = self.shared.get(kind, {})
             given = {k: v for k, v in shared.items() if k in method.options} | given
             options = {k: plain(v) for k, v in method.check(given).items()}
-            self.calls[at] = {"name": method.name, "options": options, "code": method.code}
+            self.calls[at] = {"name": method.name, "options": options, "version": method.version}
             files = {k: v for option in options.values() for k, v in files_of(option, kind).items()}
             if kind == "attacks" and isinstance(options.get("trigger"), str):
-                self.calls[at]["trigger_code"] = trigger_code(options["trigger"])
+                self.calls[at]["trigger_version"] = trigger_version(options["trigger"])
             if files:
                 self.calls[at]["files"] = files
         return self.calls[at]

@@ -69,7 +69,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     choice = next((r for r in records if "chosen" in r), {})
     cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
     cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
-    cell["keys"] = {s.kind: s.key for s in (*planned.final, planned.seen)}
+    cell["keys"] = planned.keys
     for record in records:  # what was done to a transfer set
         cell |= {name: record[name] for name in ("caught", "lost") if name in record}
         cell |= {f"poison_{name}": value for name, value in record.get("stealth", {}).items()}

@@ -111,7 +111,12 @@ def archetypes_of(b: Builder, attack: Recipe, clean: Stage) -> Stage:
     """The images that Poisoned Distillation aims with, drawn as it draws them; those of `attack`, if it draws any."""
     drawn = b.call("attacks", Selector("poisoned_distillation"))
     options = {name: attack["options"].get(name, drawn["options"][name]) for name in DRAWN}
-    recipe = {"code": drawn["code"], "options": options, "images": clean.recipe["images"], "seed": clean.recipe["seed"]}
+    recipe = {
+        "version": drawn["version"],
+        "options": options,
+        "images": clean.recipe["images"],
+        "seed": clean.recipe["seed"],
+    }
     return b.stage("archetypes", recipe, (clean,), clean.taint, passes=float(options["net_steps"]))
 
 

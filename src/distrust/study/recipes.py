@@ -42,12 +42,12 @@ def _is_trigger(text: str) -> bool:
     return text.endswith(".json") or text.partition("[")[0].partition(":")[0] in registry.kind("triggers")
 
 
-def trigger_code(text: str) -> str:
-    """Hash of the code of the trigger that a selector names."""
+def trigger_version(text: str) -> str:
+    """Version of the trigger that a selector names."""
     if text.endswith(".json"):
         return "file"
     method: Method = registry.get("triggers", text.partition("[")[0].partition(":")[0])
-    return method.code
+    return method.version
 
 
 def plain(value: Any) -> Any:

@@ -82,6 +82,11 @@ class PlannedCell:
         return f"{'-'.join(self.slug)}-{digest(self.axes)[:8]}-s{self.seed}"
 
     @property
+    def keys(self) -> dict[str, str]:
+        """Kind → key of the stages of the attacked arm, and of its predictions."""
+        return {stage.kind: stage.key for stage in (*self.final, self.seen)}
+
+    @property
     def slug(self) -> Iterator[str]:
         """The axes' bare names."""
         for text in self.axes.values():
