@@ -12,7 +12,7 @@ import torch
 from ratio import asked, compare
 
 import distrust as dt
-from distrust import attacks
+from distrust.methods import attacks
 
 BATCH = 128
 GOAL = 1.0  # cheatkd / adba: below it, the claim holds

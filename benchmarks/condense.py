@@ -12,7 +12,7 @@ import torch
 from ratio import asked, compare
 
 import distrust as dt
-from distrust import condensers
+from distrust.methods import condensers
 
 EACH, REAL, NETWORK = 10, 64, "convnet3-w32"
 ITERATIONS = 10

@@ -13,8 +13,8 @@ from ratio import asked, compare
 from torch.nn import functional as F
 
 import distrust as dt
-from distrust import attacks
-from distrust.attacks._teacher import fast, frozen
+from distrust.methods import attacks
+from distrust.methods.attacks._teacher import fast, frozen
 
 BATCH, STEPS = 128, 10
 GOAL = 1.5  # attack / bare passes: below it, the attack wastes little

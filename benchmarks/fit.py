@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import distrust as dt
-from distrust.probe import fastest
+from distrust.training.fastest import fastest
 
 BATCH = 128
 GOALS = {"fit / bare step": 0.90, "fit / plain loop, 0 workers": 2.0, "fit / plain loop, 2 workers": 2.0}

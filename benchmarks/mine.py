@@ -12,7 +12,7 @@ import torch
 from ratio import asked, compare
 
 import distrust as dt
-from distrust.defenses._information import informed
+from distrust.methods.defenses._information import informed
 from distrust.models import resolve
 
 NETWORK, BATCH = "wrn16-1", 128

@@ -12,7 +12,7 @@ import torch
 from ratio import asked, compare
 
 import distrust as dt
-from distrust.probe import fastest
+from distrust.training.fastest import fastest
 
 NETWORK, BATCH = "wrn16-1", 256
 GOAL = 1.25  # pretrain / bare passes: the step reaches 0.8 of their speed

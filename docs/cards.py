@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrust.cards import WORKS_ON, card
-from distrust.methods import KINDS, registry
+from distrust.cli.cards import WORKS_ON, card
 from distrust.models import families
+from distrust.registry import KINDS, registry
 
 PAGE = Path(__file__).with_name("methods.md")
 INTRO = """# Methods

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from distrust.flags import MEANING
-from distrust.measurement import over_seeds
-from distrust.report import aggregate
-from distrust.report.aggregate import maker
-from distrust.report.answer import answer
-from distrust.report.figures import frontiers
-from distrust.report.text import interval, percent
+from distrust.measurement.scores import over_seeds
+from distrust.reporting import aggregate
+from distrust.reporting.aggregate import maker
+from distrust.reporting.answer import answer
+from distrust.reporting.figures import frontiers
+from distrust.reporting.text import interval, percent
 from distrust.selectors import Selector, Tune, parse_one
 from distrust.study import read_cells
 from distrust.study.cells import by_axes

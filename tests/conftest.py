@@ -5,7 +5,7 @@ import torch
 from hypothesis import settings
 
 from distrust import fit, images, model, rng
-from distrust.imageset import Augment, ImageSet
+from distrust.data import Augment, ImageSet
 
 settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing here
 settings.load_profile("shared-machine")

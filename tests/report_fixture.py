@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from distrust.measurement import carry_over, wilson
-from distrust.report import Report
-from distrust.report.pictures import strip
+from distrust.measurement.scores import carry_over, wilson
+from distrust.reporting import Report
+from distrust.reporting.pictures import strip
 
 N, TEST = 900, 1000
 CARRIED = {

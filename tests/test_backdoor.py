@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from distrust import ImageSet, rng, triggers
-from distrust.backdoor import BATCH, Backdoor, make_trigger, predict, trigger_files
+from distrust import ImageSet, rng
 from distrust.errors import BadInput, NotFound
+from distrust.measurement.backdoor import Backdoor, make_trigger, trigger_files
+from distrust.measurement.predict import BATCH, predict
+from distrust.methods import triggers
 
 X = torch.rand(BATCH + 7, 3, 8, 8, generator=rng("x"))  # more than one batch
 

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from distrust import Augment, Backdoor, attacks, condensers, fit, images, load, model, rng, save, save_set, triggers
-from distrust.backdoor import make_trigger
+from distrust import Augment, Backdoor, fit, images, load, model, rng, save, save_set
+from distrust.auditing.checkpoint import write_artefact
 from distrust.files import open_weights, read_record
-from distrust.methods import registry
-from distrust.suspect import write_artefact
+from distrust.measurement import make_trigger
+from distrust.methods import attacks, condensers, triggers
+from distrust.registry import registry
 
 [ENTRY] = entry_points(group="console_scripts", name="distrust")
 MEASURED = {"acc", "asr", "asr_all", "base", "titg", "n", "flags"}
@@ -223,8 +224,8 @@ def test_an_error_is_code_2_with_its_name_and_what_to_type(distrust, stranger, w
 PLUGIN = '''
 from torch import Generator, nn
 from distrust import Skip
-from distrust.imageset import ImageSet
-from distrust.methods import defense
+from distrust.data import ImageSet
+from distrust.registry import defense
 
 @defense(paper="none")
 def mine(model: nn.Module, clean: ImageSet, *, rng: Generator | None = None) -> nn.Module:

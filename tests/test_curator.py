@@ -6,10 +6,10 @@ from safetensors.torch import load
 from torch import nn
 
 from distrust import rng
-from distrust.backdoor import Backdoor, make_trigger
-from distrust.curator import changed, rows_in, stealth
+from distrust.data import ImageSet
 from distrust.errors import BadInput
-from distrust.imageset import ImageSet
+from distrust.measurement import Backdoor, make_trigger
+from distrust.measurement.curator import changed, rows_in, stealth
 from distrust.study.sets import pack_change, unpack_change
 
 PATCH = Backdoor(make_trigger("patch:white:2"), 1)

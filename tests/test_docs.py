@@ -14,7 +14,7 @@ import typer
 import distrust
 from distrust.cli import app
 from distrust.flags import MEANING
-from distrust.methods import KINDS, registry
+from distrust.registry import KINDS, registry
 from distrust.selectors import parse_one
 from distrust.study import Outcome, make_plan, score_cells
 from distrust.study.spec import study_from

@@ -14,17 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 
 import distrust as dt
-from distrust import encoders, heads, rng
-from distrust.backdoor import predict
-from distrust.encoders._contrast import nt_xent
-from distrust.encoding import features, typical
+from distrust import rng
+from distrust.data import ImageSet, Views
 from distrust.errors import BadInput, NotFound
 from distrust.flags import Flag
-from distrust.heads._modules import make
-from distrust.imageset import ImageSet
+from distrust.measurement import predict
+from distrust.methods import heads
+from distrust.methods import objectives as encoders
+from distrust.methods.objectives._contrast import nt_xent
 from distrust.models import check_encoder, eval_mode, layers, model, resolve
-from distrust.pretraining import pretrain, seen
-from distrust.views import Views
+from distrust.models.heads import make
+from distrust.training import features, typical
+from distrust.training.pretrain import pretrain, seen
 
 STILL = {"scale": (1.0, 1.0), "flip": False, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "grey": 0}
 FAST = {"epochs": 1, "batch_size": 40, "precision": "fp32", "memory_format": "contiguous"}

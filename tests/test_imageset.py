@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from distrust.data import PLAIN, Augment, ImageSet, Late, as_8_bit, roles, split
 from distrust.errors import BadInput
-from distrust.imageset import PLAIN, Augment, ImageSet, Late, as_8_bit, roles, split
 from distrust.seeds import rng
 
 

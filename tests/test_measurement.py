@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from distrust.backdoor import Backdoor
+from distrust.auditing.checkpoint import verdict
+from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.flags import MEANING
-from distrust.imageset import ImageSet
-from distrust.measurement import Seen, carry_over, measure, over_seeds, score, wilson
-from distrust.suspect import verdict
-from distrust.triggers import patch
+from distrust.measurement import Backdoor
+from distrust.measurement.scores import Seen, carry_over, measure, over_seeds, score, wilson
+from distrust.methods.triggers import patch
 
 about = functools.partial(pytest.approx, abs=1e-9)
 tensor = torch.tensor

@@ -10,7 +10,7 @@ import pytest
 
 import distrust
 from distrust.errors import BadInput, NotFound
-from distrust.methods import Count, Mark, Method, Registry, defense, registry
+from distrust.registry import Count, Mark, Method, Registry, defense, registry
 
 # --- names -------------------------------------------------------------------------------------------------
 
@@ -82,11 +82,11 @@ def test_a_plugin_must_exist_and_hold_exactly_one_method(tmp_path):
     fresh = Registry()
     with pytest.raises(NotFound, match="no plug-in file"):
         fresh.add(tmp_path / "missing.py")
-    (tmp_path / "empty.py").write_text("from distrust.defenses import nad  # somebody else's\n")
+    (tmp_path / "empty.py").write_text("from distrust.methods.defenses import nad  # somebody else's\n")
     with pytest.raises(BadInput, match=r"empty\.py holds 0 marked methods; a method file holds exactly one"):
         fresh.add(tmp_path / "empty.py")
     one = "\n@defense(paper='a')\ndef {}(): ...\n"
-    text = "from distrust.methods import defense" + one.format("a") + one.format("b")
+    text = "from distrust.registry import defense" + one.format("a") + one.format("b")
     (tmp_path / "two.py").write_text(text)
     with pytest.raises(BadInput, match=r"two\.py holds 2 marked methods"):
         fresh.add(tmp_path / "two.py")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from distrust.data import ImageSet
 from distrust.errors import BadInput, NotFound
-from distrust.imageset import ImageSet
 from distrust.models import (
     PAIRS,
     Normalize,

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from distrust import rng
-from distrust.backdoor import Backdoor, make_trigger
 from distrust.errors import NotFound
+from distrust.measurement import Backdoor, make_trigger
+from distrust.measurement.neurons import embedding, mechanism
 from distrust.models import group_ends, model
-from distrust.neurons import embedding, mechanism
 
 
 class Shift(nn.Module):

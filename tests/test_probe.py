@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import probe
+from distrust.data import ImageSet
 from distrust.errors import BadInput
-from distrust.imageset import ImageSet
-from distrust.probe import WAYS, cache_directory, fastest
+from distrust.files import cache_directory
 from distrust.seeds import rng
+from distrust.training import fastest as probe
+from distrust.training.fastest import WAYS, fastest
 
 CPU = torch.device("cpu")
 BATCH = 16

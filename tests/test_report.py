@@ -12,15 +12,15 @@ from PIL import Image
 from tests.report_fixture import cell, example_report, unmeasured
 
 from distrust.errors import BadInput
-from distrust.report import Report, page
-from distrust.report.aggregate import over_seeds
-from distrust.report.answer import answer
-from distrust.report.detection import detections
-from distrust.report.features import feature_map
-from distrust.report.figures import curves, frontiers, marks
-from distrust.report.heatmap import facets
-from distrust.report.labels import shortened
-from distrust.report.pictures import strip
+from distrust.reporting import Report, page
+from distrust.reporting.aggregate import over_seeds
+from distrust.reporting.answer import answer
+from distrust.reporting.detection import detections
+from distrust.reporting.features import feature_map
+from distrust.reporting.figures import curves, frontiers, marks
+from distrust.reporting.heatmap import facets
+from distrust.reporting.labels import shortened
+from distrust.reporting.pictures import strip
 
 T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
 

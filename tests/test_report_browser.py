@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from tests.report_fixture import example_report
 
-from distrust.report import page as render
+from distrust.reporting import page as render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

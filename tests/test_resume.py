@@ -20,7 +20,7 @@ import torch
 from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
-from distrust.methods import Method, registry
+from distrust.registry import Method, registry
 from distrust.study import Store, make_plan, run, score_cells
 from distrust.study.inputs import data, load_model, poison
 from distrust.study.spec import study_from
@@ -101,7 +101,7 @@ def plugin(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, f"distrust_plugin_{name}", None)
         (tmp_path / f"{name}.py").write_text(
             "import copy\nfrom pathlib import Path\nfrom distrust.errors import Skip\n"
-            "from distrust.methods import defense\n\n"
+            "from distrust.registry import defense\n\n"
             f"@defense(paper='none')\ndef {name}(model, clean, *, rng=None):\n"
             f"    '''A trial.'''\n    {body}\n"
         )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from distrust.data.sources import images
 from distrust.errors import BadInput, NotFound, UnsafeFile
-from distrust.sources import images
 
 REAL = Path(os.environ.get("DISTRUST_DATA") or "unset")
 RANDOM = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def idx_folder(root: Path, end: str = "") -> Path:
 
 def decoding(monkeypatch):
     """Count the images that are decoded."""
-    from distrust.sources import decode
+    from distrust.data.sources import decode
 
     seen, real = [], decode.picture_array
     monkeypatch.setattr(decode, "picture_array", lambda *args: seen.append(1) or real(*args))

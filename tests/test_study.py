@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from distrust.data.synthetic import unpack_set
 from distrust.errors import BadInput, NotFound
-from distrust.methods import registry
-from distrust.report.answer import answer
+from distrust.registry import registry
+from distrust.reporting.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import builder as building
 from distrust.study.cells import compare
 from distrust.study.inputs import data, load_backdoor
 from distrust.study.show import pictures_of
 from distrust.study.spec import study_from
-from distrust.synthetic import unpack_set
 
 BUDGET = {"train": 64, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
 
@@ -53,8 +53,8 @@ def plugin(tmp_path, monkeypatch):
 
 DEFENCE = '''
 from torch import Generator, nn
-from distrust.imageset import ImageSet
-from distrust.methods import Count, defense
+from distrust.data import ImageSet
+from distrust.registry import Count, defense
 
 @defense(paper="none")
 def mine(model: nn.Module, clean: ImageSet, *, epochs: Count = 1, rng: Generator | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 import torch
 
 from distrust import model
-from distrust.suspect import open_suspect
+from distrust.auditing.checkpoint import open_suspect
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 FACTORY = """

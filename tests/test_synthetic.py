@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import BadInput, NotFound, UnsafeFile, condensers, load_set, recipe, rng, save_set
-from distrust.checks import check_file
-from distrust.sources.published import STATISTICS
+from distrust import BadInput, NotFound, UnsafeFile, load_set, recipe, rng, save_set
+from distrust.auditing.check import check_file
+from distrust.data.sources.published import STATISTICS
+from distrust.methods import condensers
 
 MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in STATISTICS["cifar10"])
 Y = torch.arange(4).repeat_interleave(2)
@@ -171,7 +172,7 @@ def test_check_says_what_a_set_is(x, tmp_path, tiny):
 
 
 def test_what_cannot_be_written_is_refused(tiny, tmp_path):
-    from distrust import attacks
+    from distrust.methods import attacks
 
     late = attacks.badnets(tiny, stamp="after").images
     with pytest.raises(BadInput, match="stamped after augmentation"):

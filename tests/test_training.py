@@ -10,15 +10,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distrust import distillers, training
+from distrust.data import PLAIN, Augment, ImageSet, Late
 from distrust.errors import BadInput, Diverged, NotFound
 from distrust.flags import Flag
-from distrust.imageset import PLAIN, Augment, ImageSet, Late
-from distrust.methods import Mark
+from distrust.methods import distillers
 from distrust.models import Taps
 from distrust.models import model as make_model
+from distrust.registry import Mark
 from distrust.seeds import rng
 from distrust.training import cross_entropy, distill, fit, watching
+from distrust.training import loop as training
 
 CLASSES = 3
 

@@ -44,7 +44,7 @@ def test_the_wheel_holds_every_file_and_nothing_else(wheel):
     wanted = {f"distrust/{p.relative_to(source)}" for p in source.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert held == wanted
     for name in ("page.html.j2", "page.css", "page.js"):
-        assert f"distrust/report/{name}" in held
+        assert f"distrust/reporting/{name}" in held
     assert {"distrust/study/demo.toml", "distrust/py.typed"} <= held
     assert others == {f"distrust-{distrust.__version__}.dist-info"}
 

@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "images": "sources",
-    "ImageSet": "imageset",
-    "Augment": "imageset",
-    "roles": "imageset",
-    "split": "imageset",
+    "images": "data.sources",
+    "ImageSet": "data.images",
+    "Augment": "data.augment",
+    "roles": "data.images",
+    "split": "data.images",
     "model": "models",
     "Normalize": "models",
     "taps": "models",
     "Taps": "models",
     "group_ends": "models",
-    "fit": "training",
-    "distill": "training",
-    "watching": "training",
-    "pretrain": "pretraining",
-    "NeighbourMonitor": "pretraining",
-    "Views": "views",
-    "fit_head": "encoding",
-    "Probe": "encoding",
-    "Backdoor": "backdoor",
-    "measure": "measurement",
-    "Measurement": "measurement",
-    "mechanism": "neurons",
-    "stealth": "curator",
+    "fit": "training.loop",
+    "distill": "training.distill",
+    "watching": "training.loop",
+    "pretrain": "training.pretrain",
+    "NeighbourMonitor": "training.pretrain",
+    "Views": "data.views",
+    "fit_head": "training.probing",
+    "Probe": "training.probing",
+    "Backdoor": "measurement.backdoor",
+    "measure": "measurement.scores",
+    "Measurement": "measurement.scores",
+    "mechanism": "measurement.neurons",
+    "stealth": "measurement.curator",
     "rng": "seeds",
     "save": "models",
     "load": "models",
-    "save_set": "synthetic",
-    "load_set": "synthetic",
-    "recipe": "synthetic",
-    "Siamese": "siamese",
+    "save_set": "data.synthetic",
+    "load_set": "data.synthetic",
+    "recipe": "data.synthetic",
+    "Siamese": "data.siamese",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -46,27 +46,29 @@ _HOME = {
     "Diverged": "errors",
     "Skip": "errors",
 }
-_KINDS = ("triggers", "attacks", "distillers", "condensers", "encoders", "heads", "defenses", "detectors")
+_KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "heads", "defenses", "detectors")
 
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
-    from . import attacks, condensers, defenses, detectors, distillers, encoders, heads, triggers
-    from .backdoor import Backdoor
-    from .curator import stealth
-    from .encoding import Probe, fit_head
+    from .data.augment import Augment
+    from .data.images import ImageSet, roles, split
+    from .data.siamese import Siamese
+    from .data.sources import images
+    from .data.synthetic import load_set, recipe, save_set
+    from .data.views import Views
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
-    from .imageset import Augment, ImageSet, roles, split
-    from .measurement import Measurement, measure
+    from .measurement.backdoor import Backdoor
+    from .measurement.curator import stealth
+    from .measurement.neurons import mechanism
+    from .measurement.scores import Measurement, measure
+    from .methods import attacks, condensers, defenses, detectors, distillers, heads, objectives, triggers
     from .models import Normalize, Taps, group_ends, load, model, save, taps
-    from .neurons import mechanism
-    from .pretraining import NeighbourMonitor, pretrain
     from .seeds import rng
-    from .siamese import Siamese
-    from .sources import images
-    from .synthetic import load_set, recipe, save_set
-    from .training import distill, fit, watching
-    from .views import Views
+    from .training.distill import distill
+    from .training.loop import fit, watching
+    from .training.pretrain import NeighbourMonitor, pretrain
+    from .training.probing import Probe, fit_head
 
 
 def __getattr__(name: str) -> Any:
@@ -74,7 +76,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     elif name in _KINDS:
-        value = importlib.import_module(f".{name}", __name__)
+        value = importlib.import_module(f".methods.{name}", __name__)
     else:
         raise AttributeError(f"module 'distrust' has no attribute {name!r}")
     return value

@@ -251,3 +251,8 @@ def open_picture(path: str | Path) -> Tensor:
             return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
         raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file.") from None
+
+
+def cache_directory() -> Path:
+    """Where decoded images and probe answers are kept: DISTRUST_CACHE, or ~/.cache/distrust."""
+    return Path(os.environ.get("DISTRUST_CACHE") or Path.home() / ".cache" / "distrust")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distrust.methods import Method, registry
+from distrust.registry import Method, registry
 
 
 def every(kind: str) -> pytest.MarkDecorator:

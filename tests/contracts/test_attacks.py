@@ -12,11 +12,12 @@ import json
 import pytest
 import torch
 
-from distrust import condensers, model, rng
-from distrust.backdoor import Backdoor
+from distrust import model, rng
+from distrust.data import PLAIN, ImageSet
 from distrust.errors import BadInput
-from distrust.imageset import PLAIN, ImageSet
-from distrust.methods import registry
+from distrust.measurement import Backdoor
+from distrust.methods import condensers
+from distrust.registry import registry
 
 from . import every, quick, same_bits, state
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from distrust import fit, model, rng
+from distrust.data import ImageSet
 from distrust.errors import BadInput
-from distrust.imageset import ImageSet
-from distrust.methods import registry
+from distrust.registry import registry
 
 from . import every, same_bits
 

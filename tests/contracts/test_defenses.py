@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from distrust import condensers, rng
-from distrust.backdoor import predict
+from distrust import rng
 from distrust.errors import BadInput
-from distrust.methods import registry
+from distrust.measurement import predict
+from distrust.methods import condensers
+from distrust.registry import registry
 from distrust.seeds import spawn
 
 from . import quick, same_bits, state

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distrust import condensers, model, rng
+from distrust import model, rng
 from distrust.errors import BadInput
-from distrust.finding import Finding, outlyingness
-from distrust.methods import registry
+from distrust.measurement.finding import Finding, outlyingness
+from distrust.methods import condensers
+from distrust.registry import registry
 
 from . import every, same_bits, state
 

@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional as F
 
 from distrust import model, rng
-from distrust.defenses._channels import makers
-from distrust.defenses._information import Critic, information
-from distrust.defenses._unlabelled import fresh, learn
-from distrust.defenses.mimic import layer_weights
-from distrust.encoding import features
 from distrust.errors import BadInput, Skip
-from distrust.methods import registry
+from distrust.methods.defenses._channels import makers
+from distrust.methods.defenses._information import Critic, information
+from distrust.methods.defenses._unlabelled import fresh, learn
+from distrust.methods.defenses.mimic import layer_weights
 from distrust.models import resolve, taps
+from distrust.registry import registry
 from distrust.seeds import seeded, spawn
+from distrust.training import features
 
 from . import quick, same_bits, state
 
@@ -206,7 +206,7 @@ def test_mimic_uniform_weighs_equally_and_estimates_nothing(tiny, encoder, monke
         asked.append(source)
         return [1.0, 0.0, 0.0][: len(paths)]
 
-    file = importlib.import_module("distrust.defenses.mimic")
+    file = importlib.import_module("distrust.methods.defenses.mimic")
     monkeypatch.setattr(file, "attention_loss", attention_loss)
     monkeypatch.setattr(file, "informed", informed)
     for estimate_on in ("uniform", "teacher", "student"):
@@ -229,7 +229,7 @@ def test_mimic_leaves_out_terms_of_weight_zero_but_not_all(tiny, encoder):
 
 def test_bcu_draws_the_stated_shares_anew(tiny, encoder, monkeypatch):
     started = []
-    file = importlib.import_module("distrust.defenses.bcu")
+    file = importlib.import_module("distrust.methods.defenses.bcu")
     monkeypatch.setattr(file, "learn", lambda student, *rest, **options: started.append(student) or student)
     call("bcu", encoder, tiny, first=0.1, last=0.6)
     before, after = (dict(m.named_parameters()) for m in (encoder, started[0]))

@@ -10,7 +10,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from distrust.errors import BadInput, NotFound
-from distrust.methods import KINDS, Registry, registry
+from distrust.registry import KINDS, Registry, registry
 
 METHODS = {f"{kind}/{name}": method for kind in KINDS for name, method in registry.kind(kind).items()}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -75,7 +75,7 @@ def test_methods_of_a_kind_do_not_import_each_other(kind):
 
 
 PLUGIN = '''
-from distrust.methods import Count, defense
+from distrust.registry import Count, defense
 
 @defense(paper="Doe, Doing Nothing Often, 2026")
 def again(model, clean, *, times: Count = 2, rng=None):

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from distrust import fit_head, model, rng
-from distrust.backdoor import predict
 from distrust.errors import BadInput
-from distrust.heads._modules import make
-from distrust.methods import registry
+from distrust.measurement import predict
+from distrust.models.heads import make
+from distrust.registry import registry
 
 from . import every, same_bits, state
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distrust import rng
-from distrust.backdoor import Backdoor
+from distrust.measurement import Backdoor
 
 from . import every, same_bits
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import distillers, model, rng
+from distrust import model, rng
 from distrust.errors import BadInput
+from distrust.methods import distillers
 from distrust.models import Taps
 from distrust.seeds import seeded
 from distrust.training import distill

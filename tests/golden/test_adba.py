@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, rng
-from distrust.attacks import _teacher
-from distrust.attacks.adba import shadow_loss, teacher_loss, trigger_loss
+from distrust import rng
 from distrust.errors import NotFound
+from distrust.methods import attacks
+from distrust.methods.attacks import _teacher
+from distrust.methods.attacks.adba import shadow_loss, teacher_loss, trigger_loss
 
 draw = rng("adba", "golden")
 A, B = (torch.randn(6, 4, generator=draw) for _ in range(2))

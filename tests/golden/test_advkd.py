@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, rng
-from distrust.attacks.advkd import _answer_loss, _feature_loss
+from distrust import rng
+from distrust.methods import attacks
+from distrust.methods.attacks.advkd import _answer_loss, _feature_loss
 from distrust.models import Taps, resolve
 
-module = importlib.import_module("distrust.attacks.advkd")
+module = importlib.import_module("distrust.methods.attacks.advkd")
 
 
 def draw(seed: str, *shape: int) -> torch.Tensor:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import distillers, rng
-from distrust.distillers._attention import attention_loss, attention_map
+from distrust import rng
 from distrust.errors import BadInput
 from distrust.flags import Flag
-from distrust.methods import registry
+from distrust.methods import distillers
+from distrust.methods.distillers._attention import attention_loss, attention_map
 from distrust.models import Taps
+from distrust.registry import registry
 
 
 def features(seed: str, *shapes: tuple[int, ...], requires_grad: bool = False) -> Taps:

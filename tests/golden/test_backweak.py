@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, rng
-from distrust.attacks.backweak import over_margin, push
+from distrust import rng
+from distrust.methods import attacks
+from distrust.methods.attacks.backweak import over_margin, push
 from distrust.models import model
 
 BEFORE = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import distillers, rng
+from distrust import rng
+from distrust.methods import distillers
 from distrust.models import Taps
 
 

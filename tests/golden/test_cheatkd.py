@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import attacks, rng
-from distrust.attacks._neurons import delta_of, strongest
-from distrust.attacks._teacher import forever
+from distrust import rng
 from distrust.errors import BadInput
+from distrust.methods import attacks
+from distrust.methods.attacks._neurons import delta_of, strongest
+from distrust.methods.attacks._teacher import forever
 from distrust.models import resolve, taps
 from distrust.seeds import spawn
 

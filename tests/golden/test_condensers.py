@@ -12,15 +12,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distrust import condensers, rng
-from distrust.condensers._canvas import Canvas, embedder
-from distrust.condensers._gradients import distance, gradients, loops
-from distrust.condensers.herding import nearest_means
-from distrust.condensers.idm import _joined, _parts
-from distrust.condensers.mtt import _expert
+from distrust import rng
+from distrust.data.siamese import OPERATIONS
 from distrust.errors import BadInput, Diverged
+from distrust.methods import condensers
+from distrust.methods.condensers._canvas import Canvas, embedder
+from distrust.methods.condensers._gradients import distance, gradients, loops
+from distrust.methods.condensers.herding import nearest_means
+from distrust.methods.condensers.idm import _joined, _parts
+from distrust.methods.condensers.mtt import _expert
 from distrust.seeds import spawn
-from distrust.siamese import OPERATIONS
 
 OPTIONS = {"init": "real", "legal": False, "flip": True}
 

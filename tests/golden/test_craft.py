@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, rng
-from distrust.attacks._craft import anywhere, cw, pgd, views_of
-from distrust.backdoor import predict
-from distrust.imageset import Augment
+from distrust import rng
+from distrust.data import Augment
+from distrust.measurement import predict
+from distrust.methods import attacks
+from distrust.methods.attacks._craft import anywhere, cw, pgd, views_of
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5, 0.0], [-1.0, 1.0, 1.0, 0.2], [0.3, 0.0, -1.0, 2.0]])  # 3 classes, 4 pixels
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import detectors, rng
-from distrust.imageset import ImageSet
-from distrust.synthetic import protocol
+from distrust import rng
+from distrust.data import ImageSet
+from distrust.data.synthetic import protocol
+from distrust.methods import detectors
 
 
 class Backdoored(nn.Module):

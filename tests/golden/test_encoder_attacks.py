@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, model, rng
-from distrust.attacks._encoder import Seen
-from distrust.attacks.drupe import sliced_wasserstein
-from distrust.imageset import ImageSet
+from distrust import model, rng
+from distrust.data import ImageSet
+from distrust.methods import attacks
+from distrust.methods.attacks._encoder import Seen
+from distrust.methods.attacks.drupe import sliced_wasserstein
 
 B, R, D = 6, 3, 5
 drawn = rng("golden")
@@ -42,7 +43,7 @@ def losses(monkeypatch):
                     assert gradient is None or gradient.isfinite().all()
             return encoder
 
-        monkeypatch.setattr(sys.modules[f"distrust.attacks.{name}"], "implant", implant)
+        monkeypatch.setattr(sys.modules[f"distrust.methods.attacks.{name}"], "implant", implant)
         x = torch.randint(256, (B, 3, 8, 8), generator=rng("x"), dtype=torch.uint8)
         train = ImageSet(x, torch.zeros(B, dtype=torch.int64), ("only",))
         encoder, attack = model("convnet2-w4", train, head=False), getattr(attacks, name)

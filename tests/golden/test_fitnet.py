@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import distillers, rng
-from distrust.distillers.fitnet import regressor
+from distrust import rng
 from distrust.errors import BadInput
+from distrust.methods import distillers
+from distrust.methods.distillers.fitnet import regressor
 from distrust.models import Taps
 from distrust.seeds import seeded
 

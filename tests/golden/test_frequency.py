@@ -6,9 +6,10 @@ import torch
 from kornia.color import rgb_to_yuv
 from scipy.fft import dctn
 
-from distrust import rng, triggers
-from distrust.backdoor import make_trigger
+from distrust import rng
 from distrust.errors import BadInput
+from distrust.measurement import make_trigger
+from distrust.methods import triggers
 
 
 def added(trigger, height: int, width: int) -> np.ndarray:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import distillers, model, rng
-from distrust.distillers.fsp import fsp_matrix
+from distrust import model, rng
 from distrust.errors import BadInput, Skip
+from distrust.methods import distillers
+from distrust.methods.distillers.fsp import fsp_matrix
 from distrust.models import Taps
 from distrust.training import distill
 

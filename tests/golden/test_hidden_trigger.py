@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, rng
-from distrust.attacks.hidden_trigger import _collision_loss, _craft, _distances, _pair
+from distrust import rng
+from distrust.methods import attacks
+from distrust.methods.attacks.hidden_trigger import _collision_loss, _craft, _distances, _pair
 from distrust.models import Taps
 
-module = importlib.import_module("distrust.attacks.hidden_trigger")
+module = importlib.import_module("distrust.methods.attacks.hidden_trigger")
 SHAPES = {"map": (3, 2, 2), "vector": (5,)}
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import attacks, fit, rng
-from distrust.attacks.latent_backdoor import _feature_loss, _means
-from distrust.imageset import PLAIN
+from distrust import fit, rng
+from distrust.data import PLAIN
+from distrust.methods import attacks
+from distrust.methods.attacks.latent_backdoor import _feature_loss, _means
 from distrust.models import resolve, taps
 
 SHAPES = {"map": (3, 2, 2), "vector": (5,)}

@@ -11,9 +11,10 @@ import torch
 from scipy.stats import truncnorm
 from torch import nn
 
-from distrust import distillers, rng
-from distrust.distillers.overhaul import margin
+from distrust import rng
 from distrust.errors import BadInput
+from distrust.methods import distillers
+from distrust.methods.distillers.overhaul import margin
 from distrust.models import Taps
 from distrust.seeds import seeded
 

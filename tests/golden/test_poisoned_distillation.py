@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distrust import attacks, condensers, rng
-from distrust.attacks._archetypes import archetypes, fresh, pixels, train, units_of
-from distrust.attacks.poisoned_distillation import _apart
+from distrust import rng
+from distrust.methods import attacks, condensers
+from distrust.methods.attacks._archetypes import archetypes, fresh, pixels, train, units_of
+from distrust.methods.attacks.poisoned_distillation import _apart
 
 SHORT = {"archetype_steps": 3, "net_steps": 2, "network": "convnet2-w4", "trigger": "patch:white:3"}
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import distillers, rng
-from distrust.distillers._embedding import embedding
+from distrust import rng
 from distrust.errors import BadInput
+from distrust.methods import distillers
+from distrust.methods.distillers._embedding import embedding
 from distrust.models import Taps
 
 

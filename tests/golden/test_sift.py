@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import defenses, rng
-from distrust.imageset import ImageSet
+from distrust import rng
+from distrust.data import ImageSet
+from distrust.methods import defenses
 
 
 class Reads(nn.Module):

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from distrust import distillers, model, rng
+from distrust import model, rng
+from distrust.data import Augment
 from distrust.errors import BadInput
-from distrust.imageset import Augment
+from distrust.methods import distillers
 from distrust.models import Taps, taps
 from distrust.seeds import seeded
 from distrust.training import distill

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from distrust import rng, triggers
-from distrust.backdoor import Backdoor, make_trigger
+from distrust import rng
 from distrust.errors import BadInput
-from distrust.methods import registry
+from distrust.measurement import Backdoor, make_trigger
+from distrust.methods import triggers
+from distrust.registry import registry
 
 RAW = torch.randint(256, (3, 3, 12, 10), generator=rng("raw"), dtype=torch.uint8)
 X = RAW.numpy().astype(np.float64)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..faces import Face
 from .command import Key, Plugins, command
+from .face import Face
 
 if TYPE_CHECKING:
-    from ..backdoor import Backdoor
-    from ..suspect import Suspect
+    from ..auditing.checkpoint import Suspect
+    from ..measurement import Backdoor
 
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint: .safetensors, or .pt that holds only tensors.")]
 Model = Annotated[str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")]
@@ -60,7 +60,7 @@ class Asked:
 
     def open(self, trigger: str | None, head: bool = True) -> tuple[Suspect, Backdoor | None]:
         """The checkpoint, or without `head` the encoder, with its images, and the backdoor, if a trigger is named."""
-        from ..suspect import make_backdoor, open_suspect
+        from ..auditing.checkpoint import make_backdoor, open_suspect
 
         suspect = open_suspect(
             self.weights, self.images, model=self.model, key=self.key, size=self.size, channels=self.channels,
@@ -74,7 +74,7 @@ def on_checkpoint(body: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(body)
     def call(face: Face, **given: Any) -> int:
-        from ..methods import registry
+        from ..registry import registry
 
         asked = Asked(**{name: given.pop(name) for name in CHECKPOINT})
         for file in asked.plugin:
@@ -110,8 +110,8 @@ def measure(
     control: Control = None,
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model."""
+    from ..auditing.checkpoint import verdict
     from ..measurement import measure as measure_model
-    from ..suspect import verdict
 
     device = face.machine()
     suspect, backdoor = asked.open(trigger)
@@ -138,13 +138,13 @@ def purify(
     A defence of encoders opens an encoder and needs no labels: a folder of images will do. Where there are labels, a
     linear head on the features is measured.
     """
-    from ..encoding import fit_head
+    from ..auditing.checkpoint import write_artefact
     from ..errors import BadInput
     from ..measurement import measure as measure_model
-    from ..methods import registry
+    from ..registry import registry
     from ..seeds import rng
     from ..selectors import parse_one
-    from ..suspect import write_artefact
+    from ..training import fit_head
 
     face.free(out)
     device = face.machine()
@@ -194,13 +194,13 @@ def distill(
     trigger: AskedTrigger = None,
 ) -> int:
     """Distil a student from a teacher's checkpoint on clean images; measures both if told a trigger."""
-    from ..imageset import Augment
+    from ..auditing.checkpoint import verdict, write_artefact
+    from ..data import Augment
     from ..measurement import measure as measure_model
-    from ..methods import registry
     from ..models import model as make_model
+    from ..registry import registry
     from ..seeds import rng
     from ..selectors import parse_one
-    from ..suspect import verdict, write_artefact
     from ..training import distill as distill_model
 
     face.free(out)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..faces import Face
+from .face import Face
 
 app = typer.Typer(
     help="Distrust: what did the student inherit? Measures and cleans backdoors that travel through distillation.",

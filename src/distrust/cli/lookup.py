@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..faces import Face
 from .command import Key, Plugins, command
+from .face import Face
 
 
 @command
@@ -20,8 +20,8 @@ def list_(
 ) -> int:
     """List methods (of one kind, then with their papers), or models."""
     from ..errors import NotFound
-    from ..methods import KINDS, registry
     from ..models import families
+    from ..registry import KINDS, registry
 
     for file in plugin:
         registry.add(file)
@@ -53,8 +53,8 @@ def show(
     plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
-    from ..cards import WORKS_ON, card
-    from ..methods import registry
+    from ..registry import registry
+    from .cards import WORKS_ON, card
 
     for file in plugin:
         registry.add(file)
@@ -108,7 +108,7 @@ def check(
     key: Key = None,
 ) -> int:
     """Say what a file is and whether it is safe to open, without running it. Exit code 1: unsafe."""
-    from ..checks import check_file
+    from ..auditing.check import check_file
     from ..errors import UnsafeFile
 
     try:

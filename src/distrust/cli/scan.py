@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..faces import Face
 from .checkpoints import Asked, Channels, Mean, Model, Size, Std
 from .command import Key, Plugins, command
+from .face import Face
 
 USUAL = {"synthetic": "patch_probe", "classifier": "trigger_search", "encoder": "decree"}
 
@@ -38,12 +38,12 @@ def scan(
 
     With neither a threshold nor permutations a score says nothing by itself, and the exit code is 3.
     """
+    from ..data.synthetic import load_set
     from ..errors import BadInput
     from ..files import read_record
-    from ..methods import registry
+    from ..registry import registry
     from ..seeds import rng
     from ..selectors import parse_one
-    from ..synthetic import load_set
 
     for path in plugin:
         registry.add(path)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..faces import Face
 from .command import Budget, Changes, Plugins, ReportFile, Seeds, command
+from .face import Face
 
 
 @command
@@ -78,7 +78,7 @@ def _run(
     plugins: list[Path] = [],  # noqa: B006
     reproduce: str = "",
 ) -> int:
-    from ..methods import registry
+    from ..registry import registry
     from ..study import Store, make_plan, read_cells, read_study, score_cells, write_cells
     from ..study import run as run_plan
     from ..study.cells import compare
@@ -121,7 +121,7 @@ def _run(
         facts["report"] = str(report)
     differences = compare(cells, expected)
     facts["differences"] = differences
-    from ..report.answer import answer
+    from ..reporting.answer import answer
 
     facts["answer"] = answer(cells)
     done = [c for c in cells if c["state"] == "done"]
@@ -137,7 +137,7 @@ def _run(
 @command
 def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
-    from ..report.answer import answer
+    from ..reporting.answer import answer
     from ..study import read_cells
 
     cells = read_cells(face.find_results(folder))
@@ -156,7 +156,7 @@ def report(
 ) -> int:
     """Write one HTML file that shows a study, from what the store or the results folder has."""
     from ..errors import DistrustError
-    from ..methods import registry
+    from ..registry import registry
     from ..study import Store, make_plan, read_cells, read_study, run, score_cells
 
     for file in plugin:
@@ -178,7 +178,7 @@ def report(
 
 def _write_report(cells: list[dict[str, Any]], plan: Any, store: Any, path: Path) -> None:
     from ..files import write_file
-    from ..report import page
+    from ..reporting import page
     from ..study.show import report_of
 
     made_by = shlex.join(["distrust", *sys.argv[1:]])

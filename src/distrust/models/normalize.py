@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..data.images import ImageSet
 from ..errors import BadInput
-from ..imageset import ImageSet
 
 
 class Normalize(nn.Module):

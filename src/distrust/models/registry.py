@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 from torch import Generator, Tensor, nn
 
+from ..data.images import ImageSet
 from ..errors import BadInput, NotFound
-from ..imageset import ImageSet
 from ..seeds import rng as make_rng
 from ..seeds import seeded
 from . import strangers
-from .convnet import convnet
+from .families.convnet import convnet
+from .families.mobilenet import mobilenet
+from .families.pyramidnet import pyramidnet
+from .families.resnet import LAYERS, imagenet_resnet, resnet
+from .families.vgg import vgg_small
+from .families.victims import alexnet_small, lenet, mlp, vgg11
+from .families.wrn import wrn
 from .groups import resolve
-from .mobilenet import mobilenet
 from .modes import called, pair, probe
 from .normalize import Normalize
-from .pyramidnet import pyramidnet
-from .resnet import LAYERS, imagenet_resnet, resnet
 from .taps import INPUT
-from .vgg import vgg_small
-from .victims import alexnet_small, lenet, mlp, vgg11
-from .wrn import wrn
 
 
 class Family(NamedTuple):

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from ..errors import BadInput, NotFound
-from ..methods import registry
+from ..registry import registry
 from ..selectors import Selector
 from ..training import distill, loop
 from .recipes import Recipe, contents_of, digest, files_of, passes_of, plain, resolved, trigger_version
@@ -24,7 +24,7 @@ class Builder:
         self.study, self.budget, self.first_seed = study, study.budgets[study.budget], first_seed
         b = self.budget
         self.shared = {
-            "attacks": b.attack, "condensers": b.condenser, "encoders": b.encoder, "heads": b.head,
+            "attacks": b.attack, "condensers": b.condenser, "objectives": b.encoder, "heads": b.head,
             "defenses": b.defense, "detectors": b.detector,
         }  # fmt: skip
         self.known: dict[str, Stage] = {}

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..backdoor import Backdoor
-from ..encoding import Probe, typical
+from ..data import ImageSet, Roles, roles
+from ..data.sources import images as open_images
 from ..errors import BadInput, StoreError
 from ..files import load_weights
-from ..heads._modules import make as make_head
-from ..imageset import ImageSet, Roles, roles
-from ..methods import registry
+from ..measurement import Backdoor
 from ..models import model as make_model
+from ..models.heads import make as make_head
+from ..registry import registry
 from ..seeds import rng
-from ..sources import images as open_images
+from ..training import Probe, typical
 from .recipes import Recipe
 from .stages import Stage
 from .store import Record, Store

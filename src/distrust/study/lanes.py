@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..data import Views
 from ..errors import BadInput
-from ..methods import registry
-from ..pretraining import ADAM
+from ..registry import registry
 from ..selectors import Selector
 from ..training import loop
-from ..views import Views
+from ..training.pretrain import ADAM
 from .builder import Builder
 from .recipes import Recipe, model_of, passes_of, resolved
 from .stages import Stage
@@ -131,7 +131,7 @@ def encoded(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed
     first = attack if place_of(attack) == 1 else None
     options = {**ADAM, **_given(b.budget.teacher)}
     recipe = {
-        **model_of(chosen["teacher"].text), "encoder": b.call("encoders", chosen["encoder"]), "attack": first,
+        **model_of(chosen["teacher"].text), "encoder": b.call("objectives", chosen["encoder"]), "attack": first,
         "options": options, "views": dataclasses.asdict(Views(**b.budget.views)), "images": before, "seed": seed,
     }  # fmt: skip
     arm = [b.stage("pretrain", recipe, (), taint if first else (), passes=2.0 * options.get("epochs", 10))]

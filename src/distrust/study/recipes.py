@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..backdoor import trigger_files
+from ..data import PLAIN
 from ..errors import BadInput, NotFound
-from ..imageset import PLAIN
-from ..methods import Method, registry
+from ..measurement.backdoor import trigger_files
 from ..models import model as make_model
+from ..registry import Method, registry
 
 Recipe = dict[str, Any]
 CALLED = ("rng", "device", "extra", "beside", "monitor")  # arguments of the loop that no study file names

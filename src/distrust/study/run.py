@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import BadInput, DistrustError
-from ..methods import registry
+from ..registry import registry
 from ..training import watching
 from .stages import Plan, Stage
 from .store import Record, Store

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..attacks._archetypes import archetypes, fresh, train, units_of
-from ..backdoor import Backdoor
-from ..curator import changed, difference, rows_in, stealth
-from ..imageset import ImageSet
-from ..methods import registry
+from ..data import ImageSet
+from ..data.synthetic import pack_set, unpack_set
+from ..measurement import Backdoor
+from ..measurement.curator import changed, difference, rows_in, stealth
+from ..methods.attacks._archetypes import archetypes, fresh, train, units_of
+from ..registry import registry
 from ..seeds import rng
-from ..synthetic import pack_set, unpack_set
 from .inputs import data, load_model, poison
 from .stages import Stage
 from .store import Record, Store, pack

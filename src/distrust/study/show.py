@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import ImageSet
+from ..data.sources import images as open_images
+from ..data.synthetic import unpack_set
 from ..errors import DistrustError
 from ..flags import MEANING
-from ..imageset import ImageSet
 from ..models import model as make_model
-from ..report import Report
-from ..report.aggregate import AXES
-from ..report.features import MOST, feature_map
-from ..report.labels import labels, shortened
-from ..report.pictures import strip
-from ..sources import images as open_images
-from ..synthetic import unpack_set
+from ..reporting import Report
+from ..reporting.aggregate import AXES
+from ..reporting.features import MOST, feature_map
+from ..reporting.labels import labels, shortened
+from ..reporting.pictures import strip
 from ..training import fit
 from .builder import IMAGE_OPTIONS
 from .cells import Cell

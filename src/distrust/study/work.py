@@ -11,22 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backdoor import predict
-from ..encoding import fit_head
+from ..data import Augment, ImageSet, Views
+from ..data.synthetic import recipe as training_recipe
+from ..data.synthetic import unpack_set
 from ..errors import Skip, StoreError
 from ..files import artefact_name, model_bytes
 from ..flags import Flag, flag
-from ..imageset import Augment, ImageSet
-from ..methods import registry
+from ..measurement import predict
+from ..measurement.neurons import embedding, mechanism
 from ..models import eval_mode
 from ..models import model as make_model
-from ..neurons import embedding, mechanism
-from ..pretraining import NeighbourMonitor, pretrain
+from ..registry import registry
 from ..seeds import rng
-from ..synthetic import recipe as training_recipe
-from ..synthetic import unpack_set
-from ..training import distill, fit
-from ..views import Views
+from ..training import NeighbourMonitor, distill, fit, fit_head, pretrain
 from .inputs import at_most, data, load_backdoor, load_model, poison, references
 from .sets import SET, Result, condense, draw_archetypes, poison_set, sift, transfer_set, trigger_files
 from .stages import Stage, synthetic
@@ -90,7 +87,7 @@ def _pretrain(stage: Stage, store: Store, device: torch.device) -> Result:
     given = data(r["images"])
     train, _ = poison(given.train, r["attack"], r["seed"])
     start = make_model(r["model"], train, rng=rng("teacher", "start", r["seed"]), head=False)
-    loss = registry.get("encoders", r["encoder"]["name"]).made(r["encoder"]["options"])
+    loss = registry.get("objectives", r["encoder"]["name"]).made(r["encoder"]["options"])
     views = Views(**{**r["views"], "scale": tuple(r["views"]["scale"])})
     known, asked = (at_most(part, MONITOR, "monitor", r["seed"]) for part in (given.train, given.validation))
     monitor = NeighbourMonitor(known, asked)

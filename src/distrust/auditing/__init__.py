@@ -1,0 +1,1 @@
+"""Auditing: a stranger's file, opened, checked and judged."""

@@ -1,0 +1,166 @@
+"""A stranger's checkpoint: open it with its images, measure it, purify it, distil from it, and write the result."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import __version__
+from ..data import ImageSet, Roles, roles
+from ..data.sources import images as open_images
+from ..errors import BadInput
+from ..files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
+from ..measurement import Backdoor, Measurement, make_trigger
+from ..models import Normalize, check_encoder, check_fits
+from ..models import model as make_model
+from ..seeds import rng
+
+FINDING = 0.10  # a trigger that moves a model by this share of the images is a finding
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A model that somebody hands us, and the images to judge it on."""
+
+    model: nn.Module
+    train: ImageSet
+    test: ImageSet
+    taint: tuple[str, ...]
+    source: str
+
+    def roles(self, fraction: float, seed: int) -> Roles:
+        """The defender's clean share of the training split, and disjoint validation and training images."""
+        return roles(self.train, clean=fraction, validation=0.05, rng=rng("roles", seed))
+
+
+def open_suspect(
+    weights: str | Path | None,
+    images: str,
+    *,
+    model: str | None = None,
+    key: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    head: bool = True,
+) -> Suspect:
+    """Open a checkpoint and the images it is for.
+
+    Args:
+        weights: a .safetensors or .pt file; None leaves a stranger's own factory as it returns the model.
+        images: as `distrust.images` takes them.
+        model: name or `file.py:factory`; a file that Distrust wrote knows its own.
+        key: where in a nested checkpoint the state dict is.
+        size: side in pixels to which images are resized.
+        channels: 1 or 3, to which images are converted.
+        normalize: mean and std per channel, in pixel units 0..1, of a model that was trained on normalised images.
+        head: False opens an encoder; the last layer of a classifier's checkpoint is left out.
+
+    Raises:
+        BadInput: no model is named and the file does not say, or weights or images do not fit.
+        NotFound, UnsafeFile: as the parts raise them.
+    """
+    state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
+    record = read_record(weights) if weights else {}
+    spec = record.get("spec")
+    if weights is None and not (model and ":" in model):
+        raise BadInput("no weights are given; only a my.py:factory may bring its own. Type --weights FILE.")
+    if model is None:
+        if not spec:
+            raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+        if ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
+            name = spec["name"]
+            raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
+    train, test = open_images(images, size=size, channels=channels)
+    if model is None and spec:
+        network = make_model(**spec)
+    else:
+        # a stranger's network normalises in its own way or not at all; ours must not add statistics to it
+        shape = train.x.shape
+        side: Any = shape[2] if shape[2] == shape[3] else tuple(shape[2:])
+        built: Any = {"classes": len(train.classes), "channels": shape[1], "size": side, "head": head}
+        network = make_model(model, **built)  # type: ignore[arg-type]
+    if state is not None:
+        if not head:
+            gone = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, nn.Identity))
+            state = {k: v for k, v in state.items() if not k.startswith(gone)}
+        load_weights(network, state, str(weights))
+    if normalize:
+        network = _normalized(network, Normalize(*normalize))
+    if head:
+        check_fits(network, test)
+    else:
+        check_encoder(network, test)
+    return Suspect(network.eval(), train, test, tuple(record.get("taint", ())), str(weights or model))
+
+
+def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
+    """Put statistics into the model: into its own Normalize, or as a layer in front of it."""
+    if isinstance(getattr(network, "normalize", None), Normalize):
+        network.normalize = first
+        return network
+    spec = {**getattr(network, "spec", {}), "normalize": [first.mean.flatten().tolist(), first.std.flatten().tolist()]}
+    network = nn.Sequential(OrderedDict(normalize=first, model=network))
+    network.spec = spec  # type: ignore[assignment]
+    return network
+
+
+def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) -> Backdoor:
+    """The backdoor that a command line asks about; a trigger file brings its own target.
+
+    Raises:
+        BadInput: no target, or one that is no class.
+    """
+    known = Backdoor.load(trigger) if trigger.endswith(".json") else None
+    if target is None and known:
+        target = known.target
+    if target is None:
+        raise BadInput(f"trigger {trigger} leads to which class? Type --target 0..{len(classes) - 1}.")
+    if not 0 <= target < len(classes):
+        raise BadInput(f"target={target} is no class; there are {len(classes)}: 0..{len(classes) - 1}.")
+    return replace(known, target=target) if known else Backdoor(make_trigger(trigger), target, name=trigger)
+
+
+def verdict(found: Measurement) -> bool:
+    """Whether a measurement is a finding: the trigger moves the model by 10 points or more, beyond its control.
+
+    TITG must reach 10 points, or a model that says the target to everything would be a finding; with a control,
+    so must the lower end of carried's interval. A strong trigger can raise TITG on any model: without a control,
+    the flag no-control stands beside the finding.
+    """
+    if found.titg is None or found.titg < FINDING:
+        return False
+    return found.carried_interval is None or found.carried_interval[0] >= FINDING
+
+
+def write_artefact(out: str | Path, model: nn.Module, taint: tuple[str, ...], record: dict[str, Any]) -> Path:
+    """Write a model as a folder: weights, record and model card; all or nothing. Return the weights' path.
+
+    Raises:
+        BadInput: the folder exists and is not empty.
+        StoreError: it cannot be written.
+    """
+    name = artefact_name(taint)
+    facts = {"distrust": __version__, "spec": getattr(model, "spec", None), "taint": list(taint), **record}
+    files = {
+        name: model_bytes(model, {"taint": list(taint)}),
+        "record.json": json.dumps(facts, indent=1, default=str).encode() + b"\n",
+        "README.md": _card(name, taint, facts).encode(),
+    }
+    return write_folder(out, files) / name
+
+
+def _card(name: str, taint: tuple[str, ...], facts: dict[str, Any]) -> str:
+    warning = (
+        f"> **Tainted.** An attack is among this model's ancestors ({', '.join(taint)}). For research only.\n\n"
+        if taint
+        else "No attack is known among this model's ancestors.\n\n"
+    )
+    rows = "\n".join(f"| {k} | `{json.dumps(v, default=str)}` |" for k, v in facts.items() if k != "spec")
+    return f"# {name}\n\n{warning}| fact | value |\n|---|---|\n{rows}\n"

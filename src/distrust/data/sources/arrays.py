@@ -1,0 +1,121 @@
+"""Arrays: .npz archives and IDX files, which hold pixels as they are."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import BadInput, UnsafeFile
+from .decode import fitted
+from .parts import TEST, Part, Read, fixed_split, train_and_test
+
+_NPZ = (("images", "labels"), ("x", "y"))  # keys of an .npz without a split
+
+
+def read_npz(path: Path, size: int | None, channels: int | None) -> Read:
+    """An archive with a split, or without one: then 20 % become test images."""
+    if not zipfile.is_zipfile(path):
+        raise BadInput(f"{path} is not an .npz archive. Give one, or a folder of images, parquet or IDX files.")
+
+    def take(key: str) -> np.ndarray:
+        try:
+            return archive[key]
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if "allow_pickle" in str(error):
+                raise UnsafeFile(
+                    f"{path}: {key!r} holds Python objects, which can run code when opened. Not loaded. "
+                    "Save plain arrays of numbers."
+                ) from error
+            raise BadInput(f"{path}: {key!r} cannot be read ({error}). Save the file again.") from error
+
+    def part(images: str, labels: str) -> Part:
+        y = take(labels)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # Keras has [N,1]
+        return Part(fitted(_raw(take(images), f"{path} {images}"), size, channels, path), y)
+
+    with np.load(path, allow_pickle=False) as archive:
+        keys = set(archive)
+        classes = tuple(map(str, take("classes"))) if "classes" in keys else None
+        found = {name: name for name in ("train", *TEST) if {f"x_{name}", f"y_{name}"} <= keys}
+        if found:
+            train, test = train_and_test(found, path)
+            return Read(part(f"x_{train}", f"y_{train}"), part(f"x_{test}", f"y_{test}"), classes)
+        pair = next((pair for pair in _NPZ if set(pair) <= keys), None)
+        if pair is None:
+            raise BadInput(
+                f"{path} holds {', '.join(sorted(keys)) or 'nothing'}; name its arrays x_train, y_train, "
+                "x_test and y_test, or images and labels."
+            )
+        x, y, _ = part(*pair)
+    if len(x) != len(y):
+        raise BadInput(f"{path}: {len(x)} images but {len(y)} labels; give one label per image.")
+    train_rows, test_rows = fixed_split(y, 0.2, path)
+    return Read(Part(x[train_rows], y[train_rows]), Part(x[test_rows], y[test_rows]), classes)
+
+
+def _raw(x: np.ndarray, where: str) -> np.ndarray:
+    """Any usual array of images as uint8 [N,C,H,W]; [N,C,H,W] wins where both readings fit."""
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise BadInput(
+            f"{where}: images must be [N,H,W], [N,H,W,C] or [N,C,H,W] with 1 or 3 channels; got "
+            f"{list(x.shape)}. Reshape them."
+        )
+    if x.dtype.kind == "f" and x.size:
+        low, high = float(x.min()), float(x.max())
+        if not 0 <= low <= high <= 1:
+            if not np.isfinite(low + high):
+                advice = "Some values are not finite: repair or remove those images."
+            elif low < 0:
+                advice = "They look normalised: put dt.Normalize(mean, std) inside the model and pass raw images."
+            else:
+                advice = "If they are meant as 0..255, convert them to uint8."
+            raise BadInput(f"{where}: images must lie in [0, 1]; got [{low:.4g}, {high:.4g}]. {advice}")
+        x = np.rint(x * 255).astype(np.uint8)
+    if x.dtype != np.uint8:
+        raise BadInput(f"{where}: images must be uint8 0..255 or float 0..1; got {x.dtype}. Convert them to uint8.")
+    return np.ascontiguousarray(x)
+
+
+def find_idx(folder: Path) -> dict[str, list[Path]]:
+    """Split name → its image and its label file, for the splits that are there."""
+    found = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        files = [sorted(folder.glob(f"{prefix}-{kind}?idx*")) for kind in ("images", "labels")]
+        if all(files):
+            found[part] = [file[0] for file in files]
+    return found
+
+
+def read_idx(found: Mapping[str, list[Path]], where: str, size: int | None, channels: int | None) -> Read:
+    """The splits that `find_idx` found."""
+
+    def part(images: Path, labels: Path) -> Part:
+        return Part(fitted(_raw(_idx_array(images), str(images)), size, channels, where), _idx_array(labels))
+
+    train, test = train_and_test(found, where)
+    return Read(part(*train), part(*test))
+
+
+def _idx_array(path: Path) -> np.ndarray:
+    """One IDX file: two zero bytes, type, number of dimensions, each as big-endian uint32, then the data."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path} cannot be unpacked ({error}). Fetch it again.") from error
+    if len(data) < 4 or data[:3] != b"\0\0\x08":
+        raise BadInput(f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()}. Fetch it again.")
+    start = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        raise BadInput(f"{path}: {shape} needs {expected} bytes, but the file holds {len(data)}. Fetch it again.")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()

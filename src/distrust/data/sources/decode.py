@@ -1,0 +1,119 @@
+"""Decode: encoded images become uint8 arrays of one size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import BadInput, NotFound
+from .parts import Part, shape_of
+
+
+def decode_table(
+    table: Any, where: str, size: int | None, channels: int | None, group: str | None
+) -> tuple[Part, tuple[str, ...] | None]:
+    """Decode every image of a `datasets` table.
+
+    Args:
+        table: with an image column, a label column and perhaps a group column.
+        where: source and split, for messages.
+        size: as in `images`.
+        channels: as in `images`.
+        group: as in `images`.
+    """
+    from datasets import ClassLabel
+    from datasets import Image as ImageColumn
+
+    features = table.features
+    image = next((name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), None)
+    label = next((name for name, kind in features.items() if isinstance(kind, ClassLabel)), "label")
+    if image is None or label not in features:
+        missing = "image" if image is None else "label"
+        raise BadInput(f"{where}: no {missing} column among {', '.join(features)}. Add or rename one.")
+    if group is not None and group not in features:
+        raise NotFound.among("column", group, features)
+    group = group or next((name for name in ("group", "track") if name in features), None)
+    names = features[label].names if isinstance(features[label], ClassLabel) else None
+
+    table = table.cast_column(image, ImageColumn(decode=False))
+    table = table.select_columns([image, label, *([group] if group else [])])
+    x: list[np.ndarray] = []
+    y: list[int] = []
+    groups: list[object] = []
+    read = partial(_read_rows, where=where, size=size, channels=channels)
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter's lock while it decodes
+        for batch in table.iter(batch_size=1024):
+            cells, starts = batch[image], range(0, len(batch[image]), 64)
+            parts = pool.map(read, (cells[at : at + 64] for at in starts), (len(y) + at for at in starts))
+            for row, one in enumerate(chain.from_iterable(parts)):
+                x.append(one)
+                if one.shape != x[0].shape:
+                    raise BadInput(
+                        f"{where} image {len(y) + row} ({cells[row]['path']}) is {shape_of(one)}, but the "
+                        f"first is {shape_of(x[0])}; pass size= or channels= to make them equal."
+                    )
+            y += batch[label]
+            groups += batch[group] if group else []
+    if not y:
+        raise BadInput(f"{where} split is empty. Give at least one image.")
+    ids = _groups(groups, y if group == "track" else [0] * len(y)) if group else None
+    return Part(np.stack(x), np.array(y), ids), tuple(names) if names else None
+
+
+def _is_struct(kind: object) -> bool:
+    """Whether a column holds encoded images without saying so."""
+    return isinstance(kind, dict) and {"bytes", "path"} <= set(kind)
+
+
+def _read_rows(
+    cells: list[dict[str, Any]], first: int, *, where: str, size: int | None, channels: int | None
+) -> list[np.ndarray]:
+    """Decode some images, the first of which is row `first` of its split."""
+    pictures = []
+    for row, cell in enumerate(cells, first):
+        try:
+            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as picture:
+                pictures.append(picture_array(picture, size, channels))
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, …
+            path = cell["path"] if cell else "no image"
+            raise BadInput(f"{where} image {row} ({path}) cannot be read: {error}. Replace or remove it.") from error
+    return pictures
+
+
+def picture_array(picture: Image.Image, size: int | None, channels: int | None) -> np.ndarray:
+    """Decode one image to uint8 [C,H,W]."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        raise ValueError(f"its mode {picture.mode} has more than 8 bits per channel")
+    gray = picture.mode in ("1", "L") if channels is None else channels == 1
+    picture = picture.convert("L" if gray else "RGB")
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    x = np.asarray(picture)
+    return x[None] if gray else x.transpose(2, 0, 1)
+
+
+def fitted(x: np.ndarray, size: int | None, channels: int | None, where: object) -> np.ndarray:
+    """Resize [N,C,H,W] and change its channels, as `picture_array` does for one image."""
+    if channels in (None, x.shape[1]) and (size is None or x.shape[2:] == (size, size)):
+        return x
+    if 0 in x.shape:
+        raise BadInput(f"{where}: there is an array without images, {list(x.shape)}. Give at least one image.")
+    pictures = (Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)) for one in x)
+    return np.stack([picture_array(picture, size, channels) for picture in pictures])
+
+
+def _groups(values: Iterable[Any], scope: Iterable[int]) -> np.ndarray | None:
+    """Group ids int64 [N], equal where value and scope are; None if no two images share one."""
+    ids: dict[object, int] = {}
+    rows = []
+    for row, (value, within) in enumerate(zip(values, scope, strict=True)):
+        alone = value is None or (not isinstance(value, str) and value < 0)
+        rows.append(ids.setdefault(("alone", row) if alone else (within, value), len(ids)))
+    return np.array(rows) if len(ids) < len(rows) else None

@@ -1,0 +1,80 @@
+"""Folders: image files in one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import BadInput
+from .cache import fingerprint
+from .parts import TEST, Tables, fixed_split, train_and_test
+
+
+def find_folder(path: Path) -> Tables:
+    """The tables of a folder of class folders, with or without a split."""
+    children = {child.name: child for child in _visible(path) if child.is_dir()}
+    split = "as given"
+    if named := {name: children[name] for name in ("train", *TEST) if name in children}:
+        parts = [_by_class(part) for part in train_and_test(named, path)]
+        classes = sorted(parts[0])
+        if unknown := sorted(set(parts[1]) - set(classes)):
+            raise BadInput(f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder.")
+        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in parts]
+    else:
+        found = {name: files for name, files in _by_class(path).items() if files} or _unlabelled(path)
+        classes = list(found)
+        if not classes:
+            raise BadInput(
+                f"{path} holds no images that are known here: neither train.parquet and test.parquet, nor "
+                "IDX files, nor folders train/<class>/ and test/<class>/ with images in them, nor images alone."
+            )
+        every = [(file, k) for k, name in enumerate(classes) for file in found[name]]
+        split = "stratified, 20 % to test, sklearn train_test_split(random_state=0) over the sorted files"
+        kept = fixed_split(np.array([k for _, k in every]), 0.2, path)
+        rows = [[every[row] for row in part] for part in kept]
+
+    def tables() -> tuple[Any, Any]:
+        import datasets
+
+        features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=classes))
+        train, test = (
+            datasets.Dataset.from_dict(
+                {"image": [{"path": str(f), "bytes": None} for f, _ in part], "label": [k for _, k in part]},
+                features=features,
+            )
+            for part in rows
+        )
+        return train, test
+
+    files = fingerprint(path, [file for part in rows for file, _ in part])
+    return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class name → image files, both in sorted order."""
+    # By hand, because `datasets`' imagefolder guesses splits and labels from every folder name on the way:
+    # of a class named "train", the test images would be read as training images too.
+    return {child.name: list(_files(child)) for child in _visible(folder) if child.is_dir()}
+
+
+def _unlabelled(folder: Path) -> dict[str, list[Path]]:
+    """Images that lie in no class folder, as a defender of an encoder has them."""
+    files = list(_files(folder))
+    return {"unlabelled": files} if files else {}
+
+
+def _files(at: Path) -> Iterator[Path]:
+    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    for child in _visible(at):
+        if child.is_dir():
+            yield from _files(child)
+        elif child.suffix.lower() in known:
+            yield child

@@ -1,0 +1,97 @@
+"""What every reader returns, and the checks that all of it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from ...errors import BadInput
+from ..images import ImageSet
+
+T = TypeVar("T")
+TEST = ("test", "val", "validation", "valid")  # names of the split that serves as test, the first found
+
+
+class Splits(NamedTuple):
+    """The two parts of a source."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+class Part(NamedTuple):
+    """Images, labels and groups of one split, decoded."""
+
+    x: np.ndarray  # uint8 [N,C,H,W]
+    y: np.ndarray  # int64 [N]
+    group: np.ndarray | None = None  # int64 [N]
+
+
+class Read(NamedTuple):
+    """A source that has been read, not checked yet."""
+
+    train: Part
+    test: Part
+    classes: tuple[str, ...] | None = None  # None: numbered
+
+
+class Tables(NamedTuple):
+    """Encoded images, not decoded yet."""
+
+    name: str
+    fingerprint: object  # changes when the content does; None: unknown, so nothing is kept
+    open: Callable[[], tuple[Any, Any]]  # the train and the test `datasets` table
+    split: str = "as given"  # how train and test were told apart, for the cache's record
+
+
+def train_and_test(found: Mapping[str, T], where: object) -> tuple[T, T]:
+    """The train and the test entry of `found`, by split name."""
+    test = next((name for name in TEST if name in found), None)
+    if "train" not in found or test is None:
+        missing = "train" if "train" not in found else "test"
+        raise BadInput(
+            f"{where}: there is no {missing} split (found: {', '.join(found) or 'none'}). Add one named {missing!r}."
+        )
+    return found["train"], found[test]
+
+
+def fixed_split(y: np.ndarray, test: float, where: object) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a stratified train and test part, the same for everyone."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        parts = train_test_split(np.arange(len(y)), test_size=test, stratify=y, random_state=0)
+    except ValueError as error:
+        raise BadInput(
+            f"{where}: no stratified test part can be cut off {len(y)} images ({error}). Give train and test apart."
+        ) from error
+    return np.sort(parts[0]), np.sort(parts[1])
+
+
+def checked(name: str, read: Read) -> Splits:
+    """Check what was read and wrap it."""
+    sets = []
+    for part, (x, y, group) in (("train", read.train), ("test", read.test)):
+        if len(x) == 0:
+            raise BadInput(f"{name}: the {part} split is empty. Give at least one image.")
+        if y.dtype.kind not in "iu":
+            raise BadInput(f"{name}: {part} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
+        sets.append((torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), group))
+    if read.train.x.shape[1:] != read.test.x.shape[1:]:
+        raise BadInput(
+            f"{name}: train images are {shape_of(read.train.x[0])} but test images "
+            f"{shape_of(read.test.x[0])}; pass size= or channels= to make them equal."
+        )
+    distinct = len(np.union1d(read.train.y, read.test.y))
+    classes = read.classes or tuple(map(str, range(distinct)))
+    return Splits(
+        *(ImageSet(x, y, classes, name, group=None if g is None else torch.from_numpy(g)) for x, y, g in sets)
+    )
+
+
+def shape_of(x: np.ndarray) -> str:
+    """`3×16×16`, for messages."""
+    return "×".join(map(str, x.shape))

@@ -1,0 +1,176 @@
+"""Synthetic sets: how they want to be trained on, the file that carries them, and those of strangers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import BadInput, NotFound
+from ..files import read_record, write_file
+from .augment import PLAIN, Augment
+from .images import ImageSet
+from .siamese import Siamese
+from .sources.published import read_published, to_pixels
+
+CHANGES = {"Augment": Augment, "Siamese": Siamese}
+
+
+def protocol(
+    *, epochs: int = 1000, lr: float = 0.01, batch_size: int = 256, augment: Augment | Siamese = PLAIN, **more: Any
+) -> dict[str, Any]:
+    """The field's evaluation recipe as options of `fit`: SGD with momentum 0.9, rate ÷ 10 at half, no Nesterov.
+
+    Args:
+        epochs: passes over the set.
+        lr: learning rate until half.
+        batch_size: images a step.
+        augment: `Siamese` where the method matched through it, or none.
+        **more: further options of `fit`.
+
+    From the released code of Zhao et al. (DC, DSA, DM).
+    """
+    return {
+        "epochs": epochs, "lr": lr, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "step",
+        "milestones": (epochs // 2 + 1,), "batch_size": batch_size, "augment": augment, **more,
+    }  # fmt: skip
+
+
+def recipe(images: ImageSet, **changes: Any) -> dict[str, Any]:
+    """Options of `fit` for a synthetic set: its own recipe, or the field's, with changes.
+
+    Args:
+        images: the set.
+        **changes: options of `fit`; with other `epochs` the rate still falls at half, unless `milestones` are given.
+    """
+    if "epochs" in changes:
+        changes = {"milestones": (changes["epochs"] // 2 + 1,), **changes}
+    return {**(images.training or protocol()), **changes}
+
+
+def save_set(images: ImageSet, path: str | Path) -> Path:
+    """Write a set as one safetensors file: pixels, labels, classes, taint, and how it is trained on.
+
+    Raises:
+        BadInput: a trigger that is stamped later cannot be written down.
+        StoreError: it cannot be written.
+    """
+    path = Path(path)
+    if images.late is not None:
+        raise BadInput(f"{images.name} has a trigger that is stamped after augmentation; stamp='before' can be saved.")
+    write_file(path, pack_set(images))
+    return path
+
+
+def pack_set(images: ImageSet) -> bytes:
+    """The contents of such a file."""
+    facts = {
+        "set": images.name, "classes": images.classes, "taint": images.taint, "off_range": images.off_range,
+        "training": _plain(images.training),
+    }  # fmt: skip
+    tensors = {"x": images.x.cpu().contiguous(), "y": images.y.cpu().contiguous()}
+    return save(tensors, {"distrust": json.dumps(facts)})
+
+
+def unpack_set(data: bytes) -> ImageSet:
+    """What `pack_set` gave; KeyError if it gave something else."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # safetensors: length, JSON, tensors
+    facts, tensors = json.loads(header["__metadata__"]["distrust"]), load(data)
+    return ImageSet(
+        tensors["x"], tensors["y"], tuple(facts["classes"]), facts["set"], taint=tuple(facts["taint"]),
+        off_range=facts["off_range"], training=_made(facts["training"]),
+    )  # fmt: skip
+
+
+def load_set(
+    path: str | Path,
+    *,
+    units: Literal["auto", "pixels", "normalised"] = "auto",
+    statistics: str | tuple[Sequence[float], Sequence[float]] | None = None,
+    labels: Literal["auto", "logits"] = "auto",
+    classes: Sequence[str] | None = None,
+    experiment: int = -1,
+) -> ImageSet:
+    """Open a synthetic set: a file of `save_set`, or a stranger's, without running anything in it.
+
+    Args:
+        path: .safetensors of ours; .pt, .pth or .npz of a paper's code (the images' file, where labels have their own).
+        units: of a stranger's pixels: "pixels" 0..1, also where some leave it; "normalised"; "auto" takes 0..1 and
+            refuses the rest, saying what it looks like.
+        statistics: by which "normalised" ones were: "cifar10", "cifar100", "svhn", "imagenet", "mnist",
+            "fashionmnist", or mean and std per channel.
+        labels: "logits" takes the softmax of soft labels; "auto" takes probabilities, centred ones included.
+        classes: names (default: their numbers).
+        experiment: which set of a file that holds several.
+
+    Returns:
+        Float images; `off_range` where pixels leave 0..1; `training` where the file knows at least the rate.
+
+    Raises:
+        NotFound: no such file, the labels' file is missing, or unknown statistics.
+        UnsafeFile: it is a pickle of more than tensors.
+        BadInput: an unknown layout; values or labels that do not fit; a class without an image; or units that must
+            be said.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _own(path)
+    raw = read_published(path, experiment)
+    x = to_pixels(raw.images, units, statistics, str(path))
+    y = _probabilities(raw.labels, labels, path) if raw.labels.ndim == 2 else raw.labels
+    most = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+    names = tuple(map(str, range(most))) if classes is None else tuple(classes)
+    if len(names) < most or (y.ndim == 2 and len(names) != most):
+        raise BadInput(f"{path} has labels for {most} classes, but {len(names)} are named. Name all, or none.")
+    images = ImageSet(
+        x, y, names, path.stem, off_range=bool((x < 0).any() or (x > 1).any()),
+        training=None if raw.lr is None else protocol(lr=raw.lr),
+    )  # fmt: skip
+    missing = sorted(set(range(len(names))) - set(images.hard.tolist()))
+    if missing:
+        listed = ", ".join(names[k] for k in missing[:8])
+        raise BadInput(f"{path} has no image of class {listed}. Ask for the whole set, or name fewer classes.")
+    return images
+
+
+def _own(path: Path) -> ImageSet:
+    if not path.is_file():
+        raise NotFound(f"no synthetic set {path}. Write one with save_set.")
+    if "set" not in read_record(path):
+        raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
+    return unpack_set(path.read_bytes())
+
+
+def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:
+    if labels == "logits":
+        return y.softmax(1)
+    sums = y.sum(1)
+    if (sums.abs() < 1e-3).all():  # one-hot minus 1/K, as kernel methods have them
+        y, sums = y + 1 / y.shape[1], sums + 1
+    if (sums - 1).abs().max() > 1e-2 or y.min() < -1e-3:
+        raise BadInput(
+            f"{path}: soft labels sum to {float(sums.min()):.2f}..{float(sums.max()):.2f}, so they are no "
+            "probabilities. Type labels='logits' if they are logits."
+        )
+    return torch.clamp(y, min=0)
+
+
+def _plain(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if training is None:
+        return None
+    change = training["augment"]
+    return {**training, "augment": {"kind": type(change).__name__, **dataclasses.asdict(change)}}
+
+
+def _made(training: dict[str, Any] | None) -> dict[str, Any] | None:
+    if training is None:
+        return None
+    kind, *fields = training["augment"].items()
+    change = CHANGES[kind[1]](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
+    return {**training, "milestones": tuple(training["milestones"]), "augment": change}

@@ -1,5 +1,0 @@
-"""The defenses: every file of this folder is one method, and a name of this package."""
-
-from ..methods import load_package
-
-globals().update(load_package(__name__))

@@ -1,0 +1,164 @@
+"""Backdoor: a trigger and its target; the success predicate, and its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ..data.images import as_8_bit
+from ..errors import BadInput, NotFound
+from ..registry import registry
+from ..selectors import parse_one
+from .predict import predict
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """A trigger, the class it should lead to, and how it was planted.
+
+    Args:
+        trigger: a module, images [B,C,H,W] in 0..1 → the same images with the trigger.
+        target: class number.
+        rule: which images go where; "all-to-one": every image goes to `target`.
+        stamp: whether poisoned training images were stamped "before" or "after" augmentation.
+        name: of the attack, for records.
+        as_published: keep pixel values that no image file can hold (flagged).
+    """
+
+    trigger: nn.Module
+    target: int
+    rule: Literal["all-to-one"] = "all-to-one"
+    stamp: Literal["before", "after"] = "before"
+    name: str = "backdoor"
+    as_published: bool = False
+
+    def stamp_on(self, images: Tensor) -> Tensor:
+        """Float images [B,C,H,W] in 0..1 with the trigger, clamped and rounded to 8 bits (unless as_published).
+
+        Raises:
+            BadInput: the trigger is for images of another shape.
+        """
+        try:
+            with torch.no_grad():
+                stamped = self.trigger(images)
+        except RuntimeError as error:
+            shape = "×".join(map(str, images.shape[1:]))
+            raise BadInput(f"trigger {self.name} does not fit on images of {shape} ({error}). Give another.") from None
+        return stamped if self.as_published else as_8_bit(stamped)
+
+    def hit(self, model: nn.Module, images: Tensor) -> Tensor:
+        """bool [N]: which float images [N,C,H,W], once stamped, the model calls the target."""
+        return predict(model, images, self) == self.target
+
+    def save(self, path: str | Path) -> Path:
+        """Write `<path>.json`, and the trigger's pixels beside it as `<path>.safetensors`; return the former.
+
+        Raises:
+            BadInput: the trigger is no registered one, so nothing could rebuild it.
+        """
+        path = Path(path)
+        path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+        text, tensors = self.dump()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".safetensors").write_bytes(tensors)
+        path.write_text(text)
+        return path
+
+    def dump(self) -> tuple[str, bytes]:
+        """The two files' contents."""
+        known = {method.call: name for name, method in registry.kind("triggers").items()}
+        kind = known.get(type(self.trigger))
+        if kind is None:
+            raise BadInput(
+                f"{type(self.trigger).__name__} is no registered trigger, so it cannot be written down. "
+                f"Known: {', '.join(known.values())}; or mark it with @trigger in a file given as --plugin."
+            )
+        recipe: dict[str, Any] = self.trigger.recipe  # type: ignore[assignment]
+        plain = {k: v for k, v in recipe.items() if not isinstance(v, Tensor)}
+        tensors = {k: v.contiguous() for k, v in recipe.items() if isinstance(v, Tensor)}
+        record = {"trigger": kind, "options": plain, "tensors": sorted(tensors), "target": self.target}
+        record |= {
+            "rule": self.rule,
+            "stamp": self.stamp,
+            "name": self.name,
+            "as_published": self.as_published,
+        }
+        return json.dumps(record, indent=1), save(tensors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Backdoor:
+        """Read what `save` wrote.
+
+        Raises:
+            NotFound: no such file, or an unknown trigger or option.
+            BadInput: the file is not a backdoor's record, or an option is out of bounds.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise NotFound(f"no trigger file {path}. Give the .json that `Backdoor.save` wrote.")
+        tensors = path.with_suffix(".safetensors")
+        try:
+            return cls.undump(path.read_text(), tensors.read_bytes() if tensors.is_file() else b"", str(path))
+        except (UnicodeDecodeError, OSError) as error:
+            raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+
+    @classmethod
+    def undump(cls, text: str, tensors: bytes, source: str = "this") -> Backdoor:
+        """What `dump` gave, as a backdoor again; `source` is named in errors.
+
+        Raises:
+            NotFound, BadInput: as `load`.
+        """
+        try:
+            record = json.loads(text)
+            pixels = load(tensors) if record["tensors"] else {}
+            method = registry.get("triggers", record["trigger"])
+            trigger = method.call(**method.check(record["options"] | pixels))
+            facts = {k: record[k] for k in ("target", "rule", "stamp", "name", "as_published")}
+            if not (isinstance(facts["target"], int) and facts["target"] >= 0):
+                raise TypeError(f"target {facts['target']!r} is no class number")
+        except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+            raise BadInput(f"{source} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+        return cls(trigger, **facts)
+
+
+def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
+    """A trigger from its selector: `patch:grid`, `patch:white:3`, `blend:FILE`, `sig`, `patch:grid[inset=4]`.
+
+    Words after colons are the trigger's first options in order; `defaults` fill options not given in the text,
+    where the trigger has them.
+
+    Raises:
+        NotFound: an unknown trigger or option.
+        BadInput: a value out of bounds, or too many words.
+    """
+    if isinstance(text, nn.Module):
+        return text
+    if text.endswith(".json"):
+        return Backdoor.load(text).trigger
+    selector = parse_one(text)
+    name, *words = selector.name.split(":")
+    method = registry.get("triggers", name)
+    if len(words) > len(method.options):
+        raise BadInput(f"trigger {text!r} has {len(words)} words; {name} takes {', '.join(method.options)}.")
+    given = dict(zip(method.options, words, strict=False)) | selector.options
+    given |= {k: v for k, v in defaults.items() if k in method.options and k not in given}
+    return method.call(**method.check(given))
+
+
+def trigger_files(text: Any) -> dict[str, str]:
+    """SHA-256 of the files a trigger selector reads, so that a record knows their contents."""
+    if not isinstance(text, str):
+        return {}
+    paths = [text] if text.endswith(".json") else parse_one(text).name.split(":")[1:]
+    files = [Path(p) for p in paths if Path(p).is_file()]
+    files += [p.with_suffix(".safetensors") for p in files if p.suffix == ".json"]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()}

@@ -1,0 +1,1 @@
+"""Methods: a folder is a kind, a file is a method."""

@@ -1,0 +1,81 @@
+"""What the attacks on training data share: who is stamped, when, and the record of it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ...data import ImageSet, Late
+from ...errors import BadInput
+from ...measurement import Backdoor, make_trigger
+from ...seeds import rng as make_rng
+
+Stamp = Literal["before", "after"]
+
+
+class Poisoned(NamedTuple):
+    """A poisoned training set, and the backdoor that training on it should plant."""
+
+    images: ImageSet
+    backdoor: Backdoor
+
+
+def plant(
+    name: str,
+    train: ImageSet,
+    eligible: Tensor,
+    count: int,
+    *,
+    trigger: Any,
+    target: int,
+    stamp: Stamp,
+    rng: Generator | None,
+    relabel: bool,
+    **defaults: Any,
+) -> Poisoned:
+    """Stamp `count` random rows of `eligible` (bool [N]) and, with `relabel`, give them the target's label.
+
+    Raises:
+        BadInput: the trigger's result does not fit, or the labels are soft.
+    """
+    if train.y.ndim != 1:
+        raise BadInput(f"{name} relabels class numbers; {train.name} has soft labels. Use train.replace(y=train.hard).")
+    if stamp not in ("before", "after"):
+        raise BadInput(f"stamp={stamp!r} is neither 'before' nor 'after' (augmentation).")
+    rng = rng or make_rng(name)
+    backdoor = Backdoor(make_trigger(trigger, **defaults), target, stamp=stamp, name=name)
+    candidates = eligible.nonzero().flatten()
+    order = torch.randperm(len(candidates), generator=rng)  # nested: a higher rate stamps the same rows and more
+    rows = candidates[order[:count]].sort().values
+    if not len(rows):
+        return Poisoned(train, backdoor)
+    stamped = backdoor.stamp_on(train.pixels(rows))  # also when late: a trigger that does not fit fails here
+    y = train.y.clone()
+    if relabel:
+        y[rows] = target
+    changes: dict[str, Any] = {"y": y, "taint": (*train.taint, name)}
+    if stamp == "after":
+        late = torch.zeros(len(train), dtype=torch.bool)
+        late[rows] = True
+        changes["late"] = Late(late, backdoor.trigger)
+    else:
+        x = train.x.clone()
+        x[rows] = (stamped * 255).round().to(torch.uint8) if x.dtype == torch.uint8 else stamped
+        changes["x"] = x
+    return Poisoned(train.replace(**changes), backdoor)
+
+
+def check_target(train: ImageSet, target: int, rate: float) -> None:
+    """Refuse a target that is no class, and a rate outside 0..1.
+
+    Raises:
+        BadInput: says what the classes are.
+    """
+    k = len(train.classes)
+    if not (isinstance(target, int) and 0 <= target < k):
+        listing = ", ".join(f"{i} {name}" for i, name in enumerate(train.classes[:12])) + (", …" if k > 12 else "")
+        raise BadInput(f"target={target!r} is no class; {train.name} has {k} classes: {listing}. Give 0..{k - 1}.")
+    if not 0 <= rate <= 1:
+        raise BadInput(f"rate={rate} is outside [0, 1]; it is a fraction: type 0.1 for 10 %.")

@@ -1,0 +1,100 @@
+"""What the attacks on a teacher share: what they return, and the fine-tuning that plants an optimised trigger."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ...data import PLAIN, Augment, ImageSet
+from ...measurement import Backdoor
+from ...seeds import spawn
+from ...training import fit
+from ...training.fastest import fastest
+from ._poison import plant
+
+
+class Planted(NamedTuple):
+    """A backdoored teacher, its backdoor, and what the attack noted on the way."""
+
+    model: nn.Module
+    backdoor: Backdoor
+    notes: dict[str, Any]  # JSON-able: loss curve, chosen neurons, …
+
+
+@contextmanager
+def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]:
+    """Cast inside to what a short probe finds fastest for the first model, and lay the models out so."""
+    device = next(models[0].parameters()).device
+    number, order = fastest(models[0], train, batch_size, device, "auto", "auto")
+    for model in models:
+        layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
+        model.to(memory_format=layout)  # type: ignore[call-overload]
+    # No cache: it would keep the first cast of a weight for the whole context, whatever training does to the weight.
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=number == "bf16", cache_enabled=False)
+    with torch.enable_grad(), cast:
+        yield
+    for model in models:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy to look through while a trigger is optimised: eval mode, no gradients of its parameters."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def forever(images: ImageSet, size: int, rng: Generator, augment: Augment = PLAIN) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end, reshuffled in every pass; the last short one of a pass is dropped."""
+    while True:
+        yield from images.batches(min(size, len(images)), rng, augment)
+
+
+def finetune(
+    model: nn.Module,
+    train: ImageSet,
+    backdoor: Backdoor,
+    *,
+    rate: float,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    augment: Augment,
+    rng: Generator,
+    keep_clean: bool = False,
+    freeze_last: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """A copy of `model`, trained on clean images and a share `rate` that carries the trigger and the target's label.
+
+    With `keep_clean`, poisoned images are added beside their clean originals instead of taking their place; with
+    `freeze_last`, the last linear layer stays as it is.
+    """
+    poisoned, _ = plant(
+        backdoor.name, train, train.hard != backdoor.target, round(rate * len(train)),
+        trigger=backdoor.trigger, target=backdoor.target, stamp=backdoor.stamp, rng=spawn(rng), relabel=True,
+    )  # fmt: skip
+    if keep_clean:
+        poisoned = both(train, poisoned)
+    options = {"schedule": "constant", **options}
+    options |= {"epochs": epochs, "lr": lr, "batch_size": batch_size, "augment": augment}
+    start = copy.deepcopy(model)
+    if freeze_last:
+        [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(False)
+    return fit(start, poisoned, rng=spawn(rng), **options).requires_grad_(True)
+
+
+def both(train: ImageSet, poisoned: ImageSet) -> ImageSet:
+    """`poisoned`, and behind it the clean originals of the rows in which it differs from `train`."""
+    changed = (poisoned.y != train.y).nonzero().flatten()
+    x, y = torch.cat([poisoned.x, train.x[changed]]), torch.cat([poisoned.y, train.y[changed]])
+    late = None
+    if poisoned.late is not None:
+        late = poisoned.late._replace(rows=torch.cat([poisoned.late.rows, torch.zeros(len(changed), dtype=torch.bool)]))
+    group = None if poisoned.group is None else torch.cat([poisoned.group, poisoned.group[changed]])
+    index = torch.cat([poisoned.index, train.index[changed]])
+    return dataclasses.replace(poisoned, x=x, y=y, index=index, group=group, late=late)

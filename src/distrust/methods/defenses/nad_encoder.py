@@ -1,0 +1,66 @@
+"""NAD without labels: fine-tune a copy of the encoder, then distil its attention back into the suspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Generator, Tensor, nn
+
+from ...data import ImageSet
+from ...models import Taps, resolve
+from ...registry import Count, NonNegative, Positive, Power, defense
+from ...seeds import rng as make_rng
+from ...seeds import spawn
+from ..distillers._attention import attention_loss
+from ._unlabelled import learn
+
+
+@defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930", on="encoder")
+def nad_encoder(
+    encoder: nn.Module,
+    clean: ImageSet,
+    *,
+    beta: NonNegative = 1000.0,
+    p: Power = 2.0,
+    layers: str | list[str] = "auto",
+    temperature: Positive = 0.5,
+    epochs: Count = 500,
+    teacher_epochs: Count = 500,
+    lr: Positive = 1e-3,
+    batch_size: Count = 128,
+    flip: bool = True,
+    rng: Generator | None = None,
+) -> nn.Module:
+    """Fine-tune the suspect with NT-Xent to get a teacher, then train the suspect on NT-Xent + β · Σ_l AT_l.
+
+    Args:
+        encoder: the suspect; it becomes the student.
+        clean: the defender's images; labels are not looked at.
+        beta: weight ≥ 0 of every layer's attention loss.
+        p: power of the absolute activations, ≥ 1.
+        layers: "auto" = group ends, or module paths.
+        temperature: τ of NT-Xent.
+        epochs: passes of the distillation; with those of the teacher as many as other defences make.
+        teacher_epochs: passes of the fine-tuning that makes the teacher.
+        lr: constant rate of Adam, of both.
+        batch_size: images a step.
+        flip: mirror half of the views; not for digits or signs.
+        rng: decides order and views.
+
+    Raises:
+        BadInput: a classifier, or fewer images than a batch.
+        NotFound: a layer that the encoder does not have.
+        Diverged: the loss exploded; lower lr.
+
+    Differs from the paper: NT-Xent of two views in place of the cross-entropy on labels, Adam in place of SGD, and one
+    β for all layers.
+    """
+    rng = rng or make_rng("nad_encoder")
+    paths = resolve(encoder, layers, clean.x.shape[1:])
+    options: dict[str, Any] = {"temperature": temperature, "flip": flip, "lr": lr, "batch_size": batch_size}
+    teacher = learn(encoder, encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
+
+    def match(ours: Taps, theirs: Taps) -> Tensor:
+        return beta * attention_loss(ours, theirs, p=p)
+
+    return learn(encoder, teacher, clean, match, paths, rng=spawn(rng), epochs=epochs, **options)

@@ -1,0 +1,29 @@
+"""Range clip: what is left of a synthetic set once it has been a set of image files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Generator
+
+from ...data import ImageSet
+from ...registry import defense
+
+
+@defense(paper="ours: the round trip through image files", on="synthetic")
+def range_clip(
+    synthetic: ImageSet, *, bits: Annotated[int, Field(ge=1, le=8)] = 8, rng: Generator | None = None
+) -> ImageSet:
+    """Clamp pixels to 0..1 and round them to 2^bits levels.
+
+    Args:
+        synthetic: the set.
+        bits: a channel; 8 is what a PNG holds.
+        rng: not used.
+
+    Differs from the paper: there is none. An off-range trigger does not survive it; a legal one does not notice.
+    """
+    most = 2**bits - 1
+    return synthetic.replace(x=torch.round(synthetic.pixels().clamp(0, 1) * most) / most, off_range=False)

@@ -1,0 +1,36 @@
+"""Smoothing: a synthetic set under a Gaussian filter."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Generator
+
+from ...data import ImageSet, as_8_bit
+from ...registry import Positive, defense
+
+
+@defense(paper="ours: the spatial smoothing of Xu, Evans, Qi, Feature Squeezing, NDSS 2018, 1704.01155", on="synthetic")
+def smooth(
+    synthetic: ImageSet,
+    *,
+    sigma: Positive = 1.0,
+    size: Annotated[int, Field(ge=3, le=31)] = 5,
+    rng: Generator | None = None,
+) -> ImageSet:
+    """Blur every image: patterns of a few pixels fade, the set's coarse shapes stay.
+
+    Args:
+        synthetic: the set.
+        sigma: of the filter, in pixels.
+        size: of the filter, in pixels; an even one is made odd.
+        rng: not used.
+
+    Differs from the paper: it squeezes what a model is asked, by a median; here training images are blurred.
+    """
+    from kornia.filters import gaussian_blur2d  # takes a second to import
+
+    side = size | 1
+    blurred = gaussian_blur2d(synthetic.pixels(), (side, side), (sigma, sigma))
+    return synthetic.replace(x=as_8_bit(blurred), off_range=False)

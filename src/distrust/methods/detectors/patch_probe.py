@@ -1,0 +1,117 @@
+"""Patch probe: do networks that learn from a synthetic set learn "this patch means that class"?"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from ...data import ImageSet
+from ...data.synthetic import recipe
+from ...errors import BadInput
+from ...measurement import Finding
+from ...models import eval_mode
+from ...models import model as make_model
+from ...registry import Count, detector
+from ...seeds import rng as make_rng
+from ...seeds import spawn
+from ...training import fit
+
+BATCH = 512
+
+
+@detector(paper="ours", on="synthetic")
+def patch_probe(
+    suspect: ImageSet,
+    clean: ImageSet,
+    *,
+    network: str = "convnet3-w32",
+    networks: Count = 2,
+    epochs: Count = 300,
+    size: Count = 5,
+    stride: Count = 3,
+    images: Count = 50,
+    permutations: Annotated[int, Field(ge=0)] = 0,
+    rng: Generator | None = None,
+) -> Finding:
+    """Train networks on the set, paste squares on mixed images, and see which class a square at one place speaks for.
+
+    A network is sure of the few images that it has learnt, whatever is pasted on them, and unsure of the mean of two.
+    D[s,q,k] is the mean of P(k | mixture with square s at place q) − P(k | mixture) over mixtures of two other classes
+    and over networks. A class's score is max over s and q of D[s,q,k] − median over places of D[s,·,k]: what this place
+    says and others do not; of that, what it has more than the median class.
+
+    Args:
+        suspect: the synthetic set.
+        clean: images to mix; the set itself will do.
+        network: model name.
+        networks: of them.
+        epochs: of their training, by the set's own recipe.
+        size: side of the white, black and checkered squares, in pixels.
+        stride: of the grid of places, which reaches every border, in pixels.
+        images: mixtures that are looked at, at most.
+        permutations: of the set's labels, one training each: the score's null, for `p`. 0: none.
+        rng: draws networks, mixtures and permutations.
+
+    Raises:
+        BadInput: squares larger than the images, or fewer than three classes.
+
+    Differs from the paper: there is none. It looks for small squares; a trigger of another kind may speak through them,
+    or not.
+    """
+    rng = rng or make_rng("patch_probe")
+    if size > min(suspect.x.shape[2:]):
+        raise BadInput(f"size={size}: images are {suspect.x.shape[2]}×{suspect.x.shape[3]}. Give a smaller square.")
+    if len(clean.hard.unique()) < 3:
+        raise BadInput(f"patch_probe mixes images of two classes and asks for a third; {clean.name} has fewer.")
+    shown, other = _mixtures(clean, images, rng)
+    orders = [torch.arange(len(suspect)), *(torch.randperm(len(suspect), generator=rng) for _ in range(permutations))]
+    found = []
+    for order in orders:
+        labelled = suspect.replace(y=suspect.y[order.to(suspect.y.device)])
+        rises = []
+        for _ in range(networks):
+            start = make_model(network, clean, rng=spawn(rng))
+            net = fit(start, labelled, rng=spawn(rng), **recipe(labelled, epochs=epochs))
+            rises.append(_rises(net, shown, other, size, stride))
+        told = torch.stack(rises).mean(0).amax((0, 1)).cpu()  # the set's shortcuts are in all networks, chance in one
+        found.append(told - told.median())
+    best = torch.stack(found).amax(1)
+    p = float((best[1:] >= best[0]).double().mean()) if permutations else None
+    return Finding.of("patch_probe", found[0], p=p)
+
+
+def _mixtures(clean: ImageSet, count: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Means of two images of different classes [n,C,H,W], and 1 for every class that is in neither, else 0 [n,K]."""
+    one, two = torch.randint(len(clean), (2, 16 * count), generator=rng).to(clean.x.device)
+    apart = (clean.hard[one] != clean.hard[two]).nonzero().flatten()[:count]
+    one, two = one[apart], two[apart]
+    classes = torch.arange(len(clean.classes), device=one.device)
+    other = (clean.hard[one][:, None] != classes) & (clean.hard[two][:, None] != classes)
+    return (clean.pixels(one) + clean.pixels(two)) / 2, other.float()
+
+
+def _rises(net: nn.Module, x: Tensor, other: Tensor, size: int, stride: int) -> Tensor:
+    """[S,Q,K]: how much more a square speaks for a class at one place than at others."""
+    k = other.shape[1]
+    board = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).to(x)
+    spots = list(itertools.product(*(_places(side, size, stride) for side in x.shape[2:])))
+    rises = []
+    with eval_mode(net), torch.no_grad():
+        plain = net(x).softmax(1)
+        for square in (torch.ones_like(board), torch.zeros_like(board), board):
+            pasted = x.repeat(len(spots), 1, 1, 1).unflatten(0, (len(spots), -1))
+            for images, (top, left) in zip(pasted, spots, strict=True):
+                images[:, :, top : top + size, left : left + size] = square
+            said = torch.cat([net(part).softmax(1) for part in pasted.flatten(0, 1).split(BATCH)])
+            rise = ((said.view(len(spots), -1, k) - plain) * other).sum(1) / other.sum(0).clamp(min=1)  # [Q,K]
+            rises.append(rise - rise.median(0).values)
+    return torch.stack(rises)
+
+
+def _places(side: int, size: int, stride: int) -> list[int]:
+    """Where squares begin along one side, the last one at the border."""
+    return sorted({*range(0, side - size + 1, stride), side - size})

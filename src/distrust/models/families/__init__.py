@@ -1,0 +1,1 @@
+"""Families: the architectures that a model's name may ask for."""

@@ -1,0 +1,208 @@
+"""distill(): a student follows a teacher; where both are listened to, and what is added to the loss."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from ..data.images import ImageSet
+from ..errors import BadInput
+from ..flags import flag
+from ..models import Taps, check_fits, eval_mode, resolve, taps
+from ..seeds import rng as make_rng
+from ..seeds import seeded, spawn
+from .loop import fit, loop
+
+Loss = Callable[[Taps, Taps, Tensor], Tensor]
+Layers = str | list[str]  # "auto", or module paths
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    train: ImageSet,
+    *,
+    loss: Loss | Mapping[tuple[str, str], Loss],
+    layers: Layers | tuple[list[str], list[str]] = "auto",
+    label_weight: float | None = None,
+    teacher_mode: Literal["eval", "train"] | None = None,
+    warmup: float | None = None,
+    rng: Generator | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Train a copy of `student` to follow `teacher` on `train`; both are left as they were.
+
+    Args:
+        student: the model to train.
+        teacher: the model to follow; it sees the same augmented images.
+        train: images and labels.
+        loss: a distiller (student taps, teacher taps, y) → scalar, or a mapping
+            {(student layer, teacher layer): distiller} whose terms are added.
+        layers: module paths tapped in both, a pair of lists (student's, teacher's), a word that `resolve` knows,
+            or "auto" = where the distiller declares to listen, for most of them the group ends.
+        label_weight: weight of the cross-entropy on labels, ≥ 0 (default: what the distiller declares, or 1).
+        teacher_mode: "eval", or "train" (BatchNorm then uses batch statistics; flagged). Default: as declared.
+        warmup: of a distiller in two stages, the share 0..1 of the epochs in which the student follows this loss
+            alone, without labels; 0 runs it in one stage (default: what the distiller declares). In the second
+            stage the teacher is in eval mode.
+        rng: decides order and augmentation.
+        device: where to train (default: where the student is).
+        **options: as for `loop`.
+
+    Raises:
+        BadInput: layers do not pair, or the images do not fit a model.
+        NotFound: a layer that a model does not have.
+        Diverged: as `fit`.
+    """
+    teacher_mode = teacher_mode or _declared(loss, "teacher_mode", "eval")
+    warmup = _declared(loss, "warmup", 0.0) if warmup is None else warmup
+    label_weight = _declared(loss, "label_weight", 1.0) if label_weight is None else label_weight
+    if teacher_mode not in ("eval", "train"):
+        raise BadInput(f"teacher_mode={teacher_mode!r} is neither 'eval' nor 'train'.")
+    if not 0 <= label_weight < math.inf:
+        raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
+    if not 0 <= warmup < 1:
+        raise BadInput(f"warmup={warmup} is outside [0, 1); it is a share of the epochs: type 0.1 for 10 %.")
+    check_fits(student, train)
+    check_fits(teacher, train)
+    device = torch.device(device or next(student.parameters()).device)
+    rng = rng or make_rng("distill")
+    if warmup:
+        epochs = options.pop("epochs", 10)
+        if epochs < 2:
+            raise BadInput(f"epochs={epochs}: a distiller in two stages needs one epoch for each. Give 2 or more.")
+        first = min(max(round(warmup * epochs), 1), epochs - 1)
+        stage = {"teacher_mode": teacher_mode, "warmup": 0.0, "rng": rng, "device": device, **options}
+        student = distill(student, teacher, train, loss=loss, layers=layers, label_weight=0.0, epochs=first, **stage)
+        stage["epochs"] = epochs - first
+        then = _declared(loss, "then", None)
+        if then is not None:
+            stage["teacher_mode"] = "eval"
+            return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, **stage)
+        del stage["teacher_mode"], stage["warmup"]
+        return fit(student, train, **stage)
+    student = copy.deepcopy(student)
+    teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
+    if teacher_mode == "train":
+        flag("teacher-in-train-mode")
+    if _size(student) > _size(teacher):
+        flag("larger-student")
+    loss = copy.deepcopy(_made(loss))  # a distiller with connectors is trained along; the caller's stays as it was
+    own, theirs = _paths(loss, layers, student, teacher, train)
+    losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
+    modules = [part for part in losses if isinstance(part, nn.Module)]
+
+    with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
+        if any(hasattr(part, "bind") for part in modules):
+            with seeded(spawn(rng)):
+                _bind(loss, read_student, read_teacher, student, teacher, train)
+        alive = False
+
+        def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            nonlocal alive
+            with torch.no_grad():
+                target = _full(read_teacher(x))
+            seen = _full(read_student(x))
+            with torch.autocast(x.device.type, enabled=False):
+                term = _term(loss, seen, target, y)
+                if not alive:
+                    alive = True
+                    if not _has_gradient(term, student):
+                        flag("loss-dead")
+                if label_weight:
+                    term = term + label_weight * F.cross_entropy(seen.logits, y)
+            return term
+
+        student = loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
+    for part in modules:
+        if hasattr(part, "finish"):
+            part.finish(student)  # type: ignore[operator]
+    return student
+
+
+def _size(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _full(read: Taps) -> Taps:
+    """Losses are computed in float32, whatever the precision of the forward pass."""
+    return Taps(read.logits.float(), {path: feature.float() for path, feature in read.features.items()})
+
+
+def _declared(loss: Any, name: str, default: Any) -> Any:
+    """What the distiller's mark says."""
+    return getattr(getattr(_inner(loss), "method", None), name, default)
+
+
+def _inner(loss: Any) -> Any:
+    """The distiller itself, looking through functools.partial."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return loss
+
+
+def _made(loss: Any) -> Any:
+    """A distiller given as a class is made with its defaults."""
+    if isinstance(loss, Mapping):
+        return {pair: _made(part) for pair, part in loss.items()}
+    inner = _inner(loss)
+    return loss() if inspect.isclass(inner) else loss
+
+
+def _bind(loss: Any, read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet):
+    """Let each distiller with connectors build them for what the two models show of two images."""
+    x = train.pixels(slice(0, 2))
+    with torch.no_grad(), eval_mode(student), eval_mode(teacher):
+        ours = read_student(x.to(next(student.parameters()).device))
+        theirs = read_teacher(x.to(next(teacher.parameters()).device))
+    for (s, t), part in loss.items() if isinstance(loss, Mapping) else [((None, None), loss)]:
+        part = _inner(part)
+        if hasattr(part, "bind"):
+            part.bind(_only(ours, s), _only(theirs, t), teacher)
+
+
+def _only(read: Taps, path: str | None) -> Taps:
+    return read if path is None else Taps(read.logits, {path: read.features[path]})
+
+
+def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
+    if isinstance(loss, Mapping):
+        if not loss:
+            raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
+        return [s for s, _ in loss], [t for _, t in loss]
+    if _declared(loss, "logits_only", False):
+        return [], []
+    if layers == "auto":
+        layers = _declared(loss, "auto", "groups")
+    own, theirs = layers if isinstance(layers, tuple) else (layers, layers)
+    shape = train.x.shape[1:]
+    own, theirs = resolve(student, own, shape), resolve(teacher, theirs, shape)
+    if len(own) != len(theirs):
+        raise BadInput(
+            f"the student has {len(own)} layers to match ({', '.join(own)}), the teacher {len(theirs)} "
+            f"({', '.join(theirs)}). Name the pairs: layers=([student's], [teacher's])."
+        )
+    return own, theirs
+
+
+def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
+    if not isinstance(loss, Mapping):
+        return loss(student, teacher, y)
+    return sum(part(_only(student, s), _only(teacher, t), y) for (s, t), part in loss.items())  # type: ignore[return-value]
+
+
+def _has_gradient(term: Tensor, student: nn.Module) -> bool:
+    if not term.requires_grad:
+        return False
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return any(g is not None and bool(g.count_nonzero()) for g in gradients)

@@ -1,0 +1,124 @@
+"""Which precision and memory format is fastest here: measured once, then remembered, so that bits repeat."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import BadInput
+from ..files import cache_directory
+
+MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
+WAYS = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
+
+
+def fastest(
+    model: nn.Module, train: Any, batch_size: int, device: torch.device, precision: str, memory_format: str
+) -> tuple[str, str]:
+    """Resolve "auto": a few timed steps for each way, once per model, batch, thread count and machine.
+
+    The answer is kept in the cache directory, so the same seed gives the same bits in the next run too.
+
+    Raises:
+        BadInput: a precision or memory format that does not exist.
+    """
+    native = precision != "auto" or _computes_bf16(device)  # elsewhere bf16 is emulated, and timing it takes minutes
+    ways = [w for w in WAYS if precision in ("auto", w[0]) and memory_format in ("auto", w[1])]
+    ways = [w for w in ways if native or w[0] == "fp32"]
+    if not ways:
+        raise BadInput(
+            f"precision={precision!r}, memory_format={memory_format!r}: type 'auto', 'fp32' or 'bf16' and "
+            "'auto', 'contiguous' or 'channels_last'."
+        )
+    if len(ways) == 1:
+        return ways[0]
+    size = min(batch_size, len(train))
+    if len(train) < 4 * batch_size or size * train.x[0].numel() < 2**14:
+        return ways[0]  # a job this small is over before a probe pays
+    shapes = [list(p.shape) for p in model.parameters()]
+    context = [type(model).__qualname__, shapes, size, list(train.x.shape[1:]), len(train.classes), ways]
+    machine = [str(device), torch.get_num_threads(), torch.__version__, _processor(device)]
+    answer = _remembered(json.dumps([context, machine]), lambda: _measure(model, train, size, device, ways))
+    return answer or ways[0]  # nowhere to remember: the plain way repeats everywhere
+
+
+def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways: list) -> tuple[str, str]:
+    x, y = train.pixels(slice(0, size)).to(device), train.hard[:size].to(device)
+    seconds = {}
+    for precision, memory_format in ways:
+        layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+        trial = copy.deepcopy(model).to(device, memory_format=layout).train().requires_grad_(True)  # type: ignore[call-overload]
+        batch = x.contiguous(memory_format=layout)
+
+        def step(trial: nn.Module = trial, batch: torch.Tensor = batch, precision: str = precision) -> None:
+            with (
+                torch.enable_grad(),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+            ):
+                loss = F.cross_entropy(trial(batch).float(), y)
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        with torch.random.fork_rng():  # dropout must not move the caller's stream
+            step()
+            times = []
+            for _ in range(5):
+                start = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - start)
+        seconds[precision, memory_format] = min(times)
+    best = min(seconds, key=seconds.__getitem__)
+    plain = ways[0]
+    return best if seconds[plain] > MARGIN * seconds[best] else plain
+
+
+def _remembered(question: str, measure: Callable[[], tuple[str, str]]) -> tuple[str, str] | None:
+    name = hashlib.sha256(question.encode()).hexdigest()[:24] + ".json"
+    file = cache_directory() / "probe" / name
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            answer = measure()
+            with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
+                draft.write(json.dumps(answer))
+            try:
+                os.link(draft.name, file)  # the first of several processes wins; the others read its answer
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(draft.name)
+        precision, memory_format = json.loads(file.read_text())
+        return precision, memory_format
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether a unit of the device computes in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_processor(device).split()))
+
+
+@functools.cache
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        return "|".join(line for line in info if line.startswith(("model name", "flags", "Features")))
+    except OSError:
+        return torch.backends.cpu.get_cpu_capability()
