@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import re
 import sys
 import types
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import distrust
 from distrust.errors import BadInput, NotFound
-from distrust.registry import Count, Mark, Method, Registry, defense, registry
+from distrust.registry import Count, DefenseMark, Method, Registry, attack, defense, registry
 
 # --- names -------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ def test_an_installed_package_adds_methods_by_entry_point(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     fresh = Registry()
     found = fresh.get("defenses", "polish")
-    assert found.call is polish and found.mark == Mark("defenses", "Doe, 2026", on="encoder")
+    assert found.call is polish and found.mark == DefenseMark(kind="defenses", paper="Doe, 2026", on="encoder")
     assert found.check({}) == {"passes": 3} and found.summary == "Polish it."
     assert "polish" not in fresh.kind("attacks") and "nad" in fresh.kind("defenses")
 
@@ -123,7 +124,7 @@ def method_in(path: Path, text: str | None = None) -> Method:
         path.write_text(text)
     scope: dict = {}
     exec(compile("def call(): ...", str(path), "exec"), scope)
-    return Method(path.stem, Mark("defenses", "a paper"), scope["call"])
+    return Method(path.stem, DefenseMark(kind="defenses", paper="a paper"), scope["call"])
 
 
 CODE = 'def f(x):\n    """Double it."""\n    return 2 * x\n'
@@ -153,3 +154,17 @@ def test_a_method_of_the_package_has_the_version_that_its_mark_says():
     assert nad.version == "1"
     raised = dataclasses.replace(nad, mark=dataclasses.replace(nad.mark, version=2))
     assert raised.version == "2"
+
+
+@pytest.mark.parametrize(
+    "facts, said",
+    [
+        ({"place": 7}, "@attack: place: input should be 1, 2, 3, 4 or 5"),
+        ({}, "@attack: place: missing"),
+        ({"place": 1, "warmup": 0.3}, "@attack: warmup: unexpected keyword argument. Its facts: paper, version, null"),
+        ({"place": 1, "on": "encoder"}, "@attack: on: unexpected keyword argument"),
+    ],
+)
+def test_a_mark_takes_only_the_facts_of_its_kind(facts, said):
+    with pytest.raises(BadInput, match=re.escape(said)):
+        attack(paper="none", **facts)

@@ -46,7 +46,7 @@ _HOME = {
     "Diverged": "errors",
     "Skip": "errors",
 }
-_KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "heads", "defenses", "detectors")
+_KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "heads", "defenses", "detectors", "metrics")
 
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .measurement.curator import stealth
     from .measurement.neurons import mechanism
     from .measurement.scores import Measurement, measure
-    from .methods import attacks, condensers, defenses, detectors, distillers, heads, objectives, triggers
+    from .methods import attacks, condensers, defenses, detectors, distillers, heads, metrics, objectives, triggers
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .seeds import rng
     from .training.distill import distill

@@ -7,25 +7,26 @@ picklable; the registry reads name, options and bounds from file name, signature
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic.dataclasses import dataclass
 
 from .errors import BadInput, NotFound
 
-KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "heads", "defenses", "detectors")
 SUPPLIED = {"rng", "device"}  # arguments that the caller provides; they are not options
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -40,73 +41,175 @@ ClassNumber = Annotated[int, Field(ge=0)]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
+PLACES = {1: "train", 2: "model", 3: "transfer", 4: "synthetic", 5: "encoder"}  # what an attack of this place replaces
+Place = Literal[1, 2, 3, 4, 5]
+On = Literal["classifier", "transfer", "synthetic", "encoder"]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Mark:
-    """What a decorator writes on a method.
+    """What a decorator writes on a method of any kind.
 
     Args:
         kind: the folder it belongs to.
         paper: authors, venue, year, arXiv number.
         version: raised when the method computes something else; stored results of older versions are left alone.
-        place: of an attack, where it enters the pipeline (1 training data … 5 encoder).
-        raw: of an attack on a synthetic set, it also takes the training images that were condensed.
-        references: of an attack on an encoder, how many images of the target class it takes.
-        on: of a defence or detector, "classifier" or "encoder", or images: a "transfer" set or a "synthetic" one.
-        blind: of a defence of encoders, it takes the suspect's architecture and normalisation and none of its weights,
-            so that in a study both arms share it.
-        label_weight: of a distiller, its usual weight for the cross-entropy on labels.
-        logits_only: of a distiller, it reads no inner layers.
-        auto: of a distiller, which layers it reads unless told otherwise: a word that `resolve` knows.
-        teacher_mode: of a distiller, the mode in which its released code runs the teacher, "eval" or "train".
-        warmup: of a distiller in two stages, the share of the epochs in which the student follows this loss alone.
-        then: the loss of its second stage; None leaves the labels.
         null: a null row, shown in every table.
+        cost: (options, n) → how many images go through a training step of a network, of n that the method is given;
+            for the estimate of a study (default: n times every option whose name ends in "epochs").
     """
 
     kind: str
     paper: str
     version: int = 1
-    place: int | None = None
-    raw: bool = False
+    null: bool = False
+    cost: Callable[[dict[str, Any], int], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackMark(Mark):
+    """Of an attack.
+
+    Args:
+        place: where it enters the pipeline: 1 training data, 2 teacher, 3 transfer set, 4 synthetic set, 5 encoder.
+        references: how many images of the target class it takes, of an attack on an encoder.
+        notes: what it leaves behind for metrics, by name (keys of `Planted.notes`).
+    """
+
+    place: Place
     references: int = 0
-    on: str = "classifier"
-    blind: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillerMark(Mark):
+    """Of a distiller.
+
+    Args:
+        label_weight: its usual weight for the cross-entropy on labels.
+        logits_only: it reads no inner layers.
+        auto: which layers it reads unless told otherwise: a word that `resolve` knows.
+        teacher_mode: the mode in which its released code runs the teacher.
+        warmup: in two stages, the share of the epochs in which the student follows this loss alone.
+        then: the loss of its second stage; None leaves the labels.
+    """
+
     label_weight: float = 1.0
     logits_only: bool = False
     auto: str = "groups"
-    teacher_mode: str = "eval"
+    teacher_mode: Literal["eval", "train"] = "eval"
     warmup: float = 0.0
     then: Callable[..., Any] | None = None
-    null: bool = False
 
 
-def _marker(kind: str) -> Callable[..., Callable[[F], F]]:
-    def decorator(paper: str, **facts: Any) -> Callable[[F], F]:
+@dataclass(frozen=True, kw_only=True)
+class DefenseMark(Mark):
+    """Of a defence.
+
+    Args:
+        on: what it cleans: a "classifier", an "encoder", or images: a "transfer" set or a "synthetic" one.
+        blind: it takes the suspect's architecture and normalisation and none of its weights, so that in a study both
+            arms share it.
+    """
+
+    on: On = "classifier"
+    blind: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorMark(Mark):
+    """Of a detector.
+
+    Args:
+        on: what it looks at; "any" is whatever there is.
+    """
+
+    on: On | Literal["any"] = "classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricMark(Mark):
+    """Of a metric, whose parameters are the products that it needs, by name; see docs/own-method.md.
+
+    Args:
+        heading: of its column.
+        unit: "share" (a fraction, shown in percent), "points" (a difference of shares, likewise), "ratio", "count",
+            "score", "seconds", or "" for what no column holds.
+        low, high: the range of its values, None where it is open.
+        better: which way is better for a defender: "higher", "lower", or "" for neither.
+        place: only cells whose attack enters here have it.
+        on: only cells whose defence cleans this have it.
+        fields: of a metric that returns a mapping, its names and their headings.
+        makes: products that are made for it alone: name → function of other products, whose keyword-only options take
+            the values of the attack's options of the same name.
+    """
+
+    heading: str = ""
+    unit: Literal["share", "points", "ratio", "count", "score", "seconds", ""] = "share"
+    low: float | None = 0.0
+    high: float | None = 1.0
+    better: Literal["higher", "lower", ""] = ""
+    place: Place | None = None
+    on: On | None = None
+    fields: Mapping[str, str] = Field(default_factory=dict)
+    makes: Mapping[str, Callable[..., Any]] = Field(default_factory=dict)
+
+
+KINDS: dict[str, type[Mark]] = {
+    "triggers": Mark, "attacks": AttackMark, "distillers": DistillerMark, "condensers": Mark, "objectives": Mark,
+    "heads": Mark, "defenses": DefenseMark, "detectors": DetectorMark, "metrics": MetricMark,
+}  # fmt: skip
+
+
+def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
+    def decorator(paper: str, **given: Any) -> Callable[[F], F]:
+        try:
+            mark = facts(kind=kind, paper=paper, **given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            known = ", ".join(f.name for f in dataclasses.fields(facts) if f.name not in ("kind", "paper"))
+            word = kind.removesuffix("s")
+            raise BadInput(
+                f"@{word}: {first['loc'][0]}: {_lowered(first['msg'])}. Facts of a {word}: {known}."
+            ) from None
+
         def put(call: F) -> F:
-            call.method = Mark(kind, paper, **facts)  # type: ignore[attr-defined]
+            call.method = mark  # type: ignore[attr-defined]
             return call
 
         return put
 
-    decorator.__doc__ = f"Mark a function as one of the {kind}; facts as `Mark` lists them."
+    decorator.__doc__ = f"Mark a function as one of the {kind}; facts as `{facts.__name__}` lists them."
     return decorator
 
 
-trigger, attack, distiller, condenser, objective, head, defense, detector = map(_marker, KINDS)
+trigger, attack, distiller, condenser, objective, head, defense, detector, metric = itertools.starmap(
+    _marker, KINDS.items()
+)
 
 
-@dataclass(frozen=True)
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A registered method: its name (the file's), its mark, and the function itself."""
 
     name: str
-    mark: Mark
+    mark: Any  # of its kind
     call: Callable[..., Any]
 
     @property
     def summary(self) -> str:
         """First line of the docstring."""
         return (inspect.getdoc(self.call) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its positional parameters: the products that it is given, such as model and clean."""
+        parameters = inspect.signature(self.call).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -149,10 +252,16 @@ class Method:
             first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
             name = str(first["loc"][0])
             raise BadInput(
-                f"{self.name}: {name}={given.get(name)!r}: {first['msg'][:1].lower()}{first['msg'][1:]}. "
+                f"{self.name}: {name}={given.get(name)!r}: {_lowered(first['msg'])}. "
                 f"Type `distrust show {self.name}` for its options."
             ) from None
         return {name: getattr(checked, name) for name in self.options}
+
+    def cost(self, options: dict[str, Any], n: int) -> float:
+        """Images that go through a training step when the method is given n of them; see `Mark`."""
+        if self.mark.cost:
+            return float(self.mark.cost(options, n))
+        return float(n * sum(v for k, v in options.items() if k.endswith("epochs")))
 
     def made(self, options: dict[str, Any]) -> Any:
         """The method with its options: an object of a class, else the function with them filled in."""

@@ -305,7 +305,7 @@ def dirty(tiny):
 
     def attack(method, small, **options):
         own = {name: value for name, value in short.items() if name in method.options}
-        return method.call(small, *([tiny] if method.mark.raw else []), **own | options)
+        return method.call(small, *([tiny] if "raw" in method.inputs else []), **own | options)
 
     return attack
 

@@ -27,8 +27,8 @@ def card(method: Method) -> dict[str, Any]:
         "kind": method.mark.kind,
         "summary": method.summary,
         "paper": method.mark.paper,
-        "place": method.mark.place and f"{method.mark.place} ({PLACES[method.mark.place]})",
-        "on": method.mark.on if method.mark.on != "classifier" else None,
+        "place": getattr(method.mark, "place", None) and f"{method.mark.place} ({PLACES[method.mark.place]})",
+        "on": None if (on := getattr(method.mark, "on", None)) == "classifier" else on,
         "null": method.mark.null,
         "options": [
             {

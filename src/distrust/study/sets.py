@@ -48,7 +48,7 @@ def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Resul
     r = stage.recipe
     clean = unpack_set(store.read(stage.parents[0].key, SET))
     method = registry.get("attacks", r["attack"]["name"])
-    raw = (data(r["images"]).train.to(device),) if method.mark.raw else ()
+    raw = (data(r["images"]).train.to(device),) if "raw" in method.inputs else ()
     poisoned, backdoor = method.call(clean.to(device), *raw, **r["attack"]["options"], rng=rng("attack", r["seed"]))
     poisoned = poisoned.to("cpu")
     facts = {"images": len(poisoned), "stealth": difference(clean, poisoned)}

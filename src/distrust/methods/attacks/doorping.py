@@ -22,7 +22,7 @@ from ._poison import Poisoned, check_target
 
 @attack(
     paper="Liu, Li, Backes, Shen, Zhang, Backdoor Attacks Against Dataset Distillation, NDSS 2023, arXiv 2301.01197",
-    place=4, raw=True,
+    place=4,
 )  # fmt: skip
 def doorping(
     synthetic: ImageSet,
