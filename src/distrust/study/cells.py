@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,138 +12,95 @@ from torch import Tensor
 
 from ..errors import BadInput, NotFound
 from ..files import write_file
-from ..measurement import Seen, carry_over, score
+from ..measurement import Finding, Seen, over_seeds, score
+from .axes import AXES
+from .codecs import TENSORS
+from .graph import Plan, PlannedCell, Stage
 from .run import Outcome
-from .spec import AXES
-from .stages import Plan, PlannedCell, Stage
-from .store import Store
+from .store import Record, Store
 
 Cell = dict[str, Any]
 
 
 def score_cells(plan: Plan, store: Store, outcome: Outcome) -> list[Cell]:
     """Score every planned cell from what the store has; cells without predictions carry their error."""
-    reader = _Reader(store, outcome)
+    reader = _Reader(store, outcome.records)
     return [_cell(planned, plan, reader) for planned in plan.cells]
 
 
 class _Reader:
     """Reads each stage's predictions once."""
 
-    def __init__(self, store: Store, outcome: Outcome) -> None:
-        self.store, self.records = store, outcome.records
-        self.seen: dict[str, dict[str, Tensor]] = {}
+    def __init__(self, store: Store, records: dict[str, Record]) -> None:
+        self.store, self.records = store, records
+        self.said: dict[str, dict[str, Tensor]] = {}
 
-    def __call__(self, stage: Stage) -> dict[str, Tensor] | None:
-        record = self.records.get(stage.key)
-        if record is None or record["state"] != "done":
+    def done(self, stage: Stage | None) -> Record | None:
+        """The record of a stage that was carried out."""
+        record = self.records.get(stage.key) if stage else None
+        return record if record and record["state"] == "done" else None
+
+    def predictions(self, stage: Stage) -> dict[str, Tensor]:
+        if stage.key not in self.said:
+            tensors = self.store.tensors(stage.key, TENSORS)
+            self.said[stage.key] = {name: value.long() for name, value in tensors.items()}
+        return self.said[stage.key]
+
+    def seen(self, clean: Stage, triggered: Stage | None) -> Seen | None:
+        """What an arm's model said, if all of it is there."""
+        if not self.done(clean) or (triggered and not self.done(triggered)):
             return None
-        if stage.key not in self.seen:
-            tensors = self.store.tensors(stage.key, "predictions.safetensors")
-            self.seen[stage.key] = {k: v.long() for k, v in tensors.items()}
-        return self.seen[stage.key]
+        said = self.predictions(clean)
+        return Seen(said["y"], said["said"], self.predictions(triggered)["said"] if triggered else None)
 
 
 def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     study = plan.study
-    lineage = list(_lineage(planned.seen))
-    cell: Cell = {
-        "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
-        "seed": planned.seed, "state": "done", "error": None, "target": planned.target,
-    }  # fmt: skip
-    records = [read.records[s.key] for s in lineage if s.key in read.records]
+    behind = {s.key: s for stage in filter(None, planned.seen["ours"]) for s in stage.lineage() if s.kept}
+    records = {key: read.records[key] for key in behind if key in read.records}
+    chosen = next((r["notes"] for r in records.values() if r["kind"] == "choose" and "notes" in r), {})
     passed_over = {
-        p.key for s in lineage if s.kind == "choose"
-        for p in s.parents[1:] if p.key != read.records.get(s.key, {}).get("chosen")
+        source.key
+        for s in behind.values()
+        for name, source in s.inputs.items()
+        if source.key in s.spare and name != f"candidate{chosen.get('chosen')}"
+    }
+    flags = [flag for key, r in records.items() if key not in passed_over for flag in r.get("flags", ())]
+    arms = {arm: read.seen(*pair) for arm, pair in planned.seen.items()}
+    products: dict[str, Any] = {
+        **dict.fromkeys(("control", "undefended", "teacher", "teacher_control")), **arms, "seen": arms["ours"],
+        "target": planned.target, "records": list(records.values()), **planned.axes,
     }  # fmt: skip
-    flags = [f for s in lineage if s.key not in passed_over for f in read.records.get(s.key, {}).get("flags", ())]
-    seen = read(planned.seen)
-    if seen is None:
-        last = read.records.get(planned.seen.key, {"state": "missing", "error": "not run yet"})
-        cell |= {"state": last["state"], "error": last.get("error"), "flags": sorted(set(flags))}
-        cell |= dict.fromkeys(("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over"))
-    else:
-        cell |= _score(planned, seen, read, flags, study.seeds)
-    cell["published"] = _published(study.published, planned.axes)
-    choice = next((r for r in records if "chosen" in r), {})
-    cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
-    cell["seconds"] = round(sum(r["seconds"] for r in records), 1)
-    cell["keys"] = planned.keys
-    for record in records:  # what was done to a transfer set
-        cell |= {name: record[name] for name in ("caught", "lost") if name in record}
-        cell |= {f"poison_{name}": value for name, value in record.get("stealth", {}).items()}
-    for name, stage in (("asr_archetypes", planned.seen), ("base_archetypes", planned.control)):
-        if stage and (share := read.records.get(stage.key, {}).get("archetypes")) is not None:
-            cell[name] = share
-    for name, stage in zip(("score", "score_control"), planned.found, strict=False):
-        finding = read.records.get(stage.key, {}).get("finding")
-        cell[name] = finding and finding["score"]
-        if finding and name == "score":
-            named = finding["target"] if len(finding["scores"]) > 1 else None  # an encoder has no classes
-            cell |= {"suspect": named, "score_p": finding["p"]}
-    if mechanism := read.records.get(planned.seen.key, {}).get("mechanism"):
-        kept = ("layer", "channels", "chosen", "rank", "rank_clean", "run")  # the stage's record has every neuron
-        cell["mechanism"] = [{k: row[k] for k in kept} for row in mechanism]
+    for name, stage in planned.findings.items():
+        record = read.done(stage)
+        products[name] = Finding.made(record["finding"]) if record else None
+    if "finding" in products:
+        products.setdefault("finding_control", None)
+    known = {name: record["value"] for name, s in planned.metrics.items() if (record := read.done(s))}
+    found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=study.seeds)
+    last = next((r for s in planned.seen["ours"] if s and not read.done(s) for r in [read.records.get(s.key)]), None)
+    state, error = "done", None
+    if products["seen"] is None:
+        last = last or {"state": "missing", "error": "not run yet"}
+        state, error = last["state"], last.get("error")
+    ran = list(records.values())
     words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
-    cell["reproduce"] = shlex.join(words)
-    cell["env"] = records[-1].get("env") if records else None
-    return cell
-
-
-def _score(planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: list[str], seeds: int) -> Cell:
-    control = read(planned.control) if planned.control else None
-    undefended = read(planned.undefended) if planned.undefended else None
-    own = Seen(seen["clean"], seen.get("triggered"))
-    other = Seen(control["clean"], control.get("triggered")) if control else None
-    found = score(
-        seen["y"],
-        own,
-        target=planned.target,
-        control=other,
-        undefended=undefended["clean"] if undefended else None,
-        seeds=seeds,
-        flags=flags,
-    )
-    teachers = [read(stage) for stage in planned.teacher or ()]
-    carried_by_teacher, own_teacher = None, {}
-    if planned.target is not None and len(teachers) == 2 and all(teachers):
-        ours, theirs = (Seen(t["clean"], t["triggered"]) for t in teachers if t)
-        taught = score(seen["y"], ours, target=planned.target, control=theirs)
-        carried_by_teacher = taught.carried
-        own_teacher = {"teacher_acc": taught.acc, "teacher_asr": taught.asr}
-    extra: Cell = {"carry_over": carry_over(found.carried, carried_by_teacher), **own_teacher}
-    extra["acc_control"] = float((control["clean"] == control["y"]).double().mean()) if control else None
-    if undefended and planned.target is not None:
-        before = score(seen["y"], Seen(undefended["clean"], undefended["triggered"]), target=planned.target)
-        extra |= {"undefended_acc": before.acc, "undefended_asr": before.asr}
-    others = seen["y"] != planned.target
-    extra["acc_others"] = float((seen["clean"] == seen["y"])[others].double().mean())  # NAD's repository counts so
-    return {**found.record(), **extra}
-
-
-def _lineage(stage: Stage) -> Iterable[Stage]:
-    """A stage's ancestors, parents first, each once."""
-    done: dict[str, Stage] = {}
-
-    def visit(s: Stage) -> None:
-        for parent in s.parents:
-            visit(parent)
-        done.setdefault(s.key, s)
-
-    visit(stage)
-    return done.values()
+    return {
+        "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
+        "seed": planned.seed, "state": state, "error": error, "target": planned.target, **found.record(),
+        "published": _published(study.published, planned.axes), "chosen": chosen.get("option"),
+        "validation": chosen.get("validation"), "keys": planned.keys, "reproduce": shlex.join(words),
+        "env": ran[-1].get("env") if ran else None,
+    }  # fmt: skip
 
 
 def _published(rows: list[dict[str, Any]], axes: dict[str, str]) -> list[dict[str, Any]]:
     """Rows whose words are this cell's axes; where there are none, those with which its axes begin."""
-    words = [{axis: value for axis, value in row.items() if axis in axes} for row in rows]
-    whole = [row for row, own in zip(rows, words, strict=True) if all(axes[a] == v for a, v in own.items())]
-    begun = [
-        row
-        for row, own in zip(rows, words, strict=True)
-        if all(axes[a] == v or axes[a].startswith(f"{v}[") for a, v in own.items())
-    ]
-    return whole or begun
+
+    def agreeing(same: Any) -> list[dict[str, Any]]:
+        return [row for row in rows if all(same(axes[a], value) for a, value in row.items() if a in axes)]
+
+    return agreeing(str.__eq__) or agreeing(lambda own, value: own == value or own.startswith(f"{value}["))
 
 
 def write_cells(cells: list[Cell], folder: str | Path, whole: bool = False) -> Path:
@@ -199,8 +155,6 @@ def compare(cells: list[Cell], expected: list[Cell]) -> list[str]:
     A mean must lie within the expected mean ± the 95 % interval over its seeds, or, if that is narrower, within
     2 points. Returns one line for each that does not.
     """
-    from ..measurement import over_seeds
-
     lines = []
     ours, theirs = by_axes(cells), by_axes(expected)
     for axes, rows in theirs.items():

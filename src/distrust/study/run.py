@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from ..errors import BadInput, DistrustError
 from ..registry import registry
 from ..training import watching
-from .stages import Plan, Stage
+from .graph import Plan, Stage
 from .store import Record, Store
-from .work import cores, limit_threads, work
+from .work import work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
@@ -73,6 +75,11 @@ def executor(jobs: int) -> Any:
     pool.shutdown()
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def automatic_jobs(device: str) -> int:
     """One process a core, at most four (each holds the images); a GPU is not shared."""
     return min(cores(), 4) if device == "cpu" else 1
@@ -81,7 +88,7 @@ def automatic_jobs(device: str) -> int:
 def _start_worker(threads: int, plugins: list[Path]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit_threads(threads)
+    torch.set_num_threads(threads)
     for path in plugins:
         registry.add(path)
 
@@ -186,9 +193,8 @@ def _drain(
 def _broken(stage: Stage, records: dict[str, Record]) -> list[Stage]:
     """Parents without which a stage cannot be done; of a choice's candidates, one that works is enough."""
     broken = [p for p in stage.parents if records[p.key]["state"] != "done"]
-    if stage.kind == "choose" and stage.parents[0] not in broken and len(broken) < len(stage.parents) - 1:
-        return []  # a rate at which a candidate diverged is not chosen
-    return broken
+    lost = {p.key for p in broken}
+    return broken if lost - stage.spare or lost == stage.spare else []
 
 
 def _step_teller(stage: Stage, tell: Tell) -> Callable[[int, int, float], None]:

@@ -8,16 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..selectors import Selector, parse
+from .axes import AXES, TABLE
 
-AXES = ("images", "teacher", "attack", "condenser", "encoder", "distiller", "student", "defense", "detector")
-
-Axis = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v), Field(min_length=1)]
+Entries = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+Axis = Annotated[Entries, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Options = dict[str, Any]
+DIALS = {"heads": "head", "metrics": "metric"} | {axis.kind: axis.name for axis in TABLE if axis.kind}
+
+_given: Any = create_model("Given", **{axis.name: (Axis, [axis.default]) for axis in TABLE})  # type: ignore[call-overload]
+_some: Any = create_model("Some", **{axis.name: (Axis | None, None) for axis in TABLE})  # type: ignore[call-overload]
 
 
 class Budget(BaseModel):
@@ -35,12 +40,8 @@ class Budget(BaseModel):
         views: options of `Views` for encoders, e.g. {flip = false}.
         transfer: options of `fit` for a teacher that moves to the victim's images.
         student: options of `distill` for students; of `fit` for networks on a synthetic set, beside its own recipe.
-        attack: options given to every attack that has them.
-        condenser: options given to every condenser that has them.
-        encoder: options given to every self-supervised loss that has them.
-        head: options given to every head that has them.
-        defense: options given to every defence that has them.
-        detector: options given to every detector that has them.
+        attack, condenser, encoder, distiller, head, defense, detector, metric: options by the name of the method, e.g.
+            `[budgets.cpu.attack.cheatkd]` with `steps = 100`.
         axes: axes that replace the study's, e.g. {pair = ["a", "b"], images = ["gtsrb"]}.
         seeds: repetitions, if other than the study's.
     """
@@ -52,21 +53,27 @@ class Budget(BaseModel):
     held: Share | None = None
     validation: Share = 0.05
     size: Annotated[int, Field(ge=4)] | None = None
-    teacher: dict[str, Any] = {}
-    views: dict[str, Any] = {}
-    transfer: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    attack: dict[str, Any] = {}
-    condenser: dict[str, Any] = {}
-    encoder: dict[str, Any] = {}
-    head: dict[str, Any] = {}
-    defense: dict[str, Any] = {}
-    detector: dict[str, Any] = {}
+    teacher: Options = {}
+    views: Options = {}
+    transfer: Options = {}
+    student: Options = {}
+    attack: dict[str, Options] = {}
+    condenser: dict[str, Options] = {}
+    encoder: dict[str, Options] = {}
+    distiller: dict[str, Options] = {}
+    head: dict[str, Options] = {}
+    defense: dict[str, Options] = {}
+    detector: dict[str, Options] = {}
+    metric: dict[str, Options] = {}
     axes: dict[str, Axis] = {}
     seeds: Annotated[int, Field(ge=1, le=1000)] | None = None
 
+    def dialled(self, kind: str, name: str) -> Options:
+        """What it says of one method."""
+        return getattr(self, DIALS[kind]).get(name, {})
 
-class Block(BaseModel):
+
+class Block(_some):
     """Part of a study: axes that replace the study's.
 
     Args:
@@ -75,20 +82,11 @@ class Block(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    images: Axis | None = None
-    teacher: Axis | None = None
-    attack: Axis | None = None
-    condenser: Axis | None = None
-    encoder: Axis | None = None
-    distiller: Axis | None = None
-    student: Axis | None = None
-    defense: Axis | None = None
-    detector: Axis | None = None
     pair: Axis | None = None
     seeds: Annotated[int, Field(ge=1)] | None = None
 
 
-class Study(BaseModel):
+class Study(_given):
     """What a study file says.
 
     Args:
@@ -116,16 +114,7 @@ class Study(BaseModel):
     question: str = ""
     budget: str = "cpu"
     seeds: int = Field(1, ge=1, le=1000)
-    images: Axis = ["digits"]
-    teacher: Axis = ["wrn16-1"]
-    attack: Axis = ["none"]
-    condenser: Axis = ["none"]
-    encoder: Axis = ["none"]
-    distiller: Axis = ["none"]
-    student: Axis = ["same"]
-    defense: Axis = ["none"]
-    detector: Axis = ["none"]
-    pair: Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = []
+    pair: Entries = []
     embed: int = Field(0, ge=0)
     grid: list[Block] = []
     budgets: dict[str, Budget] = {"cpu": Budget()}
@@ -137,18 +126,11 @@ class Study(BaseModel):
         """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
         found: dict[tuple[str, ...], tuple[dict[str, Selector], int]] = {}
         for block in self.grid or [Block()]:
+            most = min(self.seeds, block.seeds or self.seeds)
             for entry in self._entries(block.model_dump(exclude_none=True, exclude={"seeds"})):
                 chosen = dict(zip(AXES, entry, strict=True))
-                if chosen["encoder"].name != "none":
-                    chosen |= _headed(chosen)
-                elif chosen["condenser"].name != "none":
-                    chosen |= _without_teacher(chosen, self.budgets[self.budget])
-                elif chosen["distiller"].name == "none":
-                    chosen["student"] = Selector("none")
-                elif chosen["student"].name == "same":
-                    chosen["student"] = chosen["teacher"]
+                chosen |= _settled(chosen, self.budgets[self.budget])
                 texts = tuple(s.text for s in chosen.values())
-                most = min(self.seeds, block.seeds or self.seeds)
                 found[texts] = (chosen, max(most, found[texts][1] if texts in found else 0))
         yield from found.values()
 
@@ -162,27 +144,36 @@ class Study(BaseModel):
             yield from itertools.product(*{**axes, "teacher": parse(teacher), "student": parse(student)}.values())
 
 
-def _headed(chosen: dict[str, Selector]) -> dict[str, Selector]:
-    """An encoder is neither distilled nor trained on a condensed set; its student is a head, "same" the linear one."""
-    for axis in ("condenser", "distiller"):
-        if chosen[axis].name != "none":
+def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]:
+    """Who the student is, and whether there is a teacher; "same" is the network that stands before it.
+
+    Raises:
+        BadInput: what stands on one axis leaves no place for what stands on another.
+    """
+    names = {axis: selector.name for axis, selector in chosen.items()}
+    same = names["student"] == "same"
+    for maker, others, why in (
+        ("encoder", ("condenser", "distiller"), "is measured through a head"),
+        ("condenser", ("distiller",), "makes a set that a student is trained on, not distilled"),
+    ):
+        other = next((axis for axis in others if names[axis] != "none"), None)
+        if names[maker] != "none" and other:
             raise BadInput(
-                f"encoder {chosen['encoder'].name} is measured through a head; {axis} {chosen[axis].name!r} has no "
-                f"place there. Leave the {axis} out, or the encoder."
+                f"{maker} {names[maker]} {why}; {other} {names[other]!r} has no place there. Leave the {other} out, or "
+                f"the {maker}."
             )
-    return {"student": Selector("linear") if chosen["student"].name == "same" else chosen["student"]}
-
-
-def _without_teacher(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]:
-    """A synthetic set has no teacher; "same" is the network that it was condensed with."""
-    if chosen["distiller"].name != "none":
-        raise BadInput(
-            f"condenser {chosen['condenser'].name} makes a set that a student is trained on, not distilled; distiller "
-            f"{chosen['distiller'].name!r} has no place there. Leave the distiller out, or the condenser."
-        )
-    network = {"network": "convnet3", **budget.condenser, **chosen["condenser"].options}["network"]
-    student = Selector(network) if chosen["student"].name == "same" else chosen["student"]
-    return {"teacher": Selector("none"), "student": student}
+    if names["encoder"] != "none":
+        return {"student": Selector("linear") if same else chosen["student"]}
+    if names["condenser"] != "none":
+        if ">" in names["images"]:
+            text = chosen["images"].text
+            raise BadInput(f"images {text!r} move a teacher, and a condenser has none. Name one set.")
+        dialled = budget.dialled("condensers", names["condenser"])
+        network = {"network": "convnet3", **dialled, **chosen["condenser"].options}["network"]
+        return {"teacher": Selector("none"), "student": Selector(network) if same else chosen["student"]}
+    if names["distiller"] == "none":
+        return {"student": Selector("none")}
+    return {"student": chosen["teacher"]} if same else {}
 
 
 def read_study(path: str | Path, **changes: Any) -> Study:
@@ -228,14 +219,23 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
         BadInput, NotFound: as `read_study`.
     """
     budgets = content.get("budgets", {})
-    replaced = [budget.get("axes", {}) for budget in budgets.values()] if isinstance(budgets, dict) else []
+    budgets = {n: b for n, b in budgets.items() if isinstance(b, dict)} if isinstance(budgets, dict) else {}
     entries: list[tuple[dict[str, Any], set[str]]] = [(content, set(Study.model_fields))]
     entries += [(block, set(Block.model_fields)) for block in content.get("grid", [])]
-    entries += [(axes, {*AXES, "pair"}) for axes in replaced]
+    entries += [(budget.get("axes", {}), {*AXES, "pair"}) for budget in budgets.values()]
     for block, known in entries:
         for name in block:
             if name not in known:
                 raise NotFound.among(f"entry of {source}", name, known)
+    for name, budget in budgets.items():
+        for dial in DIALS.values():
+            options = budget.get(dial, {})
+            loose = next((k for k, v in options.items() if not isinstance(v, dict)), None) if isinstance(options, dict) else None
+            if loose:
+                raise BadInput(
+                    f"{source}: budgets.{name}.{dial}: {loose} = {options[loose]!r} names no method. Write the method's "
+                    f"table, [budgets.{name}.{dial}.NAME], and {loose} in it."
+                )
     try:
         study = Study(**content)
     except ValidationError as error:

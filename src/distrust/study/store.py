@@ -12,13 +12,15 @@ from typing import Any
 
 import fsspec
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from ..errors import NotFound, StoreError
 
 Record = dict[str, Any]
 
+FORMAT = 2  # of keys and records; what an earlier version made is told apart, and never half used
+SIGN = ".format"  # the file that tells it
 ABANDONED = 3600  # seconds after which a draft has no writer any more
 DRAFT = len(".") + 32 + len("-") + 8  # length of a draft folder's name
 
@@ -42,9 +44,33 @@ class Store:
                 f"store {self.url!r} cannot be opened ({error}). Give a directory or an fsspec URL."
             ) from None
         self.local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+        self.signed = False  # known to be of this format
+
+    def _check_format(self) -> None:
+        """Refuse a store whose keys mean something else."""
+        if self.signed:
+            return
+        try:
+            found = self.fs.cat_file(f"{self.root}/{SIGN}").decode().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            found = "1" if self._names() else ""
+        if found not in ("", str(FORMAT)):
+            raise StoreError(
+                f"store {self.url} was made by another version of Distrust (format {found}, this one has {FORMAT}), and "
+                f"none of it is used. Run the same command with another place: --store {self.url}-{FORMAT}."
+            )
+        self.signed = found != ""
+
+    def _sign(self) -> None:
+        self._check_format()
+        if not self.signed:
+            self.fs.makedirs(self.root, exist_ok=True)
+            self.fs.pipe_file(f"{self.root}/{SIGN}", f"{FORMAT}\n".encode())
+            self.signed = True
 
     def record(self, key: str) -> Record | None:
         """What is written about a stage: state, recipe, parents, seconds, flags; None if it never ran."""
+        self._check_format()
         try:
             return json.loads(self.fs.cat_file(f"{self.root}/{key}/stage.json"))
         except (FileNotFoundError, NotADirectoryError):
@@ -68,6 +94,10 @@ class Store:
 
     def keys(self) -> list[str]:
         """All keys with a complete folder."""
+        self._check_format()
+        return self._names()
+
+    def _names(self) -> list[str]:
         try:
             names = [path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
@@ -110,6 +140,7 @@ class Store:
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
         try:
+            self._sign()
             if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
                 self.fs.rm(folder, recursive=True)
             self.fs.makedirs(draft, exist_ok=True)
@@ -146,8 +177,3 @@ class Store:
             name, age = entry["name"].rsplit("/", 1)[-1], time.time() - entry.get("mtime", math.inf)
             if name.startswith(".") and len(name) == DRAFT and age > ABANDONED:
                 self._sweep(entry["name"])
-
-
-def pack(**tensors: Tensor) -> bytes:
-    """Tensors as the bytes of a safetensors file."""
-    return save({k: v.contiguous() for k, v in tensors.items()})

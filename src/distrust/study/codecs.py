@@ -1,0 +1,109 @@
+"""Codecs: how a product becomes files and facts of a record, by its type, and is read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ..data import ImageSet
+from ..data.images import changed, rows_in
+from ..data.synthetic import pack_set, unpack_set
+from ..files import artefact_name, load_weights, model_bytes
+from ..measurement import Backdoor, Finding
+from ..models import model as make_model
+from ..models.heads import make as make_head
+from ..training import Probe
+from .graph import Stage
+
+Files = dict[str, bytes]
+Facts = dict[str, Any]
+Fetch = Callable[[str], Any]  # the product that a parameter of the stage was given
+SET, TENSORS = "images.safetensors", "tensors.safetensors"
+
+
+def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
+    """Facts for the record, and files; a named tuple of products is all of theirs together."""
+    if isinstance(made, tuple) and hasattr(made, "_fields"):
+        facts: Facts = {"made": type(made).__name__}
+        files: Files = {}
+        for part in made:
+            more, beside = dump(part, stage, fetch)
+            facts, files = facts | more, files | beside
+        return facts, files
+    if isinstance(made, Backdoor):
+        text, tensors = made.dump()
+        return {}, {"trigger.json": text.encode(), "trigger.safetensors": tensors}
+    if isinstance(made, Probe):
+        name = artefact_name(stage.taint)
+        return {"head": made.head.spec, "file": name}, {name: pack({k: v.cpu() for k, v in made.head.state_dict().items()})}
+    if isinstance(made, nn.Module):
+        name = artefact_name(stage.taint)
+        facts = {"taint": list(stage.taint), "key": stage.key}
+        return {"spec": made.spec, "file": name}, {name: model_bytes(made.cpu(), facts)}
+    if isinstance(made, ImageSet):
+        facts = {"images": len(made)}
+        if "transfer" in stage.inputs:
+            return facts, {SET: pack(_change(fetch("transfer"), made))}
+        return facts, {SET: pack_set(made.to("cpu"))}
+    if isinstance(made, Finding):
+        return {"finding": made.record()}, {}
+    if isinstance(made, Mapping) and made and all(isinstance(value, Tensor) for value in made.values()):
+        return {}, {TENSORS: pack(made)}
+    return {"notes": made} if isinstance(made, dict) and stage.kind != "metric" else {"value": made}, {}
+
+
+def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fetch) -> Mapping[str, Any]:
+    """The parts of a product by what a parameter may ask for: "" is the product itself."""
+    parts: dict[str, Any] = {**record.get("notes", {})}
+    made = record.get("made")
+    if made in ("Poisoned", "Planted"):
+        parts["backdoor"] = Backdoor.undump(read("trigger.json").decode(), read("trigger.safetensors"), f"stage {stage.key}")
+    if "head" in record:
+        head = make_head(**record["head"])
+        head.load_state_dict(load(read(record["file"])))
+        parts[""] = Probe(fetch("encoder"), head).eval()
+    elif "spec" in record:
+        weights = load(read(record["file"]))
+        parts[""] = load_weights(make_model(**record["spec"]), weights, f"stage {stage.key}").eval()
+    elif "images" in record:
+        data = read(SET)
+        parts[""] = _changed(fetch("transfer"), load(data), stage.taint) if "transfer" in stage.inputs else unpack_set(data)
+    elif "finding" in record:
+        parts[""] = Finding(**{**record["finding"], "scores": tuple(record["finding"]["scores"])})
+    elif "value" in record:
+        parts[""] = record["value"]
+    else:
+        parts[""] = load(read(TENSORS))
+    return parts
+
+
+def parts_of(made: Any) -> Mapping[str, Any]:
+    """The same of a product that was just made."""
+    if not (isinstance(made, tuple) and hasattr(made, "_fields")):
+        return {"": made}
+    named = made._asdict()
+    return {**named.get("notes", {}), **({"backdoor": named["backdoor"]} if "backdoor" in named else {}), "": made[0]}
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save({name: value.contiguous() for name, value in tensors.items()})
+
+
+def _change(before: ImageSet, after: ImageSet) -> dict[str, Tensor]:
+    """`after` as its difference from `before`: a few images instead of all of them."""
+    at = changed(before, after).nonzero().flatten()
+    return {"rows": rows_in(before, after), "at": at, "x": after.x[at]}
+
+
+def _changed(before: ImageSet, tensors: Mapping[str, Tensor], taint: tuple[str, ...]) -> ImageSet:
+    """What `_change` was given, from the same `before`."""
+    images = before[tensors["rows"]]
+    x = images.x.clone()
+    x[tensors["at"]] = tensors["x"]
+    return images.replace(x=x, taint=taint)

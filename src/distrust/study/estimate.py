@@ -1,0 +1,102 @@
+"""Estimate: what a plan will cost on this machine, and what a store holds."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from ..data import ImageSet
+from ..models import model as make_model
+from ..training import fit
+from .graph import Stage
+from .steps import STEPS, opened
+from .store import Record, Store
+
+
+def estimate(waiting: Iterable[Stage], jobs: int) -> float:
+    """Seconds that the waiting stages will take, from a timed step of each network on this machine."""
+    speed: dict[tuple[str, int], float] = {}
+    total = 0.0
+    for stage in waiting:
+        name, images = _network(stage), _opened(next(s for s in stage.lineage() if s.kind == "images"))
+        at = name, images[0].x.shape[-1]
+        if at not in speed:
+            speed[at] = _images_a_second(make_model(name, images[0]), images[0])
+        total += cost_of(stage, size_of(stage)) / speed[at]
+    return total / jobs
+
+
+def cost_of(stage: Stage, n: int) -> float:
+    """Images that go through a training step when a stage is given n of them."""
+    options = stage.call["options"]
+    method = stage.method
+    return method.cost(options, n) if method else STEPS[stage.call["method"]].cost(options, n)
+
+
+@functools.cache
+def size_of(stage: Stage) -> int:
+    """How many images a stage is given: of the first of its inputs that is a set."""
+    return next((_made(s) for name, s in stage.inputs.items() if name != "backdoor" and _made(s)), 0)
+
+
+def _made(stage: Stage) -> int:
+    """How many images a stage makes; 0 if it makes a model."""
+    options = stage.call["options"]
+    if stage.kind == "images":
+        train, test = _opened(stage)
+        held, validation = options.get("held", 0), options.get("validation", 0)
+        share = {"train": 1 - held - validation, "clean": options.get("share"), "validation": validation}
+        n = len(test) if options["role"] == "test" else round(len(train) * (share[options["role"]] or 0))
+        return min(n, options.get("most") or n)
+    if "images_per_class" in options:
+        source = next(s for s in stage.lineage() if s.kind == "images")
+        return options["images_per_class"] * len(_opened(source)[0].classes)
+    sets = ("train", "transfer", "synthetic")
+    return next((_made(stage.inputs[name]) for name in sets if name in stage.inputs), 0) if _is_set(stage) else 0
+
+
+def _is_set(stage: Stage) -> bool:
+    return stage.kind in ("plant", "poison", "sift")
+
+
+def _opened(stage: Stage) -> tuple[ImageSet, ImageSet]:
+    options = stage.call["options"]
+    return opened(options["source"], **{k: options[k] for k in ("size", "channels", "group") if options.get(k)})
+
+
+def _network(stage: Stage) -> str:
+    """Whose steps a stage takes: its own network's, or that of the model that it is given."""
+    return next((s.call["options"]["network"] for s in reversed([*stage.lineage()]) if "network" in s.call["options"]), "convnet3")
+
+
+def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
+    few = images[: batch * steps]
+    options: dict[str, Any] = {
+        "epochs": 1,
+        "batch_size": batch,
+        "precision": "fp32",
+        "memory_format": "channels_last",
+    }
+    fit(model, few[:batch], **options)  # the first step allocates
+    start = time.perf_counter()
+    fit(model, few, **options)
+    return len(few) / (time.perf_counter() - start)
+
+
+def status_of(store: Store) -> Record:
+    """How many stages of each kind are done, failed or skipped, and what they cost."""
+    keys = store.keys()
+    records = [store.record(key) or {} for key in keys]
+    counts = Counter((r["kind"], r["state"]) for r in records)
+    return {
+        "store": store.url,
+        "stages": len(records),
+        "seconds": round(sum(r["seconds"] for r in records), 1),
+        "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
+        "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
+    }

@@ -1,0 +1,141 @@
+"""The nouns of a plan: a stage, a cell, and a plan of both."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..registry import Method, registry
+from .spec import Study
+
+Call = dict[str, Any]  # {"method", "version", "options"}: a method as "defenses/nad", or a step of `steps` by its name
+Env = dict[str, "Stage"]  # products by name
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of anything that JSON can hold; the order of entries does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A call written down: its key is the hash of call, inputs and seed.
+
+    Args:
+        kind: the place that it fills: teacher, attack, student, predict …
+        call: what is called, with every option resolved.
+        inputs: parameter → the stage whose product it takes.
+        seed: of what it draws.
+        taint: names of the attacks among its ancestors.
+        kept: it is stored; what is cheap is made again where it is read.
+        key: 32 hexadecimal digits.
+        label: what a person reads in the progress.
+    """
+
+    kind: str
+    call: Call
+    inputs: Env
+    seed: int
+    taint: tuple[str, ...]
+    kept: bool
+    key: str
+    label: str
+
+    @property
+    def method(self) -> Method | None:
+        """The registered method that is called, if it is one."""
+        kind, sign, name = self.call["method"].partition("/")
+        return registry.get(kind, name) if sign else None
+
+    @functools.cached_property
+    def parents(self) -> tuple[Stage, ...]:
+        """The stages that must be stored before it can be carried out."""
+        found: dict[str, Stage] = {}
+        for source in self.inputs.values():
+            found |= {s.key: s for s in ((source,) if source.kept else source.parents)}
+        return tuple(found.values())
+
+    @property
+    def spare(self) -> set[str]:
+        """Keys of inputs of which one is enough: candidates that are chosen among."""
+        return {stage.key for name, stage in self.inputs.items() if name.startswith("candidate")}
+
+    def lineage(self) -> Iterable[Stage]:
+        """Its ancestors and itself, parents first, each once."""
+        done: Env = {}
+        collect([self], done)
+        return done.values()
+
+
+def collect(stages: Iterable[Stage], into: Env) -> None:
+    """Add stages and all that they need, parents first."""
+    for stage in stages:
+        if stage.key not in into:
+            collect(stage.inputs.values(), into)
+            into[stage.key] = stage
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One line of the results: its axes, its seed, and what it is scored from.
+
+    Args:
+        axes: axis → selector, as the cell shows them.
+        seed: of every arm.
+        place: where the attack enters, or None.
+        target: the attack's class, or None.
+        cleans: what the defence cleans, or None.
+        arms: name → products of an arm: "ours", "control" (the attack left out), "undefended", "teacher" and
+            "teacher_control" (nothing distilled).
+        seen: arm → (clean, triggered or None): predictions of its model.
+        metrics: metric → the stage that measures it.
+        findings: "finding" and "finding_control": a detector's looks.
+        embed: features for a picture of them.
+    """
+
+    axes: dict[str, str]
+    seed: int
+    place: int | None
+    target: int | None
+    cleans: str | None
+    arms: Mapping[str, Env]
+    seen: Mapping[str, tuple[Stage, Stage | None]]
+    metrics: Env
+    findings: Env
+    embed: Stage | None
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Readable and unique: a slug of the axes with a short hash of all of them."""
+        bare = (text.partition("[")[0].translate(str.maketrans("/:.", "___"))[-24:] for text in self.axes.values())
+        return f"{'-'.join(bare)}-{digest(self.axes)[:8]}-s{self.seed}"
+
+    @functools.cached_property
+    def final(self) -> list[Stage]:
+        """The attacked arm: the stages that led to its model, as far as they are stored."""
+        return [stage for stage in self.arms["ours"]["model"].lineage() if stage.kept and stage.kind != "features"]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Kind → key of the stages of the attacked arm, and of its predictions."""
+        chosen = [stage for stage in self.final if stage.key not in {k for s in self.final for k in s.spare}]
+        return {stage.kind: stage.key for stage in (*chosen, *filter(None, self.seen["ours"]))}
+
+    @property
+    def needed(self) -> Iterator[Stage]:
+        """What must be carried out for it."""
+        yield from (stage for pair in self.seen.values() for stage in pair if stage)
+        yield from (*self.metrics.values(), *self.findings.values(), *([self.embed] if self.embed else []))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's cells and, parents first, the stages that are stored."""
+
+    study: Study
+    cells: list[PlannedCell]
+    stages: Env = field(default_factory=dict)

@@ -1,0 +1,372 @@
+"""The pipeline: its positions, who may stand there, and the stages that a study puts there.
+
+A lane is no code: which positions are filled follows from the axes and from a method's mark, and a stage's inputs are
+earlier products, bound by parameter name. The control arm is the same arm with the attack left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadInput, NotFound
+from ..registry import Method, registry
+from ..selectors import Selector
+from .axes import AXES
+from .calls import IMAGE_OPTIONS, call_of, contents_of, network, step_call, training, views
+from .graph import Call, Env, Stage, digest
+from .spec import DIALS, Study
+from .steps import STEPS
+
+NONE = Selector("none")
+Chosen = Mapping[str, Selector]
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the pipeline.
+
+    Args:
+        kind: of the stage that fills it, and the step of the core that does, unless the axis' method does.
+        axis: whose entry stands there.
+        makes: the product that it replaces.
+        when: (chosen, mark of the axis' method) → it is filled.
+        later: it works on B of images "A>B".
+    """
+
+    kind: str
+    axis: str
+    makes: str
+    when: Callable[[Chosen, Any], bool]
+    later: bool = False
+
+
+def _place(place: int) -> Callable[[Chosen, Any], bool]:
+    return lambda chosen, mark: mark is not None and mark.place == place
+
+
+def _on(what: str, *without: str) -> Callable[[Chosen, Any], bool]:
+    return lambda chosen, mark: mark is not None and mark.on == what and _has("defense", *without)(chosen, mark)
+
+
+def _has(axis: str, *without: str) -> Callable[[Chosen, Any], bool]:
+    return lambda chosen, mark: chosen[axis] != NONE and all(chosen[other] == NONE for other in without)
+
+
+def _moves(chosen: Chosen, mark: Any) -> bool:
+    return ">" in chosen["images"].name and chosen["encoder"] == NONE
+
+
+PIPELINE = (
+    Position("plant", "attack", "train", _place(1)),
+    Position("teacher", "teacher", "model", _has("teacher", "condenser", "encoder")),
+    Position("condense", "condenser", "synthetic", _has("condenser")),
+    Position("pretrain", "encoder", "encoder", _has("encoder")),
+    Position("attack", "attack", "model", _place(2)),
+    Position("poison", "attack", "synthetic", _place(4)),
+    Position("attack", "attack", "encoder", _place(5)),
+    Position("transfer", "images", "model", _moves, later=True),
+    Position("poison", "attack", "transfer", _place(3), later=True),
+    Position("sift", "defense", "transfer", _on("transfer"), later=True),
+    Position("sift", "defense", "synthetic", _on("synthetic")),
+    Position("defense", "defense", "encoder", _on("encoder")),
+    Position("student", "distiller", "model", _has("distiller"), later=True),
+    Position("victim", "student", "model", _has("condenser"), later=True),
+    Position("features", "encoder", "shown", _has("encoder"), later=True),
+    Position("head", "student", "model", _has("encoder"), later=True),
+    Position("defense", "defense", "model", _on("classifier", "encoder"), later=True),
+)
+METHODS = ("attack", "condenser", "defense")  # axes whose method itself fills the position
+CHEAP = {"plant", "images", "references"}  # made again where they are read
+SAME = {"teacher": "model", "raw": "train", "suspect": "model"}  # other names of products in signatures
+ROLES = ("train", "clean", "validation", "test")
+NAMES = {"model": "teacher", "transfer": "transfer set", "synthetic": "synthetic set"}  # of products, for people
+
+
+class Planner:
+    """Writes each stage down once; equal calls on equal inputs are the same stage."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.budget = study, study.budgets[study.budget]
+        self.known: Env = {}
+        self.arms: dict[tuple[Any, ...], Env] = {}
+        self.calls: dict[tuple[str, str], Call] = {}
+        self.cut: dict[tuple[Any, ...], Env] = {}
+        for kind, dial in DIALS.items():
+            for name, options in getattr(self.budget, dial).items():
+                method = registry.get(kind, name)
+                prepared = {option for make in getattr(method.mark, "makes", {}).values() for option in options_of(make)}
+                method.check({k: v for k, v in options.items() if k not in prepared})
+
+    def stage(
+        self, kind: str, call: Call, inputs: Env, seed: int, makes: str = "", taint: tuple[str, ...] = ()
+    ) -> Stage:
+        """The stage with this call and these inputs."""
+        key = digest([call, {name: made.key for name, made in inputs.items()}, seed])[:32]
+        if key not in self.known:
+            inherited = itertools.chain.from_iterable(s.taint for name, s in inputs.items() if name != "backdoor")
+            whole = tuple(dict.fromkeys((*inherited, *taint)))
+            label = f"{kind} {_what(call, inputs, makes)}{' ← ' + '+'.join(whole) if whole else ''}, seed {seed}"
+            self.known[key] = Stage(kind, call, inputs, seed, whole, kind not in CHEAP, key, label)
+        return self.known[key]
+
+    def step(self, kind: str, env: Env, seed: int, **options: Any) -> Stage:
+        """A stage of the core's own: a step of `steps` on the products that its parameters name."""
+        inputs = {name: env[name] for name in STEPS[kind].inputs if name in env}
+        return self.stage(kind, step_call(kind, options), inputs, seed)
+
+    def call(self, kind: str, selector: Selector) -> Call:
+        """A method with every option resolved: the selector's, the budget's, its own."""
+        at = kind, selector.text
+        if at not in self.calls:
+            if selector.tuned:
+                raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
+            method = registry.get(kind, selector.name)
+            dialled = self.budget.dialled(kind, selector.name)
+            own = {k: v for k, v in dialled.items() if kind != "metrics" or k in method.options}  # others prepare for it
+            self.calls[at] = call_of(method, {**own, **selector.options})
+        return self.calls[at]
+
+    def arm(self, chosen: Chosen, seed: int) -> Env:
+        """Every product of one arm by name; `model` is what is measured, `backdoor` who planted it."""
+        at = (*(selector.text for axis, selector in chosen.items() if axis != "detector"), seed)
+        if at not in self.arms:
+            self.arms[at] = self._arm(chosen, seed)
+        return self.arms[at]
+
+    def _arm(self, chosen: Chosen, seed: int) -> Env:
+        first, later = self.images(chosen["images"], seed)
+        env: Env = {**first, "untouched": first["train"], "downstream": later["train"]}
+        if chosen["distiller"] != NONE:
+            env["transfer"] = later["train"]
+        placed = set()
+        for position in PIPELINE:
+            axis, makes = position.axis, position.makes
+            given = {**env, **later} if position.later else env
+            if position.when(chosen, mark_of(axis, chosen)) and (makes in env or axis not in ("attack", "defense")):
+                made = self.fill(position, chosen, given, seed)
+                if axis == "attack":
+                    env |= {"backdoor": made, "poisoned": made, "before": given[makes]}
+                    env |= dict.fromkeys(mark_of(axis, chosen).notes, made)
+                elif position.kind == "sift":
+                    env |= {"suspect": given[makes], "cleaned": made}
+                env[makes] = made
+                env.setdefault(f"first_{makes}", made)
+                if makes == "model" and axis in ("teacher", "attack", "images"):
+                    env["taught"] = made
+                placed.add(axis)
+        for axis in ("attack", "defense"):
+            if chosen[axis] != NONE and axis not in placed:
+                raise _misplaced(axis, chosen)
+        return {**env, "early": first["clean"], **later}
+
+    def fill(self, position: Position, chosen: Chosen, env: Env, seed: int) -> Stage:
+        """The stage at one position."""
+        kind, student, b = position.kind, chosen["student"], self.budget
+        if position.axis in METHODS:
+            return self.method(position, chosen[position.axis], env, seed)
+        options: dict[str, Any] = {}
+        if kind == "teacher":
+            options = {**network(chosen["teacher"].text), "training": training("teacher", b.teacher)}
+        elif kind == "pretrain":
+            options = {**network(chosen["teacher"].text), "loss": self.call("objectives", chosen["encoder"])}
+            options |= {"views": views(b.views), "training": training("teacher", b.teacher, whole=False)}
+        elif kind == "transfer":
+            options = {"training": training("transfer", b.transfer)}
+        elif kind == "student":
+            options = {**network(student.text), **self.distillation(chosen["distiller"])}
+        elif kind == "victim":
+            options = {**network(student.text), "training": training("student", b.student, whole=False)}
+        elif kind == "head":
+            options = {"fit": self.call("heads", student)}
+        return self.step(kind, env, seed, **options)
+
+    def method(self, position: Position, selector: Selector, env: Env, seed: int) -> Stage:
+        """A method at its position; where options are tuned, one for each candidate, and a choice among them."""
+        kind, makes = AXES[position.axis].kind, position.makes
+        method = registry.get(kind, selector.name)
+        env = {**env, "references": self.references(method, selector, env, seed)} if "references" in method.inputs else env
+        inputs = {name: self.input(name, method, env) for name in method.inputs}
+        selector, inputs = self.share(selector, method, inputs, seed)
+        taint = (selector.name,) if position.axis == "attack" else ()
+        if not selector.tuned:
+            return self.stage(position.kind, self.call(kind, selector), inputs, seed, makes, taint)
+        if kind == "defenses" and position.kind == "sift":
+            raise BadInput(f"{selector.text}: a defence of images is not tuned. Write an axis: [0.1,0.2].")
+        if kind == "defenses" and makes == "encoder":
+            raise BadInput(f"{selector.text}: an encoder has no accuracy to tune by. Write an axis: [0.001,0.01].")
+        tuned = selector.tuned if kind == "defenses" else {}
+        rows = [dict(zip(tuned, values, strict=True)) for values in itertools.product(*tuned.values())]
+        made = [self.stage("defense", self.call(kind, selector.fixed(**row)), inputs, seed, makes) for row in rows]
+        given = {"suspect": inputs[method.inputs[0]], "validation": env["validation"]}
+        given |= {f"candidate{i}": candidate for i, candidate in enumerate(made)}
+        options = {"candidates": rows, "within": self.study.within}
+        return self.stage("choose", step_call("choose", options), given, seed)
+
+    def input(self, name: str, method: Method, env: Env) -> Stage:
+        """The product that a parameter of a method names."""
+        if getattr(method.mark, "blind", False) and name == method.inputs[0]:
+            return env[f"first_{name}"]
+        product = name if name in env else SAME.get(name, name)
+        if product not in env:
+            raise BadInput(f"{method.name} asks for {name!r}, which is not made here. There are: {', '.join(env)}.")
+        return env[product]
+
+    def references(self, method: Method, selector: Selector, env: Env, seed: int) -> Stage:
+        """Images of the target's class for an attack on an encoder."""
+        target = self.call("attacks", selector)["options"]["target"]
+        return self.step("references", env, seed, target=target, count=method.mark.references)
+
+    def share(self, selector: Selector, method: Method, inputs: Env, seed: int) -> tuple[Selector, Env]:
+        """`clean` in a defence's selector is no option of the method but the share of images that it gets.
+
+        Raises:
+            BadInput: no share, or a larger one than is held for defenders.
+        """
+        share = selector.options.get("clean")
+        if share is None or "clean" in method.options or "clean" not in inputs:
+            return selector, inputs
+        options = inputs["clean"].call["options"]
+        held = options["held"]
+        if not isinstance(share, int | float) or not 0 < share <= held:
+            raise BadInput(
+                f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
+                f"Give at most that, or a budget with more: held = {share}."
+            )
+        own = {name: value for name, value in selector.options.items() if name != "clean"}
+        clean = self.stage("images", step_call("images", {**options, "share": share}), {}, seed)
+        return Selector(selector.name, own), {**inputs, "clean": clean}
+
+    def distillation(self, selector: Selector) -> dict[str, Any]:
+        """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""
+        mark = registry.get("distillers", selector.name).mark
+        known = {*training("student", self.budget.student, distilled=True), "warmup"}
+        inner = {name: value for name, value in selector.options.items() if name in known}
+        own = {name: value for name, value in selector.options.items() if name not in known}
+        declared = {"teacher_mode": mark.teacher_mode} | ({"warmup": mark.warmup} if mark.warmup else {})
+        options = training(f"distiller {selector.name}", {**declared, **self.budget.student, **inner}, distilled=True)
+        return {"loss": self.call("distillers", Selector(selector.name, own)), "training": options}
+
+    def images(self, selector: Selector, seed: int) -> tuple[Env, Env]:
+        """Images cut into roles: the teacher's, and those of who inherits from it; "A>B" where they differ."""
+        for name in selector.options:
+            if name not in IMAGE_OPTIONS:
+                raise NotFound.among(f"option of images {selector.name}", name, IMAGE_OPTIONS)
+        first, arrow, second = selector.name.partition(">")
+        ours = self._roles(first.strip(), selector.options, seed)
+        return ours, self._roles(second.strip(), selector.options, seed) if arrow else ours
+
+    def _roles(self, source: str, options: dict[str, Any], seed: int) -> Env:
+        at = (source, *options.items(), seed)
+        if at not in self.cut:
+            b = self.budget
+            held = b.held or b.clean
+            if held < b.clean:
+                raise BadInput(f"held = {b.held} is less than clean = {b.clean}, which is drawn from it. Raise held.")
+            opened = {"source": source, "size": b.size, **options, **contents_of(source)}
+            cut = {**opened, "held": held, "validation": b.validation}
+            of = {"train": {**cut, "most": b.train}, "clean": {**cut, "share": b.clean}, "validation": cut}
+            of["test"] = {**opened, "most": b.test}
+            self.cut[at] = {
+                role: self.stage("images", step_call("images", {"role": role, **given}), {}, 0 if role == "test" else seed)
+                for role, given in of.items()
+            }
+        return self.cut[at]
+
+    def look(self, selector: Selector, env: Env, seed: int) -> Stage:
+        """A detector's look at the last model of an arm, at its synthetic set or at its encoder."""
+        method = registry.get("detectors", selector.name)
+        call, on = self.call("detectors", selector), method.mark.on
+        product = on if on in ("synthetic", "encoder") else "model"
+        if product not in env:
+            raise _misplaced("detector", {"detector": selector, "condenser": NONE, "encoder": NONE, "distiller": NONE})
+        clean = env["early"] if on == "encoder" else env.get("synthetic", env["clean"])
+        return self.stage("detect", call, {"suspect": env[product], "clean": clean}, seed, product)
+
+    def seen(self, env: Env, backdoor: Stage | None, seed: int) -> tuple[Stage, Stage | None]:
+        """Predictions of an arm's model on its test images: clean, and under a backdoor's trigger."""
+
+        def shown(**planted: Stage) -> Stage:
+            given = {"model": env["model"], "test": env["test"], **planted}
+            if "encoder" in env:  # the heads of an encoder share what it makes of the images
+                given["shown"] = self.step("represent", {**given, "encoder": env["encoder"]}, seed)
+            kind = "triggered" if planted else "predict"
+            return self.stage(kind, step_call("predict", {}), given, seed, "")
+
+        return shown(), shown(backdoor=backdoor) if backdoor else None
+
+    def measured(self, method: Method, products: Env, chosen: Chosen, seed: int) -> Stage:
+        """A metric that needs more than predictions, as a stage."""
+        axes = {name: chosen[name].text for name in method.inputs if name in AXES}
+        inputs = {name: products.get(name) or self.prepared(method, name, products, seed) for name in method.inputs if name not in axes}
+        call = self.call("metrics", Selector(method.name))
+        return self.stage("metric", {**call, "options": {**call["options"], **axes}}, inputs, seed)
+
+    def prepared(self, method: Method, name: str, products: Env, seed: int) -> Stage:
+        """What a metric has made for itself; metrics that name the same function share it."""
+        make = method.mark.makes[name]
+        owner = min(m.name for m in registry.kind("metrics").values() if make in m.mark.makes.values())
+        parameters = inspect.signature(make).parameters.values()
+        options = options_of(make)
+        for given in (self.budget.dialled("metrics", owner), products["backdoor"].call["options"]):
+            options |= {option: value for option, value in given.items() if option in options}
+        call = {"method": f"metrics/{owner}:{name}", "version": method.version, "options": options}
+        inputs = {p.name: products[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+        return self.stage(name, call, inputs, seed)
+
+
+def options_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only options of a function with their defaults."""
+    parameters = inspect.signature(make).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
+
+
+def mark_of(axis: str, chosen: Chosen) -> Any:
+    """The mark of the method on an attack's or a defence's axis; None without one."""
+    if axis not in ("attack", "defense") or chosen[axis] == NONE:
+        return None
+    return registry.get(AXES[axis].kind, chosen[axis].name).mark
+
+
+def _what(call: Call, inputs: Env, makes: str) -> str:
+    """A stage's call in words."""
+    options, name = call["options"], call["method"].partition("/")[2]
+    if name:
+        on = f" on the {NAMES.get(makes, makes)}" if makes else ""
+        return f"{name}{on}"
+    words = [options["network"]] if "network" in options else []
+    nested = [value["method"].partition("/")[2] for value in options.values() if isinstance(value, dict) and "method" in value]
+    words += [f"by {nested[0]}"] if nested and words else nested
+    source = next((inputs[n].call["options"].get("source") for n in ("train", "test") if n in inputs), None)
+    words += [f"on {source}"] if source else []
+    words += [f"under {'+'.join(inputs['backdoor'].taint[-1:])}"] if "backdoor" in inputs else []
+    words += [f"of {len(options['candidates'])}"] if "candidates" in options else []
+    return " ".join(words)
+
+
+def _misplaced(axis: str, chosen: Chosen) -> BadInput:
+    """Why what stands on an axis has no place in this arm."""
+    name, mark = chosen[axis].name, registry.get(AXES[axis].kind, chosen[axis].name).mark
+    if axis == "attack" and mark.place == 3 and chosen["condenser"] == chosen["encoder"] == NONE:
+        return BadInput(f"{name} poisons a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+    if axis == "attack":
+        return BadInput(
+            f"{name} enters at place {mark.place}; with a condenser a study takes attacks on training data (place 1) and "
+            "on the synthetic set (4), with an encoder on training data and on the encoder (5), without either on "
+            "training data, on a teacher (2) and on a transfer set (3). `distrust list attacks` shows every attack's "
+            "place."
+        )
+    if axis == "defense" and chosen["encoder"] != NONE:
+        return BadInput(f"{name} works on a {mark.on}, and this is an encoder. Name a defence of encoders: mimic.")
+    if axis == "defense" and chosen["condenser"] != NONE:
+        asks = "asks a teacher about a transfer set" if mark.on == "transfer" else "works on an encoder"
+        return BadInput(f"{name} {asks}, and a condenser has none.")
+    if mark.on == "transfer":
+        return BadInput(f"{name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+    made_by, example = {"synthetic": ("condenser", "dm"), "encoder": ("encoder", "simclr")}[mark.on]
+    verb = "looks at" if axis == "detector" else "works on"
+    what = "a synthetic set" if mark.on == "synthetic" else "an encoder"
+    return BadInput(f"{name} {verb} {what}, and {made_by} 'none' makes none. Name one: {example}.")
