@@ -278,6 +278,10 @@ class Method:
             ) from None
         return {name: getattr(checked, name) for name in self.options}
 
+    def bound(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Checked options as the function takes them."""
+        return options
+
     def cost(self, options: dict[str, Any], n: int) -> float:
         """Images that go through a training step when the method is given n of them; see `Mark`."""
         if self.mark.cost:

@@ -82,8 +82,8 @@ def _run(
     from ..study import Store, make_plan, read_cells, read_study, score_cells, write_cells
     from ..study import run as run_plan
     from ..study.cells import compare
+    from ..study.estimate import estimate
     from ..study.run import automatic_jobs, kept
-    from ..study.show import estimate
 
     for file in plugins:
         registry.add(file)
@@ -94,7 +94,7 @@ def _run(
     plan = make_plan(study, only, first_seed=face.seed)
     store = Store(face.store)
     waiting = [s for k, s in plan.stages.items() if kept(store, k, mode) is None]  # type: ignore[arg-type]
-    seconds = estimate(plan, waiting, jobs) if waiting and mode != "only-cached" else 0.0
+    seconds = estimate(waiting, jobs) if waiting and mode != "only-cached" else 0.0
     facts: dict[str, Any] = {"study": study.name, "budget": study.budget, "cells": len(plan.cells)}
     facts |= {"stages": len(plan.stages), "to_run": len(waiting), "estimated_seconds": round(seconds)}
     cost = (
@@ -179,7 +179,7 @@ def report(
 def _write_report(cells: list[dict[str, Any]], plan: Any, store: Any, path: Path) -> None:
     from ..files import write_file
     from ..reporting import page
-    from ..study.show import report_of
+    from ..reporting.gather import report_of
 
     made_by = shlex.join(["distrust", *sys.argv[1:]])
     write_file(path, page(report_of(cells, plan, store, made_by)).encode())
@@ -189,7 +189,7 @@ def _write_report(cells: list[dict[str, Any]], plan: Any, store: Any, path: Path
 def status(face: Face) -> int:
     """Show what the store holds: stages by kind and state, their cost, and what failed."""
     from ..study import Store
-    from ..study.show import status_of
+    from ..study.estimate import status_of
 
     facts = status_of(Store(face.store))
     lines = [f"{facts['store']}: {facts['stages']} stages, {face.duration(facts['seconds'])} of work"]

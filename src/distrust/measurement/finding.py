@@ -42,6 +42,11 @@ class Finding:
         named = f", most suspicious class {self.target}" if len(self.scores) > 1 else ""
         return f"{self.detector}: score {self.score:.3g}{named}{chance}"
 
+    @classmethod
+    def made(cls, record: dict[str, Any]) -> Finding:
+        """What `record` gave, as a finding again."""
+        return cls(**{**record, "scores": tuple(record["scores"])})
+
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return dataclasses.asdict(self) | {"scores": list(self.scores)}

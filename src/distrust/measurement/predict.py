@@ -1,4 +1,4 @@
-"""Predict: class numbers, image by image, clean or under a trigger."""
+"""Predict: what a model gives images, clean or under a trigger."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 BATCH = 128
 
 
-def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
-    """Class numbers int64 [N] on the CPU that `model` gives the images, stamped first if a backdoor is given."""
+def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
+    """What `model` gives the images, stamped first if a backdoor is given: logits or features [N,K] on the CPU."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = images.x if isinstance(images, ImageSet) else images
     found = []
@@ -27,5 +27,10 @@ def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
             part = part.float().div_(255) if part.dtype == torch.uint8 else part
             part = backdoor.stamp_on(part) if backdoor else part
             part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same
-            found.append(model(part).argmax(1).cpu())
+            found.append(model(part).cpu())
     return torch.cat(found)
+
+
+def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
+    """Class numbers int64 [N] on the CPU that `model` gives the images, stamped first if a backdoor is given."""
+    return outputs(model, images, backdoor).argmax(1)

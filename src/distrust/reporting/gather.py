@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..data import ImageSet
+from ..data.images import changed, rows_in
 from ..errors import DistrustError
 from ..flags import MEANING
 from ..study.axes import AXES
@@ -50,7 +51,9 @@ def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
         record = None if key in found else store.record(key)
         if record is None:
             return
-        options = _options(record["recipe"]) | ({"chosen": record["notes"]["option"]} if record["kind"] == "choose" else {})
+        options = _options(record["recipe"]) | (
+            {"chosen": record["notes"]["option"]} if record["kind"] == "choose" else {}
+        )
         kept = {name: record[name] for name in ("kind", "seconds", "parents", "flags", "state")}
         found[key] = {**kept, "method": record["label"], "options": options}
         for parent in record["parents"]:
@@ -141,7 +144,9 @@ def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str,
             laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
         except DistrustError:
             continue  # not run yet, or nothing that could be laid out
-        found[i] = {key: measured[planned.id].get(key) for key in (*AXES, "place", "study", "budget", "seed", "asr")} | laid
+        found[i] = {
+            key: measured[planned.id].get(key) for key in (*AXES, "place", "study", "budget", "seed", "asr")
+        } | laid
         if len(found) == MOST:
             break
     return [found[i] for i in sorted(found)]

@@ -10,13 +10,14 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from ..data import PLAIN, Views
 from ..errors import BadInput, NotFound
 from ..measurement.backdoor import trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
-from ..data import PLAIN, Views
 from ..training import distill, loop
-from pydantic import TypeAdapter, ValidationError
 from .graph import Call, digest
 from .steps import STEPS
 
@@ -29,7 +30,8 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
     if isinstance(trigger := options.get("trigger"), str):
         call["trigger"] = _trigger_version(trigger)
-    files = {k: v for value in options.values() for k, v in trigger_files(value).items()} if "target" in options else {}
+    texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
+    files = {name: content for text in texts for name, content in trigger_files(text).items()}
     return {**call, "files": files} if files else call
 
 
@@ -39,7 +41,9 @@ def step_call(name: str, options: dict[str, Any]) -> Call:
 
 
 def _trigger_version(text: str) -> str:
-    return "file" if text.endswith(".json") else registry.get("triggers", text.partition("[")[0].partition(":")[0]).version
+    return (
+        "file" if text.endswith(".json") else registry.get("triggers", text.partition("[")[0].partition(":")[0]).version
+    )
 
 
 def plain(value: Any) -> Any:

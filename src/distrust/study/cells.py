@@ -58,7 +58,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     study = plan.study
     behind = {s.key: s for stage in filter(None, planned.seen["ours"]) for s in stage.lineage() if s.kept}
     records = {key: read.records[key] for key in behind if key in read.records}
-    chosen = next((r["notes"] for r in records.values() if r["kind"] == "choose" and "notes" in r), {})
+    choices = (records.get(key, {}) for key, stage in behind.items() if stage.kind == "choose")
+    chosen: Record = next((record["notes"] for record in choices if "notes" in record), {})
     passed_over = {
         source.key
         for s in behind.values()
@@ -68,8 +69,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     flags = [flag for key, r in records.items() if key not in passed_over for flag in r.get("flags", ())]
     arms = {arm: read.seen(*pair) for arm, pair in planned.seen.items()}
     products: dict[str, Any] = {
-        **dict.fromkeys(("control", "undefended", "teacher", "teacher_control")), **arms, "seen": arms["ours"],
-        "target": planned.target, "records": list(records.values()), **planned.axes,
+        **planned.axes, **dict.fromkeys(("control", "undefended", "teacher", "teacher_control")), **arms,
+        "seen": arms["ours"], "target": planned.target, "records": list(records.values()),
     }  # fmt: skip
     for name, stage in planned.findings.items():
         record = read.done(stage)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -40,7 +38,9 @@ def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
         return {}, {"trigger.json": text.encode(), "trigger.safetensors": tensors}
     if isinstance(made, Probe):
         name = artefact_name(stage.taint)
-        return {"head": made.head.spec, "file": name}, {name: pack({k: v.cpu() for k, v in made.head.state_dict().items()})}
+        return {"head": made.head.spec, "file": name}, {
+            name: pack({k: v.cpu() for k, v in made.head.state_dict().items()})
+        }
     if isinstance(made, nn.Module):
         name = artefact_name(stage.taint)
         facts = {"taint": list(stage.taint), "key": stage.key}
@@ -62,7 +62,9 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
     parts: dict[str, Any] = {**record.get("notes", {})}
     made = record.get("made")
     if made in ("Poisoned", "Planted"):
-        parts["backdoor"] = Backdoor.undump(read("trigger.json").decode(), read("trigger.safetensors"), f"stage {stage.key}")
+        parts["backdoor"] = Backdoor.undump(
+            read("trigger.json").decode(), read("trigger.safetensors"), f"stage {stage.key}"
+        )
     if "head" in record:
         head = make_head(**record["head"])
         head.load_state_dict(load(read(record["file"])))
@@ -72,9 +74,11 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
         parts[""] = load_weights(make_model(**record["spec"]), weights, f"stage {stage.key}").eval()
     elif "images" in record:
         data = read(SET)
-        parts[""] = _changed(fetch("transfer"), load(data), stage.taint) if "transfer" in stage.inputs else unpack_set(data)
+        parts[""] = (
+            _changed(fetch("transfer"), load(data), stage.taint) if "transfer" in stage.inputs else unpack_set(data)
+        )
     elif "finding" in record:
-        parts[""] = Finding(**{**record["finding"], "scores": tuple(record["finding"]["scores"])})
+        parts[""] = Finding.made(record["finding"])
     elif "value" in record:
         parts[""] = record["value"]
     else:

@@ -71,7 +71,10 @@ def _opened(stage: Stage) -> tuple[ImageSet, ImageSet]:
 
 def _network(stage: Stage) -> str:
     """Whose steps a stage takes: its own network's, or that of the model that it is given."""
-    return next((s.call["options"]["network"] for s in reversed([*stage.lineage()]) if "network" in s.call["options"]), "convnet3")
+    return next(
+        (s.call["options"]["network"] for s in reversed([*stage.lineage()]) if "network" in s.call["options"]),
+        "convnet3",
+    )
 
 
 def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:

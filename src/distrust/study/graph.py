@@ -117,7 +117,9 @@ class PlannedCell:
     @functools.cached_property
     def final(self) -> list[Stage]:
         """The attacked arm: the stages that led to its model, as far as they are stored."""
-        return [stage for stage in self.arms["ours"]["model"].lineage() if stage.kept and stage.kind != "features"]
+        ours, found = self.arms["ours"], dict[str, Stage]()
+        collect([ours[name] for name in ("backdoor", "model") if name in ours], found)
+        return [stage for stage in found.values() if stage.kept and stage.kind != "features"]
 
     @property
     def keys(self) -> dict[str, str]:

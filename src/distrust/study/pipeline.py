@@ -98,7 +98,9 @@ class Planner:
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
-                prepared = {option for make in getattr(method.mark, "makes", {}).values() for option in options_of(make)}
+                prepared = {
+                    option for make in getattr(method.mark, "makes", {}).values() for option in options_of(make)
+                }
                 method.check({k: v for k, v in options.items() if k not in prepared})
 
     def stage(
@@ -126,7 +128,9 @@ class Planner:
                 raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
             method = registry.get(kind, selector.name)
             dialled = self.budget.dialled(kind, selector.name)
-            own = {k: v for k, v in dialled.items() if kind != "metrics" or k in method.options}  # others prepare for it
+            own = {
+                k: v for k, v in dialled.items() if kind != "metrics" or k in method.options
+            }  # others prepare for it
             self.calls[at] = call_of(method, {**own, **selector.options})
         return self.calls[at]
 
@@ -188,7 +192,11 @@ class Planner:
         """A method at its position; where options are tuned, one for each candidate, and a choice among them."""
         kind, makes = AXES[position.axis].kind, position.makes
         method = registry.get(kind, selector.name)
-        env = {**env, "references": self.references(method, selector, env, seed)} if "references" in method.inputs else env
+        env = (
+            {**env, "references": self.references(method, selector, env, seed)}
+            if "references" in method.inputs
+            else env
+        )
         inputs = {name: self.input(name, method, env) for name in method.inputs}
         selector, inputs = self.share(selector, method, inputs, seed)
         taint = (selector.name,) if position.axis == "attack" else ()
@@ -271,7 +279,9 @@ class Planner:
             of = {"train": {**cut, "most": b.train}, "clean": {**cut, "share": b.clean}, "validation": cut}
             of["test"] = {**opened, "most": b.test}
             self.cut[at] = {
-                role: self.stage("images", step_call("images", {"role": role, **given}), {}, 0 if role == "test" else seed)
+                role: self.stage(
+                    "images", step_call("images", {"role": role, **given}), {}, 0 if role == "test" else seed
+                )
                 for role, given in of.items()
             }
         return self.cut[at]
@@ -301,7 +311,11 @@ class Planner:
     def measured(self, method: Method, products: Env, chosen: Chosen, seed: int) -> Stage:
         """A metric that needs more than predictions, as a stage."""
         axes = {name: chosen[name].text for name in method.inputs if name in AXES}
-        inputs = {name: products.get(name) or self.prepared(method, name, products, seed) for name in method.inputs if name not in axes}
+        inputs = {
+            name: products.get(name) or self.prepared(method, name, products, seed)
+            for name in method.inputs
+            if name not in axes
+        }
         call = self.call("metrics", Selector(method.name))
         return self.stage("metric", {**call, "options": {**call["options"], **axes}}, inputs, seed)
 
@@ -338,7 +352,9 @@ def _what(call: Call, inputs: Env, makes: str) -> str:
         on = f" on the {NAMES.get(makes, makes)}" if makes else ""
         return f"{name}{on}"
     words = [options["network"]] if "network" in options else []
-    nested = [value["method"].partition("/")[2] for value in options.values() if isinstance(value, dict) and "method" in value]
+    nested = [
+        value["method"].partition("/")[2] for value in options.values() if isinstance(value, dict) and "method" in value
+    ]
     words += [f"by {nested[0]}"] if nested and words else nested
     source = next((inputs[n].call["options"].get("source") for n in ("train", "test") if n in inputs), None)
     words += [f"on {source}"] if source else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import NotFound
 from ..measurement.scores import planned
 from .axes import TABLE
-from .graph import Env, Plan, PlannedCell, Stage, collect
+from .graph import Env, Plan, PlannedCell, collect
 from .pipeline import NONE, Chosen, Planner, mark_of
 from .spec import Study
 

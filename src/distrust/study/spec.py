@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import BadInput, NotFound
 from ..models import teacher_student
+from ..registry import registry
 from ..selectors import Selector, parse
 from .axes import AXES, TABLE
 
@@ -35,6 +36,7 @@ class Budget(BaseModel):
         held: the share that is kept for defenders; what theirs is drawn from, where a defence's selector names another
             one (default: `clean`).
         validation: the share on which choices are made.
+        network: the student's where "same" finds none, as behind `random`, which condenses without one.
         size: side in pixels to which images are resized (default: as they are).
         teacher: options of `fit` for teachers, e.g. epochs, lr, batch_size; of `pretrain` for encoders.
         views: options of `Views` for encoders, e.g. {flip = false}.
@@ -52,6 +54,7 @@ class Budget(BaseModel):
     clean: Share = 0.05
     held: Share | None = None
     validation: Share = 0.05
+    network: str = "convnet3"
     size: Annotated[int, Field(ge=4)] | None = None
     teacher: Options = {}
     views: Options = {}
@@ -169,7 +172,9 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
             text = chosen["images"].text
             raise BadInput(f"images {text!r} move a teacher, and a condenser has none. Name one set.")
         dialled = budget.dialled("condensers", names["condenser"])
-        network = {"network": "convnet3", **dialled, **chosen["condenser"].options}["network"]
+        own = registry.get("condensers", names["condenser"]).options.get("network")
+        given = {**dialled, **chosen["condenser"].options}
+        network = given.get("network", own.default) if own else budget.network
         return {"teacher": Selector("none"), "student": Selector(network) if same else chosen["student"]}
     if names["distiller"] == "none":
         return {"student": Selector("none")}
@@ -230,7 +235,11 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
     for name, budget in budgets.items():
         for dial in DIALS.values():
             options = budget.get(dial, {})
-            loose = next((k for k, v in options.items() if not isinstance(v, dict)), None) if isinstance(options, dict) else None
+            loose = (
+                next((k for k, v in options.items() if not isinstance(v, dict)), None)
+                if isinstance(options, dict)
+                else None
+            )
             if loose:
                 raise BadInput(
                     f"{source}: budgets.{name}.{dial}: {loose} = {options[loose]!r} names no method. Write the method's "

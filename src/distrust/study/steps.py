@@ -16,7 +16,8 @@ from ..data.sources import images as open_images
 from ..data.synthetic import recipe
 from ..errors import BadInput, Skip
 from ..flags import flag
-from ..measurement import Backdoor, embedding, predict
+from ..measurement import Backdoor, outputs, predict
+from ..measurement.embedding import embedding
 from ..models import eval_mode
 from ..models import model as make_model
 from ..seeds import rng
@@ -92,6 +93,11 @@ def _cut(source: str, opened: tuple[tuple[str, Any], ...], held: float, validati
 @functools.lru_cache(3)
 def _opened(source: str, options: tuple[tuple[str, Any], ...]) -> tuple[ImageSet, ImageSet]:
     return open_images(source, **dict(options))
+
+
+def opened(source: str, **options: Any) -> tuple[ImageSet, ImageSet]:
+    """Both splits of a source; the last ones stay open."""
+    return _opened(source, tuple(options.items()))
 
 
 @_step("images", lambda options, n: 0.0)
@@ -181,7 +187,12 @@ def head(encoder: nn.Module, train: ImageSet, shown: dict[str, Tensor], *, fit: 
 
 @_step("choose", lambda options, n: 0.4 * n * len(options["candidates"]))
 def choose(
-    suspect: nn.Module, validation: ImageSet, *, candidates: list[dict[str, Any]], within: float, **made: nn.Module | None
+    suspect: nn.Module,
+    validation: ImageSet,
+    *,
+    candidates: list[dict[str, Any]],
+    within: float,
+    **made: nn.Module | None,
 ) -> Noted:
     """The first candidate, in the study's order, that keeps validation ACC within the limit; else the best.
 
@@ -220,7 +231,7 @@ def references(encoder: nn.Module, downstream: ImageSet, *, target: int, count: 
 def represent(encoder: nn.Module, test: ImageSet, backdoor: Backdoor | None = None) -> dict[str, Tensor]:
     """Features of test images, stamped first if a backdoor is given, from which every head on the encoder predicts."""
     _check_target(test, backdoor)
-    return {"features": predict(Probe(encoder, nn.Identity()), test, backdoor, classes=False)}
+    return {"features": outputs(Probe(encoder, nn.Identity()), test, backdoor)}
 
 
 @_step("predict", _forward)

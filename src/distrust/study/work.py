@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import platform
 import time
@@ -101,7 +100,11 @@ def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
         return _step(kind, given, options, stage.seed, device)
     name, made, product_name = name.partition(":")
     method = registry.get(kind, name)
-    if kind == "defenses" and method.mark.on == "classifier" and len(given["clean"].hard.unique()) < len(given["clean"].classes):
+    if (
+        kind == "defenses"
+        and method.mark.on == "classifier"
+        and len(given["clean"].hard.unique()) < len(given["clean"].classes)
+    ):
         flag("class-missing")
     call = method.mark.makes[product_name] if made else method.call
     draws = {"rng": rng(STREAMS.get(kind, "attack"), stage.seed)} if "rng" in inspect.signature(call).parameters else {}

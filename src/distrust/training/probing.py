@@ -32,7 +32,13 @@ class Probe(nn.Module):
         return self.head(F.normalize(self.encoder(x).float(), dim=1))
 
 
-def fit_head(encoder: nn.Module, train: ImageSet, head: str | Head = "linear", rng: Generator | None = None) -> Probe:
+def fit_head(
+    encoder: nn.Module,
+    train: ImageSet,
+    head: str | Head = "linear",
+    rng: Generator | None = None,
+    seen: Tensor | None = None,
+) -> Probe:
     """Fit a head to a frozen encoder's features of a downstream set.
 
     Args:
@@ -41,6 +47,7 @@ def fit_head(encoder: nn.Module, train: ImageSet, head: str | Head = "linear", r
         head: one of `distrust.heads` as a selector, such as "linear", "knn[k=50]" or "mlp[epochs=100]", or a function
             (features [N,D], y [N], K, rng=…) → module.
         rng: what the head draws from.
+        seen: the encoder's features of `train`, where they are known.
 
     Raises:
         BadInput: a classifier in place of the encoder, or an option that is out of bounds.
@@ -55,7 +62,7 @@ def fit_head(encoder: nn.Module, train: ImageSet, head: str | Head = "linear", r
         fit: Head = method.made(method.check(selector.options))
     else:
         fit = head
-    seen = features(encoder, train)
+    seen = features(encoder, train) if seen is None else seen.to(next(encoder.parameters()).device)
     if seen.std(0, correction=0).max() < SAME:
         flag("collapsed", "the encoder gives every image the same feature; no head can tell classes apart.")
     fitted = fit(seen, train.hard.to(seen.device), len(train.classes), rng=rng or make_rng("head"))
