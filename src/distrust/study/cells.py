@@ -68,6 +68,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     }
     flags = [flag for key, r in records.items() if key not in passed_over for flag in r.get("flags", ())]
     arms = {arm: read.seen(*pair) for arm, pair in planned.seen.items()}
+    if arms["ours"] is None:
+        arms = dict.fromkeys(arms)  # of what was not measured, nothing is said
     products: dict[str, Any] = {
         **planned.axes, **dict.fromkeys(("control", "undefended", "teacher", "teacher_control")), **arms,
         "seen": arms["ours"], "target": planned.target, "records": list(records.values()),

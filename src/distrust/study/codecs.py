@@ -88,7 +88,7 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
 
 def parts_of(made: Any) -> Mapping[str, Any]:
     """The same of a product that was just made."""
-    if not (isinstance(made, tuple) and hasattr(made, "_fields")):
+    if not (isinstance(made, tuple) and hasattr(made, "_asdict")):
         return {"": made}
     named = made._asdict()
     return {**named.get("notes", {}), **({"backdoor": named["backdoor"]} if "backdoor" in named else {}), "": made[0]}

@@ -370,8 +370,8 @@ def _misplaced(axis: str, chosen: Chosen) -> BadInput:
         return BadInput(f"{name} poisons a transfer set, and distiller 'none' has none. Name a distiller: kd.")
     if axis == "attack":
         return BadInput(
-            f"{name} enters at place {mark.place}; with a condenser a study takes attacks on training data (place 1) and "
-            "on the synthetic set (4), with an encoder on training data and on the encoder (5), without either on "
+            f"{name} enters at place {mark.place}; with a condenser a study takes attacks on training data (place 1) "
+            "and on the synthetic set (4), with an encoder on training data and on the encoder (5), without either on "
             "training data, on a teacher (2) and on a transfer set (3). `distrust list attacks` shows every attack's "
             "place."
         )

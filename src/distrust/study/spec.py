@@ -242,8 +242,8 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
             )
             if loose:
                 raise BadInput(
-                    f"{source}: budgets.{name}.{dial}: {loose} = {options[loose]!r} names no method. Write the method's "
-                    f"table, [budgets.{name}.{dial}.NAME], and {loose} in it."
+                    f"{source}: budgets.{name}.{dial}: {loose} = {options[loose]!r} names no method. Write it into "
+                    f"the method's own table: [budgets.{name}.{dial}.NAME]."
                 )
     try:
         study = Study(**content)

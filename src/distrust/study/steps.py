@@ -102,8 +102,8 @@ def opened(source: str, **options: Any) -> tuple[ImageSet, ImageSet]:
 
 @_step("images", lambda options, n: 0.0)
 def images(
-    *, source: str, role: str, seed: int, size: int | None = None, channels: int | None = None, group: str | None = None,
-    held: float = 0, validation: float = 0, share: float | None = None, most: int | None = None, contents: str = "",
+    *, source: str, role: str, seed: int, size: int | None = None, channels: int | None = None,
+    group: str | None = None, held: float = 0, validation: float = 0, share: float | None = None, most: int | None = None, contents: str = "",
 ) -> ImageSet:  # fmt: skip
     """One role of a source: of the training images, of those that are held for defenders, or of the test images."""
     options = {"size": size, "channels": channels, "group": group}
@@ -138,7 +138,8 @@ def pretrain_encoder(
 ) -> Noted:  # fmt: skip
     """An encoder, from images whose labels only an attack may have looked at; the notes tell what neighbours say."""
     start = make_model(network, train, rng=rng("teacher", "start", seed), head=False)
-    monitor = NeighbourMonitor(*(_at_most(part, MONITOR, "monitor", seed) for part in (untouched, validation)))
+    known, asked = (_at_most(part, MONITOR, "monitor", seed) for part in (untouched, validation))
+    monitor = NeighbourMonitor(known, asked)
     options = {**training, "views": Views(**{**views, "scale": tuple(views["scale"])}), "monitor": monitor}
     encoder = pretrain(start, train, loss=loss, rng=rng("pretrain", seed), device=device, **options)
     return Noted(encoder, {"neighbours": monitor.accuracy})

@@ -56,7 +56,7 @@ class Store:
             found = "1" if self._names() else ""
         if found not in ("", str(FORMAT)):
             raise StoreError(
-                f"store {self.url} was made by another version of Distrust (format {found}, this one has {FORMAT}), and "
+                f"store {self.url} was made by another version of Distrust (format {found}, not {FORMAT}), and "
                 f"none of it is used. Run the same command with another place: --store {self.url}-{FORMAT}."
             )
         self.signed = found != ""
