@@ -103,7 +103,8 @@ def opened(source: str, **options: Any) -> tuple[ImageSet, ImageSet]:
 @_step("images", lambda options, n: 0.0)
 def images(
     *, source: str, role: str, seed: int, size: int | None = None, channels: int | None = None,
-    group: str | None = None, held: float = 0, validation: float = 0, share: float | None = None, most: int | None = None, contents: str = "",
+    group: str | None = None, held: float = 0, validation: float = 0, share: float | None = None,
+    most: int | None = None, contents: str = "",
 ) -> ImageSet:  # fmt: skip
     """One role of a source: of the training images, of those that are held for defenders, or of the test images."""
     options = {"size": size, "channels": channels, "group": group}
