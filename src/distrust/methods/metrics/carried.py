@@ -19,6 +19,6 @@ def carried(seen: Seen, control: Seen, target: int) -> Rate | None:
         control: the control's answers under the same trigger.
         target: the backdoor's class.
 
-    Differs from the paper: Newcombe's method 10 without the continuity correction.
+    Differs from the paper: the correlation of the pairs is not corrected for continuity.
     """
     return difference(seen, control, target)
