@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..registry import Pixels
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -21,8 +23,8 @@ class Augment:
     """
 
     flip: bool = True
-    crop: int = 4
-    cutout: int = 0
+    crop: Pixels = 4
+    cutout: Pixels = 0
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
         """Augment `x` [B,C,H,W], any dtype; random numbers come from `rng` alone."""

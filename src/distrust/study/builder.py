@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..errors import BadInput, NotFound
 from ..registry import registry
 from ..selectors import Selector
-from ..training import distill, loop
+from ..training import distill
 from .recipes import Recipe, contents_of, digest, files_of, passes_of, plain, resolved, trigger_version
 from .spec import Budget, Study
 from .stages import Stage, synthetic
@@ -30,9 +30,9 @@ class Builder:
         self.known: dict[str, Stage] = {}
         self.calls: dict[tuple[str, str], Recipe] = {}
         self.options = {
-            "teacher": resolved("teacher", self.budget.teacher, loop),
-            "transfer": resolved("transfer", self.budget.transfer, loop),
-            "student": resolved("student", self.budget.student, loop, distill),
+            "teacher": resolved("teacher", self.budget.teacher),
+            "transfer": resolved("transfer", self.budget.transfer),
+            "student": resolved("student", self.budget.student, distill),
         }
 
     def detect(self, arm: Sequence[Stage], selector: Selector, chosen: dict[str, Selector], seed: int) -> Stage:
@@ -84,7 +84,7 @@ class Builder:
         call = self.call("distillers", Selector(selector.name, own))
         given = {**self.budget.student, **inner}
         given = {"teacher_mode": mark.teacher_mode} | ({"warmup": mark.warmup} if mark.warmup else {}) | given
-        return call, resolved(f"distiller {selector.name}", given, loop, distill)
+        return call, resolved(f"distiller {selector.name}", given, distill)
 
     def defense(self, suspect: Stage, selector: Selector, images: Recipe, seed: int) -> Stage:
         """A defence, or, where options are tuned, one for each candidate and a choice on validation images."""

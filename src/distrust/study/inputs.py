@@ -63,7 +63,7 @@ def poison(train: ImageSet, attack: Recipe | None, seed: int) -> tuple[ImageSet,
     if attack is None:
         return train, None
     method = registry.get("attacks", attack["name"])
-    poisoned = method.call(train, **attack["options"], rng=rng("attack", seed))
+    poisoned = method.made(attack["options"])(train, rng=rng("attack", seed))
     return poisoned.images, poisoned.backdoor
 
 

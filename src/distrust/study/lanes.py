@@ -8,13 +8,13 @@ from ..data import Views
 from ..errors import BadInput
 from ..registry import registry
 from ..selectors import Selector
-from ..training import loop
 from ..training.pretrain import ADAM
 from .builder import Builder
 from .recipes import Recipe, model_of, passes_of, resolved
 from .stages import Stage
 
 TAKES: dict[str, tuple[int | None, ...]] = {"condenser": (None, 1, 4), "encoder": (None, 1, 5), "": (None, 1, 2, 3)}
+UNLIKE = ("optimizer", "lr", "weight_decay", "schedule", "batch_size")  # in which pre-training differs from `fit`
 CANDIDATES = 50  # images of the target class among which an attacker of an encoder looks for typical ones
 DRAWN = ("archetypes_per_class", "archetype_steps", "network", "net_steps", "net_lr", "legal", "as_published")
 
@@ -129,7 +129,7 @@ def encoded(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed
     before, images = b.images(chosen["images"], seed)
     taint = (attack["name"],) if attack else ()
     first = attack if place_of(attack) == 1 else None
-    options = {**ADAM, **_given(b.budget.teacher)}
+    options = {**{name: getattr(ADAM, name) for name in UNLIKE}, **_given(b.budget.teacher)}
     recipe = {
         **model_of(chosen["teacher"].text), "encoder": b.call("objectives", chosen["encoder"]), "attack": first,
         "options": options, "views": dataclasses.asdict(Views(**b.budget.views)), "images": before, "seed": seed,
@@ -153,4 +153,4 @@ def encoded(b: Builder, chosen: dict[str, Selector], attack: Recipe | None, seed
 
 def _given(options: Recipe) -> Recipe:
     """Options of the loop that the budget names, checked; all others are the method's own."""
-    return {k: v for k, v in resolved("student", options, loop).items() if k in options}
+    return {k: v for k, v in resolved("student", options).items() if k in options}

@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..data import PLAIN
 from ..errors import BadInput, NotFound
 from ..measurement.backdoor import trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
+from ..training import Training
 
 Recipe = dict[str, Any]
-CALLED = ("rng", "device", "extra", "beside", "monitor")  # arguments of the loop that no study file names
+CALLED = ("rng", "device", "training")  # arguments of `distill` that no study file names
 
 
 def passes_of(options: Recipe) -> float:
@@ -83,28 +83,28 @@ def contents_of(source: str) -> Recipe:
 
 
 def resolved(axis: str, given: dict[str, Any], *takers: Any) -> Recipe:
-    """Every option of the loop with its value; what only concerns the machine counts if it is asked for."""
-    defaults = {
+    """Every field of `Training`, and every option of `takers` beside it, with its value."""
+    own = {
         name: p.default
         for taker in takers
         for name, p in inspect.signature(taker).parameters.items()
         if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in CALLED
     }
-    defaults.pop("warmup", None)  # stands in a recipe only where a distiller has two stages
+    own.pop("warmup", None)  # stands in a recipe only where a distiller has two stages
+    fields = {field.name for field in dataclasses.fields(Training)}
     for name in given:
-        if name not in defaults and name != "warmup":
-            raise NotFound.among(f"option of {axis}", name, defaults)
+        if name not in fields | {*own, "warmup"}:
+            raise NotFound.among(f"option of {axis}", name, fields | {*own})
     hints = {k: v for taker in takers for k, v in typing.get_type_hints(taker).items()}
     for name, value in given.items():
         try:
-            value = PLAIN if name == "augment" and value == "none" else value
-            defaults[name] = TypeAdapter(hints[name]).validate_python(value)
+            if name not in fields:
+                own[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise BadInput(f"{axis}: {name}={value!r}: {reason[:1].lower()}{reason[1:]}.") from None
-    options = {k: v for k, v in defaults.items() if k in given or k not in ("precision", "memory_format")}
-    return {
-        **options,
-        "augment": dataclasses.asdict(options["augment"]),
-        "milestones": list(options["milestones"]),
-    }
+    try:
+        training = Training.of({k: v for k, v in given.items() if k in fields})
+    except (BadInput, NotFound) as error:
+        raise BadInput(f"{axis}: {error}") from None
+    return {**training.plain(), **own}

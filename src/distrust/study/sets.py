@@ -27,7 +27,7 @@ def condense(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
     train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
     method = registry.get("condensers", r["condenser"]["name"])
-    made = method.call(train.to(device), **r["condenser"]["options"], rng=rng("condense", r["seed"]))
+    made = method.made(r["condenser"]["options"])(train.to(device), rng=rng("condense", r["seed"]))
     return {"images": len(made)}, {SET: pack_set(made.to("cpu"))}
 
 
@@ -49,7 +49,7 @@ def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Resul
     clean = unpack_set(store.read(stage.parents[0].key, SET))
     method = registry.get("attacks", r["attack"]["name"])
     raw = (data(r["images"]).train.to(device),) if "raw" in method.inputs else ()
-    poisoned, backdoor = method.call(clean.to(device), *raw, **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    poisoned, backdoor = method.made(r["attack"]["options"])(clean.to(device), *raw, rng=rng("attack", r["seed"]))
     poisoned = poisoned.to("cpu")
     facts = {"images": len(poisoned), "stealth": difference(clean, poisoned)}
     return facts, {**trigger_files(backdoor), SET: pack_set(poisoned)}
@@ -63,7 +63,7 @@ def poison_set(stage: Stage, store: Store, device: torch.device) -> Result:
     transfer = data(r["images"]).train
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
-    poisoned, backdoor = method.call(teacher, transfer, **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    poisoned, backdoor = method.made(r["attack"]["options"])(teacher, transfer, rng=rng("attack", r["seed"]))
     facts = {"stealth": stealth(teacher, transfer, poisoned, backdoor)._asdict(), "images": len(poisoned)}
     return facts, {**trigger_files(backdoor), SET: pack_change(transfer, poisoned)}
 
@@ -74,13 +74,13 @@ def sift(stage: Stage, store: Store, device: torch.device) -> Result:
     if stage.role == "class":
         suspect = unpack_set(store.read(stage.parents[0].key, SET)).to(device)
         method = registry.get("defenses", r["defense"]["name"])
-        cleaned = method.call(suspect, **r["defense"]["options"], rng=rng("defense", r["seed"])).to("cpu")
+        cleaned = method.made(r["defense"]["options"])(suspect, rng=rng("defense", r["seed"])).to("cpu")
         return {"images": len(cleaned)}, {SET: pack_set(cleaned)}
     cut = data(r["images"])
     teacher = load_model(store, stage.parents[0].key).to(device)
     transfer = transfer_set(stage, store)
     method = registry.get("defenses", r["defense"]["name"])
-    sifted = method.call(teacher, transfer, cut.clean, **r["defense"]["options"], rng=rng("defense", r["seed"]))
+    sifted = method.made(r["defense"]["options"])(teacher, transfer, cut.clean, rng=rng("defense", r["seed"]))
     poisoned = changed(cut.train, transfer)
     gone = ~torch.isin(transfer.index, sifted.index)
     facts = {

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import Augment, ImageSet, Views
-from ..data.synthetic import recipe as training_recipe
+from ..data import ImageSet, Views
 from ..data.synthetic import unpack_set
 from ..errors import Skip, StoreError
 from ..files import artefact_name, model_bytes
@@ -23,7 +22,7 @@ from ..models import eval_mode
 from ..models import model as make_model
 from ..registry import registry
 from ..seeds import rng
-from ..training import NeighbourMonitor, distill, fit, fit_head, pretrain
+from ..training import NeighbourMonitor, distill, fit, fit_head, pretrain, recipe
 from .inputs import at_most, data, load_backdoor, load_model, poison, references
 from .sets import SET, Result, condense, draw_archetypes, poison_set, sift, transfer_set, trigger_files
 from .stages import Stage, synthetic
@@ -77,7 +76,7 @@ def _teacher(stage: Stage, store: Store, device: torch.device) -> Result:
     r = stage.recipe
     train, _ = poison(data(r["images"]).train, r["attack"], r["seed"])
     model = make_model(r["model"], train, rng=rng("teacher", "start", r["seed"]))
-    model = fit(model, train, rng=rng("teacher", r["seed"]), device=device, **_options(r["options"]))
+    model = fit(model, train, rng=rng("teacher", r["seed"]), device=device, **r["options"])
     return _model(stage, model, len(train))
 
 
@@ -91,7 +90,7 @@ def _pretrain(stage: Stage, store: Store, device: torch.device) -> Result:
     views = Views(**{**r["views"], "scale": tuple(r["views"]["scale"])})
     known, asked = (at_most(part, MONITOR, "monitor", r["seed"]) for part in (given.train, given.validation))
     monitor = NeighbourMonitor(known, asked)
-    options = {**_options(r["options"]), "monitor": monitor}
+    options = {**r["options"], "monitor": monitor}
     model = pretrain(start, train, loss=loss, views=views, rng=rng("pretrain", r["seed"]), device=device, **options)
     facts, files = _model(stage, model, len(train))
     return {**facts, "neighbours": monitor.accuracy}, files
@@ -118,7 +117,7 @@ def _attack(stage: Stage, store: Store, device: torch.device) -> Result:
     if "references" in r:
         downstream = data(r["references"]).train
         more.append(references(teacher, downstream, r["attack"], r["candidates"], r["seed"]))
-    planted = method.call(teacher, train, *more, **r["attack"]["options"], rng=rng("attack", r["seed"]))
+    planted = method.made(r["attack"]["options"])(teacher, train, *more, rng=rng("attack", r["seed"]))
     facts, files = _model(stage, planted.model, len(train))
     return {**facts, "notes": planted.notes}, {**files, **trigger_files(planted.backdoor)}
 
@@ -133,7 +132,7 @@ def _transfer(stage: Stage, store: Store, device: torch.device) -> Result:
     fresh = model.state_dict()
     kept = {k: v for k, v in teacher.state_dict().items() if fresh[k].shape == v.shape}
     model.load_state_dict({**fresh, **kept})
-    model = fit(model, train, rng=rng("transfer", r["seed"]), device=device, **_options(r["options"]))
+    model = fit(model, train, rng=rng("transfer", r["seed"]), device=device, **r["options"])
     return _model(stage, model, len(train))
 
 
@@ -144,8 +143,9 @@ def _victim(stage: Stage, store: Store, device: torch.device) -> Result:
     if made.off_range:
         flag("off-range-images")
     start = make_model(r["model"], data(r["images"]).train, rng=rng("student", "start", r["seed"]))
-    options = training_recipe(made, **_options(r["options"]))
-    return _model(stage, fit(start, made, rng=rng("student", r["seed"]), device=device, **options), len(made))
+    training = recipe(made, **r["options"])
+    model = fit(start, made, training=training, rng=rng("student", r["seed"]), device=device)
+    return _model(stage, model, len(made))
 
 
 def _student(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -154,8 +154,8 @@ def _student(stage: Stage, store: Store, device: torch.device) -> Result:
     teacher = load_model(store, stage.parents[0].key)
     start = make_model(r["model"], train, rng=rng("student", "start", r["seed"]))
     loss = registry.get("distillers", r["distiller"]["name"]).made(r["distiller"]["options"])
-    options = _options(r["options"])
-    model = distill(start, teacher, train, loss=loss, rng=rng("student", r["seed"]), device=device, **options)
+    random = rng("student", r["seed"])
+    model = distill(start, teacher, train, loss=loss, rng=random, device=device, **r["options"])
     return _model(stage, model, len(train))
 
 
@@ -166,11 +166,8 @@ def _defense(stage: Stage, store: Store, device: torch.device) -> Result:
     method = registry.get("defenses", r["defense"]["name"])
     if method.mark.on != "encoder" and len(clean.hard.unique()) < len(clean.classes):
         flag("class-missing")
-    return _model(
-        stage,
-        method.call(suspect, clean, **r["defense"]["options"], rng=rng("defense", r["seed"])),
-        len(clean),
-    )
+    cleaned = method.made(r["defense"]["options"])(suspect, clean, rng=rng("defense", r["seed"]))
+    return _model(stage, cleaned, len(clean))
 
 
 def _detect(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -180,7 +177,7 @@ def _detect(stage: Stage, store: Store, device: torch.device) -> Result:
     sets = [unpack_set(store.read(p.key, SET)).to(device) for p in stage.parents if synthetic(p)]
     clean = sets[-1] if sets else data(r["images"]).clean
     suspect = sets[0] if synthetic(stage.parents[0]) else load_model(store, stage.parents[0].key).to(device)
-    found = method.call(suspect, clean, **r["detector"]["options"], rng=rng("detect", r["seed"]))
+    found = method.made(r["detector"]["options"])(suspect, clean, rng=rng("detect", r["seed"]))
     return {"finding": found.record()}, {}
 
 
@@ -254,16 +251,6 @@ def _is_student(stage: Stage) -> bool:
 
 def _accuracy(model: nn.Module, images: ImageSet) -> float:
     return float((predict(model, images) == images.hard.cpu()).float().mean())
-
-
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    """JSON back to what the loop takes."""
-    options = dict(options)
-    if "augment" in options:
-        options["augment"] = Augment(**options["augment"])
-    if "milestones" in options:
-        options["milestones"] = tuple(options["milestones"])
-    return options
 
 
 def _model(stage: Stage, model: nn.Module, images: int) -> Result:

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import BadInput
 from ..files import cache_directory
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
@@ -30,18 +29,10 @@ def fastest(
     """Resolve "auto": a few timed steps for each way, once per model, batch, thread count and machine.
 
     The answer is kept in the cache directory, so the same seed gives the same bits in the next run too.
-
-    Raises:
-        BadInput: a precision or memory format that does not exist.
     """
     native = precision != "auto" or _computes_bf16(device)  # elsewhere bf16 is emulated, and timing it takes minutes
     ways = [w for w in WAYS if precision in ("auto", w[0]) and memory_format in ("auto", w[1])]
     ways = [w for w in ways if native or w[0] == "fp32"]
-    if not ways:
-        raise BadInput(
-            f"precision={precision!r}, memory_format={memory_format!r}: type 'auto', 'fp32' or 'bf16' and "
-            "'auto', 'contiguous' or 'channels_last'."
-        )
     if len(ways) == 1:
         return ways[0]
     size = min(batch_size, len(train))
