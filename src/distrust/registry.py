@@ -192,24 +192,6 @@ def _lowered(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-class Bundle:
-    """A value that holds several options, each of which a selector sets by its own name: `nad[lr=0.02]`."""
-
-    @property
-    def fields(self) -> dict[str, inspect.Parameter]:
-        """Options by name; the defaults are the values of this bundle."""
-        raise NotImplementedError
-
-    @property
-    def usual(self) -> tuple[str, ...]:
-        """Names of those that stand in every recipe; the others stand there if they differ from this bundle's."""
-        raise NotImplementedError
-
-    def changed(self, **given: Any) -> Bundle:
-        """A copy in which some of these options have other values."""
-        raise NotImplementedError
-
-
 def schema(name: str, options: Mapping[str, inspect.Parameter]) -> Any:
     """What `checked` holds values against: options with their defaults and, as annotations, types and bounds."""
     fields: dict[str, Any] = {k: (p.annotation, ... if p.default is p.empty else p.default) for k, p in options.items()}
@@ -262,32 +244,31 @@ class Method:
         return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @functools.cached_property
-    def _bundles(self) -> dict[str, Bundle]:
-        """Parameters whose value holds several options, with their defaults."""
-        parameters = inspect.signature(self.call).parameters
-        return {name: p.default for name, p in parameters.items() if isinstance(p.default, Bundle)}
+    def training(self) -> Any:
+        """The default of its keyword `training`, if it has one, whose fields are options each: `nad[lr=0.02]`."""
+        p = inspect.signature(self.call).parameters.get("training")
+        return p and p.default
 
     @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:
-        """What may be set, with defaults, bundles field by field; annotations carry type and bounds."""
+        """What may be set, with defaults; annotations carry type and bounds."""
         parameters = inspect.signature(self.call).parameters
         hints = typing.get_type_hints(
             self.call.__init__ if inspect.isclass(self.call) else self.call, include_extras=True
         )
         settable: dict[str, inspect.Parameter] = {}
         for name, p in parameters.items():
-            if name in self._bundles:
-                settable |= self._bundles[name].fields
+            if name == "training":
+                settable |= self.training.fields
             elif name not in SUPPLIED and (p.kind is p.KEYWORD_ONLY or inspect.isclass(self.call)):
                 settable[name] = p.replace(annotation=hints.get(name, Any))
         return settable
 
     @functools.cached_property
     def tacit(self) -> dict[str, Any]:
-        """Options that `check` tells only where they are not what they usually are, which is the value here."""
-        fields = {name: p for bundle in self._bundles.values() for name, p in bundle.fields.items()}
-        usual = {name for bundle in self._bundles.values() for name in bundle.usual}
-        return {name: p.default for name, p in fields.items() if name not in usual}
+        """Options that `check` names only where they have another value than this, their default."""
+        fields = self.training.fields if self.training else {}
+        return {name: p.default for name, p in fields.items() if name not in self.training.usual}
 
     def __hash__(self) -> int:
         return hash((self.mark.kind, self.name))
@@ -316,11 +297,11 @@ class Method:
     def made(self, options: dict[str, Any]) -> Any:
         """The method with its options: an object of a class, else the function with them filled in.
 
-        Options as `check` gives them, also after a way through JSON; the fields of a bundle become the bundle.
+        Options as `check` gives them, also after a way through JSON; fields of `training` become one.
         """
         bound = dict(options)
-        for name, bundle in self._bundles.items():
-            bound[name] = bundle.changed(**{k: bound.pop(k) for k in bundle.fields if k in bound})
+        if self.training:
+            bound["training"] = self.training.changed(**{k: bound.pop(k) for k in self.training.fields if k in bound})
         return self.call(**bound) if inspect.isclass(self.call) else functools.partial(self.call, **bound)
 
     @functools.cached_property

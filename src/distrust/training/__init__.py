@@ -2,11 +2,11 @@
 
 from .distill import distill
 from .loop import cross_entropy, fit, loop, watching
-from .options import Training, protocol, recipe
+from .options import Training, recipe
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
 
 __all__ = [
     "NeighbourMonitor", "Probe", "Training", "cross_entropy", "distill", "features", "fit", "fit_head", "loop",
-    "pretrain", "protocol", "recipe", "typical", "watching",
+    "pretrain", "recipe", "typical", "watching",
 ]  # fmt: skip

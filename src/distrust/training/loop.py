@@ -106,14 +106,13 @@ def loop(
         Diverged: names the step and the learning rate.
     """
     device = torch.device(device or next(model.parameters()).device)
-    size = training.batch_size
-    number, order = fastest(model, train, size, device, training.precision, training.memory_format)
+    number, order = fastest(model, train, training, device)
     layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
     for module in (model, beside, *extra):
         if module is not None:
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
     parameters = [p for module in (model, *extra) for p in module.parameters() if p.requires_grad]
-    steps = training.epochs * max(len(train) // size, 1)
+    steps = training.epochs * max(len(train) // training.batch_size, 1)
     solver = training.solver(parameters)
     plan = training.plan(solver, steps)
     cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
@@ -123,7 +122,7 @@ def loop(
     model.train()
     with torch.enable_grad(), seeded(spawn(rng)):
         for _ in range(training.epochs):
-            for x, y in train.batches(size, rng, training.augment):
+            for x, y in train.batches(training.batch_size, rng, training.augment):
                 with cast:
                     value = objective(model, x.contiguous(memory_format=layout), y)
                 solver.zero_grad(set_to_none=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from torch import nn
 from ..data import PLAIN, Augment, ImageSet, Siamese
 from ..data.augment import Change
 from ..errors import BadInput, NotFound
-from ..registry import Bundle, Count, NonNegative, Passes, Positive, checked, schema
+from ..registry import Count, NonNegative, Passes, Positive, checked, schema
 
 HINT = "See `help(distrust.Training)`."
 CHANGES = {"Augment": Augment, "Siamese": Siamese}
+MACHINE = ("precision", "memory_format")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Bundle):
+class Training:
     """How a network is trained: what `fit`, `distill`, `pretrain` and methods pass on to the loop.
 
     Args:
@@ -77,7 +79,10 @@ class Training(Bundle):
             if not isinstance(augment, Augment):
                 raise BadInput(f"{', '.join(moves)}: images are changed by {augment!r}. Give augment=Augment(…) whole.")
             given["augment"] = {**dataclasses.asdict(augment), **moves}
-        return Training.of({**vars(self), **given})
+        for name in given:
+            if name not in FIELDS:
+                raise NotFound.among("option of training", name, {**FIELDS, **MOVES})
+        return dataclasses.replace(self, **given)
 
     def plain(self) -> dict[str, Any]:
         """JSON-able; what concerns the machine alone is told only if it was asked for.
@@ -88,14 +93,9 @@ class Training(Bundle):
         kind = type(self.augment).__name__
         if kind not in CHANGES:
             raise BadInput(f"augment={self.augment!r} cannot be written down. Use {' or '.join(CHANGES)}.")
-        fields: dict[str, Any] = dataclasses.asdict(self) | {"milestones": list(self.milestones)}
-        for name in ("precision", "memory_format"):
-            if fields[name] == "auto":
-                del fields[name]
-        fields["augment"] = {k: list(v) if isinstance(v, tuple) else v for k, v in fields["augment"].items()}
-        if kind != "Augment":
-            fields["augment"] = {"kind": kind, **fields["augment"]}
-        return fields
+        told = {k: v for k, v in dataclasses.asdict(self).items() if k not in MACHINE or v != "auto"}
+        told["augment"] |= {} if kind == "Augment" else {"kind": kind}
+        return json.loads(json.dumps(told))
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Training:
@@ -105,20 +105,14 @@ class Training(Bundle):
             NotFound: a field that there is not.
             BadInput: a value out of range.
         """
-        for name in plain:
-            if name not in HINTS:
-                raise NotFound.among("option of training", name, HINTS)
-        return cls(**plain)
+        return cls().changed(**plain)
 
     @property
     def fields(self) -> dict[str, inspect.Parameter]:
         """What a selector of a method sets; images that are taken as they are have no augmentation to set."""
-        fixed = self.augment == PLAIN or not isinstance(self.augment, Augment)
-        moves = {} if fixed else {name: getattr(self.augment, name) for name in MOVES}
+        moves = {} if self.augment == PLAIN else {name: getattr(self.augment, name) for name in MOVES}
         found = {"epochs": self.epochs, "lr": self.lr, "batch_size": self.batch_size, **moves, **vars(self)}
-        del found["augment"]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        return {k: inspect.Parameter(k, kind, default=v, annotation=(HINTS | MOVES)[k]) for k, v in found.items()}
+        return {k: (FIELDS | MOVES)[k].replace(default=v) for k, v in found.items() if k != "augment"}
 
     @property
     def usual(self) -> tuple[str, ...]:
@@ -151,9 +145,11 @@ def _parameters(of: type) -> dict[str, inspect.Parameter]:
     return {k: p.replace(annotation=hints[k]) for k, p in inspect.signature(of).parameters.items()}
 
 
-HINTS = typing.get_type_hints(Training, include_extras=True)
-MOVES = typing.get_type_hints(Augment, include_extras=True)
-SCHEMA, MOVE_SCHEMA = schema("training", _parameters(Training)), schema("augment", _parameters(Augment))
+FIELDS, MOVES = _parameters(Training), _parameters(Augment)
+SCHEMA, MOVE_SCHEMA = schema("training", FIELDS), schema("augment", MOVES)
+PROTOCOL = Training(
+    epochs=1000, lr=0.01, batch_size=256, nesterov=False, schedule="step", milestones=(501,), augment=PLAIN
+)  # fmt: skip
 
 
 def _change(given: Any) -> Any:
@@ -168,29 +164,17 @@ def _change(given: Any) -> Any:
     return Siamese(**{k: tuple(v) for k, v in fields.items()})
 
 
-def protocol(**changes: Any) -> Training:
-    """The field's evaluation recipe of synthetic sets: SGD with momentum 0.9, rate ÷ 10 at half, no Nesterov.
-
-    Args:
-        **changes: fields of `Training`; with other `epochs` than 1000 the rate still falls at half.
-
-    From the released code of Zhao et al. (DC, DSA, DM).
-    """
-    epochs = changes.get("epochs", 1000)
-    usual = Training(
-        epochs=epochs, lr=0.01, batch_size=256, nesterov=False, schedule="step", milestones=(epochs // 2 + 1,),
-        augment=PLAIN,
-    )  # fmt: skip
-    return usual.changed(**changes)
-
-
-def recipe(images: ImageSet, **changes: Any) -> Training:
+def recipe(images: ImageSet | None = None, **changes: Any) -> Training:
     """How a synthetic set wants to be trained on: its own recipe, or the field's, with changes.
 
+    The field's, from the released code of Zhao et al. (DC, DSA, DM): 1000 epochs of SGD with momentum 0.9 and without
+    Nesterov, rate 0.01, divided by 10 at half.
+
     Args:
-        images: the set.
+        images: the set; None for the field's recipe.
         **changes: fields of `Training`; with other `epochs` the rate still falls at half, if no `milestones` are given.
     """
     if "epochs" in changes:
         changes = {"milestones": (changes["epochs"] // 2 + 1,), **changes}
-    return Training.of({**protocol().plain(), **(images.training or {})}).changed(**changes)
+    own = images.training if images else None
+    return PROTOCOL.changed(**{**(own or {}), **changes})

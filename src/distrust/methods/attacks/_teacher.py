@@ -31,7 +31,7 @@ class Planted(NamedTuple):
 def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]:
     """Cast inside to what a short probe finds fastest for the first model, and lay the models out so."""
     device = next(models[0].parameters()).device
-    number, order = fastest(models[0], train, batch_size, device, "auto", "auto")
+    number, order = fastest(models[0], train, Training(batch_size=batch_size), device)
     for model in models:
         layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
         model.to(memory_format=layout)  # type: ignore[call-overload]
