@@ -19,7 +19,7 @@ from distrust.models import Taps
 from distrust.models import model as make_model
 from distrust.registry import DistillerMark
 from distrust.seeds import rng
-from distrust.training import cross_entropy, distill, fit, watching
+from distrust.training import Training, cross_entropy, distill, fit, watching
 
 training = sys.modules["distrust.training.loop"]  # the module; the package gives the function its name
 

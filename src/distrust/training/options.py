@@ -147,9 +147,6 @@ def _parameters(of: type) -> dict[str, inspect.Parameter]:
 
 FIELDS, MOVES = _parameters(Training), _parameters(Augment)
 SCHEMA, MOVE_SCHEMA = schema("training", FIELDS), schema("augment", MOVES)
-PROTOCOL = Training(
-    epochs=1000, lr=0.01, batch_size=256, nesterov=False, schedule="step", milestones=(501,), augment=PLAIN
-)  # fmt: skip
 
 
 def _change(given: Any) -> Any:
@@ -162,6 +159,11 @@ def _change(given: Any) -> Any:
     if kind == "Augment":
         return Augment(**checked(MOVE_SCHEMA, fields, HINT, "augment: "))
     return Siamese(**{k: tuple(v) for k, v in fields.items()})
+
+
+PROTOCOL = Training(
+    epochs=1000, lr=0.01, batch_size=256, nesterov=False, schedule="step", milestones=(501,), augment=PLAIN
+)  # fmt: skip
 
 
 def recipe(images: ImageSet | None = None, **changes: Any) -> Training:
