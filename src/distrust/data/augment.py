@@ -17,7 +17,7 @@ class Augment:
     """Random horizontal flip, shifted crop and cutout, each drawn per image for a whole batch at once.
 
     Args:
-        flip: mirror half of the images left to right.
+        flip: mirror half of the images; not for digits or signs.
         crop: pad by this many zero pixels, then crop back at a random place (0: no crop).
         cutout: side in pixels of one zeroed square per image (0: none). DeVries & Taylor, arXiv 1708.04552.
     """

@@ -33,13 +33,13 @@ class Training:
         lr: learning rate, > 0; of one-cycle its maximum.
         batch_size: images a step; a short last batch is dropped.
         augment: flip, crop and cutout on each batch; `Siamese`, or any function (batch, generator) → batch; "none".
-        optimizer: "sgd" or "adam".
+        optimizer: fused "sgd" or "adam".
         momentum: of SGD, 0..1.
         nesterov: Nesterov momentum in SGD.
         weight_decay: L2 penalty, ≥ 0.
-        schedule: "onecycle" (Smith, arXiv 1708.07120), "cosine" to 0, "step", or "constant".
-        milestones: of "step": epochs after which the rate is multiplied by gamma.
-        gamma: of "step".
+        schedule: of the rate: "onecycle" (Smith, arXiv 1708.07120), "cosine" to 0, "step", or "constant".
+        milestones: of "step": epochs, ≥ 0, after which the rate is multiplied by gamma.
+        gamma: of "step", ≥ 0.
         precision: "fp32", "bf16" autocast, or "auto": what a short probe finds faster.
         memory_format: likewise.
 
