@@ -175,6 +175,8 @@ def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
 
         def put(call: F) -> F:
             call.method = mark  # type: ignore[attr-defined]
+            if "training" in (parameters := inspect.signature(call).parameters):
+                call.training = parameters["training"].default  # type: ignore[attr-defined]
             return call
 
         return put
@@ -246,8 +248,7 @@ class Method:
     @functools.cached_property
     def training(self) -> Any:
         """The default of its keyword `training`, if it has one, whose fields are options each: `nad[lr=0.02]`."""
-        p = inspect.signature(self.call).parameters.get("training")
-        return p and p.default
+        return vars(self.call).get("training")
 
     @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:
