@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrust.cli.cards import WORKS_ON, card
+from distrust.cli.cards import WORKS_ON, about_training, card
 from distrust.models import families
 from distrust.registry import KINDS, registry
 
@@ -55,6 +55,8 @@ def _section(facts: dict[str, Any]) -> str:
         for option in facts["options"]:
             cells = (f"`{option['name']}`", f"`{json.dumps(option['default'])}`", option["bounds"], option["about"])
             lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    if "training" in facts:
+        lines += ["", about_training(facts)]
     lines += ["", facts["differs"], ""]
     return "\n".join(lines)
 

@@ -27,17 +27,17 @@ def test_a_set_of_ours_comes_back_whole(tiny, tmp_path):
     again = load_set(save_set(made, tmp_path / "dm.safetensors"))
     assert torch.equal(again.x, made.x) and torch.equal(again.y, made.y) and again.off_range
     assert (again.classes, again.name, again.taint) == (made.classes, made.name, ("badnets",))
-    assert again.training == made.training and again.training["augment"].mean == made.training["augment"].mean
+    assert again.training == made.training and recipe(again).augment == recipe(made).augment
     plain = load_set(save_set(tiny, tmp_path / "plain.safetensors"))
     assert plain.training is None and torch.equal(plain.x, tiny.x)
 
 
 def test_a_recipe_halves_its_rate_where_the_epochs_say(tiny):
     made = condensers.random(tiny)
-    assert recipe(made)["milestones"] == (501,) and recipe(made) == made.training
-    assert recipe(made, epochs=100)["milestones"] == (51,) and recipe(made, epochs=100, lr=0.1)["lr"] == 0.1
-    assert recipe(made, epochs=100, milestones=())["milestones"] == ()
-    assert recipe(tiny)["epochs"] == 1000, "the field's own, where a set says nothing"
+    assert recipe(made).milestones == (501,) and recipe(made).plain() == made.training
+    assert recipe(made, epochs=100).milestones == (51,) and recipe(made, epochs=100, lr=0.1).lr == 0.1
+    assert recipe(made, epochs=100, milestones=()).milestones == ()
+    assert recipe(tiny) == recipe() and recipe().epochs == 1000, "the field's own, where a set says nothing"
 
 
 def written(path, content):

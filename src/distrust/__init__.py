@@ -18,6 +18,7 @@ _HOME = {
     "taps": "models",
     "Taps": "models",
     "group_ends": "models",
+    "Training": "training.options",
     "fit": "training.loop",
     "distill": "training.distill",
     "watching": "training.loop",
@@ -36,7 +37,7 @@ _HOME = {
     "load": "models",
     "save_set": "data.synthetic",
     "load_set": "data.synthetic",
-    "recipe": "data.synthetic",
+    "recipe": "training.options",
     "Siamese": "data.siamese",
     "DistrustError": "errors",
     "BadInput": "errors",
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from .data.images import ImageSet, roles, split
     from .data.siamese import Siamese
     from .data.sources import images
-    from .data.synthetic import load_set, recipe, save_set
+    from .data.synthetic import load_set, save_set
     from .data.views import Views
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
     from .measurement.backdoor import Backdoor
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .seeds import rng
     from .training.distill import distill
     from .training.loop import fit, watching
+    from .training.options import Training, recipe
     from .training.pretrain import NeighbourMonitor, pretrain
     from .training.probing import Probe, fit_head
 

@@ -22,7 +22,9 @@ WORKS_ON = {
 def card(method: Method) -> dict[str, Any]:
     """Everything that is known about a method, JSON-able."""
     document = inspect.getdoc(method.call) or ""
-    described = described_options(document)
+    described, rest = described_options(document), _left_out(method)
+    if method.training:
+        described = _fields(method.training) | described
     facts = {
         "name": method.name,
         "kind": method.mark.kind,
@@ -38,10 +40,31 @@ def card(method: Method) -> dict[str, Any]:
                 "about": described.get(name, ""),
             }
             for name, p in method.options.items()
+            if name not in rest
         ],
+        "training": described.get("training") if method.training else None,
+        "further": rest,
         "differs": differs(document),
     }
-    return {k: v for k, v in facts.items() if v not in (None, False)}
+    return {k: v for k, v in facts.items() if v not in (None, False) and (k, v) != ("further", [])}
+
+
+def about_training(facts: dict[str, Any]) -> str:
+    """One line: what a card says of the training, and which of its fields may be set beside those in the table."""
+    return f"Training: {facts['training']} May be set too: {', '.join(facts['further'])}."
+
+
+def _left_out(method: Method) -> list[str]:
+    """Fields of its `training` that mean nothing special: what everybody's are unless they are set."""
+    usual = type(method.training)().fields if method.training else {}
+    return [name for name, value in method.tacit.items() if value == usual[name].default]
+
+
+def _fields(training: Any) -> dict[str, str]:
+    """Field of a training and of its augmentation → its text."""
+    return described_options(inspect.getdoc(type(training.augment)) or "") | described_options(
+        inspect.getdoc(type(training)) or ""
+    )
 
 
 def _position(method: Method) -> dict[str, Any]:
@@ -93,8 +116,8 @@ def bounds(annotation: Any) -> str:
     if args := get_args(annotation):
         if all(isinstance(a, str) for a in args):
             return " or ".join(map(repr, args))
-        kinds = [bounds(a) for a in args if a is not type(None)]
-        return ("list of " if get_origin(annotation) is list else "") + " or ".join(dict.fromkeys(kinds))
+        kinds = [bounds(a) for a in args if a not in (type(None), ...)]
+        return ("list of " if get_origin(annotation) in (list, tuple) else "") + " or ".join(dict.fromkeys(kinds))
     return getattr(annotation, "__name__", str(annotation))
 
 

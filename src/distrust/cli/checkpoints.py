@@ -162,7 +162,7 @@ def purify(
     face.say(f"{method} on {len(clean)} clean images of {suspect.train.name}")
     before = suspect.model.to(device)
     with face.loop(method):
-        after = defense.call(before, clean, **options, rng=rng("defense", face.seed))
+        after = defense.made(options)(before, clean, rng=rng("defense", face.seed))
     facts: dict[str, Any] = {"method": selector.text, "images": asked.images, "clean": len(clean), "seed": face.seed}
     said: list[str] = []
     flags: list[str] = []
@@ -195,7 +195,6 @@ def distill(
 ) -> int:
     """Distil a student from a teacher's checkpoint on clean images; measures both if told a trigger."""
     from ..auditing.checkpoint import verdict, write_artefact
-    from ..data import Augment
     from ..measurement import measure as measure_model
     from ..models import model as make_model
     from ..registry import registry
@@ -209,13 +208,12 @@ def distill(
     method = registry.get("distillers", selector.name)
     loss = method.made(method.check(selector.options))
     teacher, backdoor = asked.open(trigger)
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
+    options: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
     start = make_model(student, teacher.train, rng=rng("student", "start", face.seed))
     with face.loop(f"{student} by {selector.text}"):
         learnt = distill_model(
-            start, teacher.model, teacher.train, loss=loss, epochs=epochs, lr=lr, batch_size=batch_size,
-            augment=Augment(flip, crop), rng=rng("student", face.seed), device=device,
-        )  # fmt: skip
+            start, teacher.model, teacher.train, loss=loss, rng=rng("student", face.seed), device=device, **options
+        )
     facts: dict[str, Any] = {"distiller": selector.text, "student": student, "images": asked.images, "seed": face.seed}
     taught = measure_model(teacher.model, teacher.test, backdoor)
     found = measure_model(learnt, teacher.test, backdoor)

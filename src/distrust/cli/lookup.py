@@ -54,7 +54,7 @@ def show(
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
     from ..registry import registry
-    from .cards import WORKS_ON, card
+    from .cards import WORKS_ON, about_training, card
 
     for file in plugin:
         registry.add(file)
@@ -69,6 +69,7 @@ def show(
     for option in facts["options"]:
         lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
         lines.append(f"      {option['about']}")
+    lines += [about_training(facts)] if "training" in facts else []
     return face.show(facts, *lines, facts["differs"])
 
 

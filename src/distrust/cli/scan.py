@@ -68,7 +68,7 @@ def scan(
         opened, _ = asked.open(None, head=looks_at == "classifier")
         suspect, clean = opened.model.to(face.machine()), opened.train
     with face.loop(selector.text):
-        found = method.call(suspect, clean, **options, rng=rng("detect", face.seed))
+        found = method.made(options)(suspect, clean, rng=rng("detect", face.seed))
     judged = threshold is not None or found.p is not None
     finding = (threshold is not None and found.score >= threshold) or found.p == 0
     most = sorted(range(len(found.scores)), key=lambda k: -found.scores[k])[:3]

@@ -36,7 +36,8 @@ class ImageSet:
         late: a trigger stamped after augmentation, or None.
         taint: names of the attacks among this set's ancestors.
         off_range: float images may leave 0..1; only a published synthetic set needs that, and it is flagged.
-        training: of a synthetic set, the options of `fit` by which its maker trains networks on it, or None.
+        training: of a synthetic set, how its maker trains networks on it, as `Training.plain` writes it or a part of
+            that, or None; `recipe` makes a `Training` of it.
 
     Raises:
         BadInput: shapes, dtypes, pixel values or labels do not fit, or the set is empty.
