@@ -14,6 +14,7 @@ from ..errors import BadInput, NotFound
 from ..seeds import rng as make_rng
 from ..seeds import seeded
 from . import strangers
+from .families._parts import Given
 from .families.convnet import convnet
 from .families.mobilenet import mobilenet
 from .families.pyramidnet import pyramidnet
@@ -32,7 +33,6 @@ class Family(NamedTuple):
 
     name: str  # regular expression; its groups are the builder's numbers
     build: Callable[..., nn.Module]
-    examples: tuple[str, ...]
     summary: str
 
 
@@ -40,7 +40,6 @@ FAMILIES = {
     "wrn{depth}-{width}[-s2]": Family(
         r"wrn([1-9]\d*)-([1-9]\d*)(?:-s(2))?",
         wrn,
-        ("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
         "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels; s2: a stem of stride 2, a quarter of "
         "the time",
     ),
@@ -48,46 +47,37 @@ FAMILIES = {
     "resnet{18..152}[-224]": Family(
         rf"resnet({'|'.join(map(str, LAYERS))})(?:-(224))?",
         imagenet_resnet,
-        tuple(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
         "ResNet-18, 34, 50, 101, 152; 64, 128, 256, 512 channels; for small images, or with ImageNet's stem",
     ),
-    "resnet{depth}": Family(
-        r"resnet([1-9]\d*)",
-        resnet,
-        ("resnet8", "resnet20", "resnet56", "resnet110"),
-        "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels",
-    ),
+    "resnet{depth}": Family(r"resnet([1-9]\d*)", resnet, "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels"),
     "pyramidnet{depth}[-a{alpha}]": Family(
         r"pyramidnet([1-9]\d*)(?:-a([1-9]\d*))?",
         pyramidnet,
-        ("pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
         "PyramidNet; 16 to 16 + alpha channels (84 at 110, 240 at 200); depth 6n+2, bottlenecks 9n+2 from 164 on",
     ),
     "mobilenet[-224]": Family(
-        "mobilenet(?:-(224))?",
-        mobilenet,
-        ("mobilenet", "mobilenet-224"),
-        "MobileNet v1; for small images, or with ImageNet's stem",
+        "mobilenet(?:-(224))?", mobilenet, "MobileNet v1; for small images, or with ImageNet's stem"
     ),
-    "vgg-small": Family(
-        "vgg-small", vgg_small, ("vgg-small",), "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"
-    ),
+    "vgg-small": Family("vgg-small", vgg_small, "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"),
     "convnet{depth}[-w{width}]": Family(
         r"convnet([1-9]\d*)(?:-w([1-9]\d*))?",
         convnet,
-        ("convnet3", "convnet3-w64", "convnet4"),
         "ConvNet of dataset condensation; depth blocks of width (128) channels, instance norm",
     ),
-    "mlp": Family("mlp", mlp, ("mlp",), "two hidden layers of 128 units"),
-    "lenet": Family("lenet", lenet, ("lenet",), "LeNet; 6 and 16 channels, 120 and 84 units"),
+    "mlp": Family("mlp", mlp, "two hidden layers of 128 units"),
+    "lenet": Family("lenet", lenet, "LeNet; 6 and 16 channels, 120 and 84 units"),
     "alexnet-small": Family(
-        "alexnet-small",
-        alexnet_small,
-        ("alexnet-small",),
-        "AlexNet for small images, without norms; 128 to 256 channels",
+        "alexnet-small", alexnet_small, "AlexNet for small images, without norms; 128 to 256 channels"
     ),
-    "vgg11": Family("vgg11", vgg11, ("vgg11",), "VGG-11 of dataset condensation, instance norm"),
+    "vgg11": Family("vgg11", vgg11, "VGG-11 of dataset condensation, instance norm"),
 }
+USUAL = [  # names that a message may propose
+    *("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
+    *(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
+    *("resnet8", "resnet20", "resnet56", "resnet110", "pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
+    *("mobilenet", "mobilenet-224", "vgg-small", "convnet3", "convnet3-w64", "convnet4"),
+    *("mlp", "lenet", "alexnet-small", "vgg11"),
+]
 STRANGERS = {
     "FILE.py:FACTORY": "a torch.nn.Module from your own file, which is executed: models/mine.py:make",
     "timm:NAME": "a model of timm, without its weights",
@@ -157,7 +147,7 @@ def model(
             build, numbers = _family(name)
             if first is None:
                 first = Normalize.identity(channels) if images is None else Normalize.of(images)
-            built = build(*numbers, normalize=first, classes=classes, channels=channels, size=(height, width))
+            built = build(Given(first, classes, channels, (height, width)), *numbers)
         elif first is not None:
             built = nn.Sequential(OrderedDict(normalize=first, model=built))
             spec["normalize"] = [first.mean.flatten().tolist(), first.std.flatten().tolist()]
@@ -220,8 +210,7 @@ def _family(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
     for family in FAMILIES.values():
         if match := re.fullmatch(family.name, name):
             return family.build, [int(number) for number in match.groups() if number]
-    examples = [example for family in FAMILIES.values() for example in family.examples]
-    raise NotFound.among("model", name, [*examples, *STRANGERS])
+    raise NotFound.among("model", name, [*USUAL, *STRANGERS])
 
 
 def _stranger(name: str, classes: int, channels: int, size: int | list[int]) -> nn.Module | None:
