@@ -45,14 +45,14 @@ def images(
       class column are used.
 
     A split called `val`, `validation` or `valid` serves as test where there is no `test`. Encoded images are
-    decoded once and kept as memory-mapped arrays in the cache.
+    decoded once and kept, memory-mapped, in the cache.
 
     Args:
         source: one of the above.
         size: side in pixels, to which every image is resized (PIL bilinear; a rectangle is squeezed); None
             leaves them as they are (digits: 16).
         channels: 1 (luminance) or 3 (a gray image is repeated); None leaves them as they are (digits: 3).
-        cache: folder for decoded images (default: `DISTRUST_CACHE`, else `~/.cache/distrust/images`). If it
+        cache: folder for decoded images (default: `images` in `DISTRUST_CACHE`, else in `~/.cache/distrust`). If it
             cannot be written, nothing is kept.
         group: column of a parquet or hub source that holds the group ids.
 
