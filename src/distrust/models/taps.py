@@ -82,12 +82,10 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
         return output
 
     modules = locate(model, paths)
-    hooks = [
-        (module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook)(
-            partial(hear, path)
-        )
-        for path, module in modules.items()
-    ]
+    hooks = []
+    for path, module in modules.items():
+        listen = module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook
+        hooks.append(listen(partial(hear, path)))
     try:
         yield read
     finally:
