@@ -6,15 +6,10 @@ import os
 from pathlib import Path
 
 from ...errors import BadInput, NotFound
-from .arrays import find_idx, read_idx, read_npz
+from .arrays import find_idx, read_digits, read_idx, read_npz
 from .cache import decoded
-from .digits import read_digits
-from .folders import find_folder
-from .hub import find_hub
-from .parquet import find_parquet
 from .parts import Splits, checked
-
-# `datasets` is imported inside functions: it takes a second, and most sources do without it.
+from .tables import find_folder, find_hub, find_parquet
 
 __all__ = ["Splits", "images"]
 

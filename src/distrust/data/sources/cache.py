@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,16 +14,10 @@ from safetensors.torch import load_file, save_file
 from ...errors import BadInput, NotFound
 from ...files import cache_directory, draft, read_record
 from .decode import decode_table
-from .hub import no_bars
 from .parts import Part, Read, Splits, Tables, checked
+from .tables import no_bars
 
 _CACHE_FORMAT = 2  # raise it when what is kept changes
-
-
-def fingerprint(root: Path, files: Iterable[Path]) -> list[object]:
-    """What changes when the files do: their names, sizes and times."""
-    states = [(str(file.relative_to(root)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    return [str(root.resolve()), hashlib.sha256(json.dumps(states).encode()).hexdigest()]
 
 
 def decoded(
