@@ -11,8 +11,8 @@ _HOME = {
     "images": "data.sources",
     "ImageSet": "data.images",
     "Augment": "data.augment",
-    "roles": "data.images",
-    "split": "data.images",
+    "roles": "data",
+    "split": "data",
     "model": "models",
     "Normalize": "models",
     "taps": "models",
@@ -52,8 +52,9 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
+    from .data import roles, split
     from .data.augment import Augment
-    from .data.images import ImageSet, roles, split
+    from .data.images import ImageSet
     from .data.siamese import Siamese
     from .data.sources import images
     from .data.synthetic import load_set, save_set
