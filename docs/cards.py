@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distrust.cli.cards import WORKS_ON, card
+from distrust.cli.cards import about_marks, card, own
 from distrust.models import families
 from distrust.registry import KINDS, registry
 
@@ -38,12 +38,7 @@ def page() -> str:
 
 def _section(facts: dict[str, Any]) -> str:
     lines = [f"### {facts['kind']}/{facts['name']}", "", facts["summary"], "", f"Paper: {facts['paper']}."]
-    if "place" in facts:
-        lines[-1] += f" Enters at place {facts['place']}."
-    if "on" in facts:
-        lines[-1] += f" {WORKS_ON[facts['on']]}"
-    if facts.get("null"):
-        lines[-1] += " *Null row.*"
+    lines[-1] += "".join(f" *{name}:* {value}." for name, value in own(facts).items())
     if facts["options"]:
         lines += ["", "| option | default | type | what it does |", "|---|---|---|---|"]
         for option in facts["options"]:

@@ -38,6 +38,17 @@ _HOME = {
     "load_set": "data.synthetic",
     "recipe": "data.synthetic",
     "Siamese": "data.siamese",
+    "open_suspect": "auditing.checkpoint",
+    "Suspect": "auditing.checkpoint",
+    "verdict": "auditing.checkpoint",
+    "purify": "auditing.purify",
+    "teach": "auditing.teach",
+    "scan": "auditing.scan",
+    "check": "auditing.check",
+    "plan": "study.api",
+    "run": "study.api",
+    "results": "study.api",
+    "report": "reporting.publish",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -51,6 +62,11 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
+    from .auditing.check import check
+    from .auditing.checkpoint import Suspect, open_suspect, verdict
+    from .auditing.purify import purify
+    from .auditing.scan import scan
+    from .auditing.teach import teach
     from .data.augment import Augment
     from .data.images import ImageSet, roles, split
     from .data.siamese import Siamese
@@ -64,7 +80,9 @@ if TYPE_CHECKING:
     from .measurement.scores import Measurement, measure
     from .methods import attacks, condensers, defenses, detectors, distillers, heads, metrics, objectives, triggers
     from .models import Normalize, Taps, group_ends, load, model, save, taps
+    from .reporting.publish import report
     from .seeds import rng
+    from .study.api import plan, results, run
     from .training.distill import distill
     from .training.loop import fit, watching
     from .training.pretrain import NeighbourMonitor, pretrain

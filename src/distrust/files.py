@@ -194,6 +194,18 @@ def artefact_name(taint: tuple[str, ...] | list[str]) -> str:
     return f"model.tainted-{'+'.join(taint)}.safetensors" if taint else "model.safetensors"
 
 
+def free(path: str | Path) -> Path:
+    """The path of a folder to be written, refused if it is taken; asked before any work starts.
+
+    Raises:
+        BadInput: it exists and is not empty.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    return path
+
+
 def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
     """Write a folder of files, all or nothing: into a temporary neighbour first, then renamed.
 
@@ -201,9 +213,7 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
         BadInput: the folder exists and is not empty.
         StoreError: it cannot be written; nothing is left behind.
     """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    path = free(path)
     draft = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from ..study import make_plan, read_study
 MARKS = [kind.removesuffix("s") for kind in KINDS]
 
 
-def check_file(file: str, key: str | None = None) -> dict[str, Any]:
+def check(file: str | Path, key: str | None = None) -> dict[str, Any]:
     """What a file is, as facts with a line of `text`. Python files are parsed, never run.
 
     Raises:
@@ -34,7 +34,7 @@ def check_file(file: str, key: str | None = None) -> dict[str, Any]:
         return look(path)
     if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"):
         return _weights(path, key)
-    return _images(file)
+    return _images(str(file))
 
 
 def _study(path: Path) -> dict[str, Any]:

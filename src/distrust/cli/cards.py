@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
-from ..registry import Method
+from ..registry import Mark, Method
 
-PLACES = {1: "training data", 2: "teacher", 3: "transfer set", 4: "synthetic set", 5: "encoder"}
-WORKS_ON = {
-    "transfer": "Sifts the images of a distillation.",
-    "synthetic": "Works on a synthetic set.",
-    "encoder": "Works on an encoder.",
-    "any": "Takes any suspect.",
-}
+TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's
 
 
 def card(method: Method) -> dict[str, Any]:
-    """Everything that is known about a method, JSON-able."""
+    """Everything that is known about a method, JSON-able: `facts` are those of its mark that are not as usual."""
     document = inspect.getdoc(method.call) or ""
     described = described_options(document)
     facts = {
@@ -27,9 +23,7 @@ def card(method: Method) -> dict[str, Any]:
         "kind": method.mark.kind,
         "summary": method.summary,
         "paper": method.mark.paper,
-        "place": getattr(method.mark, "place", None) and f"{method.mark.place} ({PLACES[method.mark.place]})",
-        "on": None if (on := getattr(method.mark, "on", None)) == "classifier" else on,
-        "null": method.mark.null,
+        **marked(method.mark),
         "options": [
             {
                 "name": name,
@@ -42,6 +36,57 @@ def card(method: Method) -> dict[str, Any]:
         "differs": differs(document),
     }
     return {k: v for k, v in facts.items() if v not in (None, False)}
+
+
+def marked(mark: Mark) -> dict[str, Any]:
+    """The facts of a mark that are not the usual ones; a numbered one says what its number means."""
+    usual = {field.name: field.default for field in dataclasses.fields(mark)}
+    given = {name: getattr(mark, name) for name in usual if name not in TOLD}
+    about = about_marks(type(mark))
+    return {
+        name: _named(value, about.get(name, ""))
+        for name, value in given.items()
+        if value != usual[name] and not (isinstance(value, Mapping) and not value)
+    }
+
+
+def about_marks(kind: type[Mark]) -> dict[str, str]:
+    """Fact → what it says, of every fact that the marks of a kind may hold."""
+    return {k: v for of in reversed(kind.__mro__) for k, v in described_options(inspect.getdoc(of) or "").items()}
+
+
+def text(facts: dict[str, Any]) -> str:
+    """A card for a person."""
+    lines = [f"{facts['name']} ({facts['kind']}): {facts['summary']}", f"Paper: {facts['paper']}"]
+    lines += [f"{name}: {value}" for name, value in own(facts).items()]
+    for option in facts["options"]:
+        lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
+        lines.append(f"      {option['about']}")
+    return "\n".join([*lines, *([facts["differs"]] if facts["differs"] else [])])
+
+
+def own(facts: dict[str, Any]) -> dict[str, str]:
+    """Of a card, the facts of the method's mark, in words."""
+    every = {"name", "kind", "summary", "paper", "options", "differs"}
+    return {name: _words(value) for name, value in facts.items() if name not in every}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} ({_words(part)})" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return "yes" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _named(value: Any, about: str) -> Any:
+    """`1 (training data)`, where the fact's description names its numbers: `…: 1 training data, 2 teacher`."""
+    if isinstance(value, Mapping):
+        return {name: _named(part, "") for name, part in value.items()}
+    if callable(value):
+        return value.__name__.strip("_")
+    meant = re.search(rf"\b{value} ([a-z ]+)", about) if type(value) is int else None
+    return f"{value} ({meant[1].strip()})" if meant else _plain(value)
 
 
 def described_options(document: str) -> dict[str, str]:
