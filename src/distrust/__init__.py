@@ -41,8 +41,9 @@ _HOME = {
     "open_suspect": "auditing.checkpoint",
     "Suspect": "auditing.checkpoint",
     "verdict": "auditing.checkpoint",
+    "Made": "auditing.purify",
     "purify": "auditing.purify",
-    "teach": "auditing.teach",
+    "teach": "auditing.purify",
     "scan": "auditing.scan",
     "check": "auditing.check",
     "plan": "study.api",
@@ -64,9 +65,8 @@ __all__ = [*_HOME, *_KINDS, "__version__"]
 if TYPE_CHECKING:
     from .auditing.check import check
     from .auditing.checkpoint import Suspect, open_suspect, verdict
-    from .auditing.purify import purify
+    from .auditing.purify import Made, purify, teach
     from .auditing.scan import scan
-    from .auditing.teach import teach
     from .data.augment import Augment
     from .data.images import ImageSet, roles, split
     from .data.siamese import Siamese

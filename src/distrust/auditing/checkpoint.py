@@ -96,46 +96,6 @@ class Suspect:
         return measure(self.model, self.test, backdoor, control=control)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A model that was made from a suspect.
-
-    Args:
-        model: what was made.
-        before: what the suspect measures; None where the images have no classes.
-        after: what the model measures.
-        taint: attacks that are known among its ancestors.
-        facts: how it was made, and both measurements; JSON-able.
-        options: what its record says besides.
-        text: the measurements in words.
-    """
-
-    model: nn.Module
-    before: Measurement | None
-    after: Measurement | None
-    taint: tuple[str, ...]
-    facts: dict[str, Any] = field(repr=False)
-    options: dict[str, Any] = field(repr=False)
-    text: str = field(repr=False)
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Why the later measurement must not be believed."""
-        return self.after.flags if self.after else ()
-
-    def save(self, out: str | Path) -> Path:
-        """Write weights, record and model card into a new folder, all or nothing; return the weights' path.
-
-        Raises:
-            BadInput: the folder exists and is not empty.
-            StoreError: it cannot be written.
-        """
-        return write_artefact(out, self.model, self.taint, {**self.facts, **self.options})
-
-
 def open_suspect(
     weights: str | Path | None,
     images: str | tuple[ImageSet, ImageSet],

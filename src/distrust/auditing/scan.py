@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,19 +28,15 @@ class Scan:
         finding: the detector's answer.
         source: the file.
         kind: what was looked at: "synthetic", "classifier" or "encoder".
-        images: how many images the detector was given.
-        classes: their classes.
+        images: what the detector was given: clean images, or the set itself.
         threshold: a score from which on it is a finding; None: only the detector's own null judges.
-        off_range: the pixels of a set leave 0..1.
     """
 
     finding: Finding
     source: str
     kind: str
-    images: int
-    classes: tuple[str, ...]
+    images: ImageSet = field(repr=False)
     threshold: float | None = None
-    off_range: bool = False
 
     @property
     def judged(self) -> bool:
@@ -57,18 +53,18 @@ class Scan:
         """Classes with their scores, the most suspicious first; none of an encoder, which has no classes."""
         scores = self.finding.scores
         order = sorted(range(len(scores)), key=lambda k: -scores[k])
-        return [(self.classes[k], scores[k]) for k in order] if len(scores) > 1 else []
+        return [(self.images.classes[k], scores[k]) for k in order] if len(scores) > 1 else []
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        facts = {"file": self.source, "images": self.images, "threshold": self.threshold, "finding": self.found}
+        facts = {"file": self.source, "images": len(self.images), "threshold": self.threshold, "finding": self.found}
         return self.finding.record() | facts
 
     def __str__(self) -> str:
         lines = [str(self.finding)]
         if most := self.ranked[:3]:
             lines.append("classes: " + ", ".join(f"{name} {score:.3g}" for name, score in most))
-        if self.off_range:
+        if self.images.off_range:
             lines.append("Its pixels leave 0..1.")
         if not self.judged:
             null = ", or [permutations=19] where it has them" if self.kind == "synthetic" else ""
@@ -96,7 +92,9 @@ def scan(
         detector: with options, e.g. "patch_probe[permutations=19]"; default patch_probe for a set, trigger_search for
             a classifier, decree for an encoder that Distrust wrote.
         threshold: a score from which on it is a finding; take it from clean suspects of the same kind and size.
-        units, statistics, labels: of a set's file, as `load_set` takes them.
+        units: of the pixels of a set's file, as `load_set` takes them, like the next two.
+        statistics: by which they were normalised, e.g. "cifar10".
+        labels: of a set's soft labels.
         images: clean images to show the model of a file.
         seed: of what the detector draws.
         device: torch device of the work; a suspect that is open stays where it is.
@@ -124,14 +122,12 @@ def scan(
     options = method.check(selector.options)
     kind = given if method.mark.on == "any" else method.mark.on
     looked: Any
-    off_range = False
     if kind == "synthetic":
         if images is not None or isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} looks at a synthetic set alone, not at a model on images. Leave --images.")
         if not isinstance(suspect, ImageSet):
             suspect = load_set(suspect, units=units, statistics=statistics, labels=labels)
         looked = clean = suspect.to(usable(device))
-        off_range = clean.off_range
     else:
         if isinstance(suspect, str | Path) and images is not None:
             suspect = open_suspect(suspect, images, **opened, head=kind == "classifier", device=device)
@@ -139,4 +135,4 @@ def scan(
             raise BadInput(f"{selector.name} shows clean images to the {kind}. Type --images cifar10, or a folder.")
         looked, clean = suspect.model, suspect.train
     finding = method.call(looked, clean, **options, rng=rng("detect", seed))
-    return Scan(finding, source, kind, len(clean), clean.classes, threshold, off_range)
+    return Scan(finding, source, kind, clean, threshold)

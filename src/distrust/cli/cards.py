@@ -6,11 +6,11 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from ..registry import Mark, Method
 
+EVERY = {"name", "kind", "summary", "paper", "options", "differs"}  # what every card has
 TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's
 
 
@@ -39,20 +39,17 @@ def card(method: Method) -> dict[str, Any]:
 
 
 def marked(mark: Mark) -> dict[str, Any]:
-    """The facts of a mark that are not the usual ones; a numbered one says what its number means."""
-    usual = {field.name: field.default for field in dataclasses.fields(mark)}
-    given = {name: getattr(mark, name) for name in usual if name not in TOLD}
-    about = about_marks(type(mark))
-    return {
-        name: _named(value, about.get(name, ""))
-        for name, value in given.items()
-        if value != usual[name] and not (isinstance(value, Mapping) and not value)
-    }
+    """The facts of a mark that are not the usual ones; of a numbered one, what the number means."""
+    facts = (field for field in dataclasses.fields(mark) if field.name not in TOLD)
+    given = {field.name: getattr(mark, field.name) for field in facts if getattr(mark, field.name) != field.default}
+    about = described_options(inspect.getdoc(type(mark)) or "")
+    return {name: _meant(value, about.get(name, "")) for name, value in given.items() if value not in ({}, ())}
 
 
-def about_marks(kind: type[Mark]) -> dict[str, str]:
-    """Fact → what it says, of every fact that the marks of a kind may hold."""
-    return {k: v for of in reversed(kind.__mro__) for k, v in described_options(inspect.getdoc(of) or "").items()}
+def _meant(value: Any, about: str) -> Any:
+    """`1 (training data)` where a description names its numbers: `…: 1 training data, 2 teacher`."""
+    word = re.search(rf"\b{value} ([a-z ]+)", about) if type(value) is int else None
+    return f"{value} ({word[1].strip()})" if word else _plain(value)
 
 
 def text(facts: dict[str, Any]) -> str:
@@ -62,31 +59,18 @@ def text(facts: dict[str, Any]) -> str:
     for option in facts["options"]:
         lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
         lines.append(f"      {option['about']}")
-    return "\n".join([*lines, *([facts["differs"]] if facts["differs"] else [])])
+    return "\n".join([*lines, facts["differs"]])
 
 
 def own(facts: dict[str, Any]) -> dict[str, str]:
     """Of a card, the facts of the method's mark, in words."""
-    every = {"name", "kind", "summary", "paper", "options", "differs"}
-    return {name: _words(value) for name, value in facts.items() if name not in every}
+    return {name: _words(value) for name, value in facts.items() if name not in EVERY}
 
 
 def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} ({_words(part)})" for name, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_words, value))
-    return "yes" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _named(value: Any, about: str) -> Any:
-    """`1 (training data)`, where the fact's description names its numbers: `…: 1 training data, 2 teacher`."""
-    if isinstance(value, Mapping):
-        return {name: _named(part, "") for name, part in value.items()}
-    if callable(value):
-        return value.__name__.strip("_")
-    meant = re.search(rf"\b{value} ([a-z ]+)", about) if type(value) is int else None
-    return f"{value} ({meant[1].strip()})" if meant else _plain(value)
+    if isinstance(value, list | dict):
+        return ", ".join(map(str, value))
+    return "yes" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value).strip("_")
 
 
 def described_options(document: str) -> dict[str, str]:
@@ -124,7 +108,4 @@ def bounds(annotation: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError:
-        return str(value)
+    return json.loads(json.dumps(value, default=lambda thing: getattr(thing, "__name__", str(thing))))

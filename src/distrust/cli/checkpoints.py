@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,9 +12,6 @@ import distrust as dt
 
 from .command import Key, command
 from .face import Face
-
-if TYPE_CHECKING:
-    from ..auditing.checkpoint import Made
 
 Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
 AskedTrigger = Annotated[
@@ -134,10 +131,10 @@ def distill(
             lr=lr, trigger=trigger, target=asked.target, seed=face.seed, device=face.device, **asked.opened(),
         )  # fmt: skip
     _written(face, made, out)
-    return int(dt.verdict(made.after))
+    return int(made.after is not None and dt.verdict(made.after))
 
 
-def _written(face: Face, made: Made, out: Path) -> int:
+def _written(face: Face, made: dt.Made, out: Path) -> int:
     weights = str(made.save(out))
     return face.show({**made.facts, "weights": weights}, made.text, weights, *face.flags(made.flags))
 

@@ -43,7 +43,7 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
     """
     own = inspect.signature(body, eval_str=True).parameters
-    bundles = {name: p.annotation for name, p in own.items() if dataclasses.is_dataclass(p.annotation)}
+    bundles: dict[str, Any] = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
     options = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in bundles]
     for bundle in reversed(bundles.values()):
         options += _options(bundle)

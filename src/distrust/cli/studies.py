@@ -104,8 +104,8 @@ def report(
     seeds: Seeds = None,
 ) -> int:
     """Write one HTML file that shows a study, from what the store or the results folder has."""
-    options = {"store": face.store, "budget": budget, "seeds": seeds, "first_seed": face.seed}
-    n = len(dt.report(study, out, made_by=_typed(), **options).cells)
+    shown = dt.report(study, out, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed, made_by=_typed())
+    n = len(shown.cells)
     return face.show({"report": str(out), "cells": n}, f"{out}: {n} cells")
 
 

@@ -34,7 +34,9 @@ def report(
         study: what `run` or `results` returned, a study file, a results folder, or a study's name.
         out: where the page goes.
         store: where finished stages are kept; what it lacks is left out.
-        budget, seeds, first_seed: of a study file, as `plan` takes them.
+        budget: of a study file, as `plan` takes it, like the next two.
+        seeds: number of seeds, in place of the study's.
+        first_seed: where seeds begin.
         made_by: the command that made it, for the page.
 
     Returns:

@@ -146,7 +146,8 @@ def plan(
 
     Args:
         study: a study file, or "demo".
-        budget, seeds: in place of the study's.
+        budget: which of the study's budgets to use.
+        seeds: number of seeds, in place of the study's.
         changes: any entries in place of the study's, e.g. {"images": ["gtsrb"]}.
         only: just the cells whose id begins so.
         store: directory or fsspec URL where finished stages are kept.
