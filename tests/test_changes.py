@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from distrust.study.sets import pack_change, unpack_change
 from safetensors.torch import load
 
 from distrust import rng
 from distrust.data import ImageSet
 from distrust.data.images import changed, rows_in
 from distrust.errors import BadInput
-from distrust.study.sets import pack_change, unpack_change
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from distrust.study.inputs import data, load_backdoor
+from distrust.study.show import pictures_of
 from PIL import Image
 
 from distrust.data.synthetic import unpack_set
@@ -14,8 +16,6 @@ from distrust.reporting.answer import answer
 from distrust.study import Outcome, Store, make_plan, read_cells, read_study, run, score_cells, write_cells
 from distrust.study import builder as building
 from distrust.study.cells import compare
-from distrust.study.inputs import data, load_backdoor
-from distrust.study.show import pictures_of
 from distrust.study.spec import study_from
 
 BUDGET = {"train": 64, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}

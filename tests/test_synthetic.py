@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distrust import BadInput, NotFound, UnsafeFile, load_set, recipe, rng, save_set
-from distrust.auditing.check import check_file
+from distrust.auditing.check import check
 from distrust.data.sources.published import STATISTICS
 from distrust.methods import condensers
 
@@ -162,13 +162,13 @@ def test_a_pickle_is_not_opened(x, tmp_path):
 
 
 def test_check_says_what_a_set_is(x, tmp_path, tiny):
-    said = check_file(str(written(tmp_path / "pair.pt", ((x - MEAN) / STD, Y))))
+    said = check(str(written(tmp_path / "pair.pt", ((x - MEAN) / STD, Y))))
     assert said["is"] == "synthetic set" and said["images"] == 8 and "look normalised" in said["text"]
-    assert "pixels 0..1" in check_file(str(written(tmp_path / "pixels.pt", (x, Y))))["text"]
+    assert "pixels 0..1" in check(str(written(tmp_path / "pixels.pt", (x, Y))))["text"]
     own = save_set(condensers.random(tiny.replace(taint=("badnets",))), tmp_path / "own.safetensors")
-    assert "TAINTED by badnets" in check_file(str(own))["text"] and check_file(str(own))["training"]
+    assert "TAINTED by badnets" in check(str(own))["text"] and check(str(own))["training"]
     with pytest.raises(BadInput, match="holds no state dict"):
-        check_file(str(written(tmp_path / "number.pt", 3)))
+        check(str(written(tmp_path / "number.pt", 3)))
 
 
 def test_what_cannot_be_written_is_refused(tiny, tmp_path):

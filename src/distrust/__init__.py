@@ -39,6 +39,18 @@ _HOME = {
     "load_set": "data.synthetic",
     "recipe": "training.options",
     "Siamese": "data.siamese",
+    "open_suspect": "auditing.checkpoint",
+    "Suspect": "auditing.checkpoint",
+    "verdict": "auditing.checkpoint",
+    "Made": "auditing.purify",
+    "purify": "auditing.purify",
+    "teach": "auditing.purify",
+    "scan": "auditing.scan",
+    "check": "auditing.check",
+    "plan": "study.api",
+    "run": "study.api",
+    "results": "study.api",
+    "report": "reporting.publish",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -52,6 +64,10 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
+    from .auditing.check import check
+    from .auditing.checkpoint import Suspect, open_suspect, verdict
+    from .auditing.purify import Made, purify, teach
+    from .auditing.scan import scan
     from .data import roles, split
     from .data.augment import Augment
     from .data.images import ImageSet
@@ -66,7 +82,9 @@ if TYPE_CHECKING:
     from .methods.metrics.mechanism import mechanism
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
+    from .reporting.publish import report
     from .seeds import rng
+    from .study.api import plan, results, run
     from .training.distill import distill
     from .training.loop import fit, watching
     from .training.options import Training, recipe

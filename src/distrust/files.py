@@ -210,6 +210,18 @@ def write_file(path: Path, data: bytes) -> None:
         file.write_bytes(data)
 
 
+def free(path: str | Path) -> Path:
+    """The path of a folder to be written, refused if it is taken; asked before any work starts.
+
+    Raises:
+        BadInput: it exists and is not empty.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    return path
+
+
 def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
     """Write a folder of files, all or nothing.
 
@@ -217,9 +229,7 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
         BadInput: the folder exists and is not empty.
         StoreError: as `draft` says it.
     """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    path = free(path)
     with draft(path) as folder:
         folder.mkdir()
         for name, data in files.items():
