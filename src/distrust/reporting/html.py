@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import math
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
 from ..flags import MEANING
+from ..study.axes import AXES, TABLE
 from . import figures, text
-from .aggregate import Cell, over_seeds, varying
 from .answer import sentences
 from .data import Report
-from .heatmap import describe, facets
+from .detection import detections
+from .heatmap import facets
+from .labels import shortened
+from .rows import Cell, Row, alone, columns, describe, given, over_seeds, varying
+from .verdict import comparisons, verdict
 
 PICTURES_BUDGET = 700_000  # bytes of PNG: the page stays under 2 MB
 KINDS = ("clean", "triggered", "difference")
@@ -35,10 +40,14 @@ def page(study: Report) -> str:
     """
     rows = over_seeds(study.cells)
     maps = facets(rows)
-    defenses = [facet["defense"] for facet in maps]
-    data: dict[str, Any] = {
-        "title": study.title, "rows": rows, "cells": [_neurons(c) for c in study.cells], "lineage": study.lineage,
-        "published": study.published, "glossary": {**MEANING, **study.glossary}, "made_by": study.made_by,
+    defenses = [facet.defense for facet in maps]
+    raised = Counter(flag for row in rows for flag in row.flags)
+    glossary = {**MEANING, **study.glossary}
+    shown = [column for column in columns() if any(column.key in row.values for row in rows)]
+    data = {
+        "rows": [_embedded(row) for row in rows], "cells": [_neurons(cell) for cell in study.cells],
+        "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
+        "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
     }  # fmt: skip
     return _template().render(
         study=study,
@@ -49,15 +58,19 @@ def page(study: Report) -> str:
         pictures=_pictures(study.pictures),
         maps=figures.feature_maps(study.embeddings),
         map_marks=figures.FEATURES,
-        row_columns=_columns(rows, ("seeds", "Seeds")),
-        cell_columns=_columns(rows, ("seed", "Seed")),
+        comparisons=comparisons(shortened(study.cells)),
+        detections=detections(study.cells),
         rows=rows,
-        row_of={name: i for i, row in enumerate(rows) for name in row["cells"]},
+        lines=alone(study.cells),
+        row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
+        axes=_columns(rows),
+        metrics=[column for column in shown if not column.detail],
         fixed=_fixed(rows),
-        unfinished=[cell for cell in study.cells if cell["state"] != "done"],
-        glossary={name: data["glossary"][name] for name in _raised(rows, data["glossary"])},
+        glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
+        raised=raised,
         data=_plain(data),
-        versions=_versions(),
+        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch "
+        + importlib.metadata.version("torch"),
     )
 
 
@@ -68,9 +81,13 @@ def _template() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "default": str}
-    shelf.filters |= {"percent": text.percent, "interval": text.interval, "duration": text.duration}
-    shelf.filters |= {"describe": describe}
+    shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
+    shelf.filters |= {"describe": describe, "verdict": verdict}
     return shelf.get_template("page.html.j2")
+
+
+def _embedded(row: Row) -> dict[str, Any]:
+    return {**vars(row), "cells": [cell["id"] for cell in row.cells], "verdict": verdict(row)}
 
 
 def _neurons(cell: Cell) -> Cell:
@@ -81,34 +98,17 @@ def _neurons(cell: Cell) -> Cell:
     return {**cell, "mechanism": poisoned or [max(layers, key=lambda layer: layer["run"])]}
 
 
-def _columns(rows: Sequence[Cell], seed: tuple[str, str]) -> list[tuple[str, str, str]]:
-    """(key, heading, kind) of a table; an axis with one value everywhere is said once, above."""
-    axes = [*varying(rows), "attack", "distiller", "student", "defense"]
-    rates = {
-        "acc": "ACC", "asr": "ASR", "base": "Base", "untriggered": "Untriggered", "titg": "TITG",
-        "carried": "Carried", "carry_over": "Carry-over",
-    }  # fmt: skip
-    removed = {"caught": "Poisons removed", "lost": "Clean removed"}
-    rates |= removed if any(row["lost"] is not None for row in rows) else {}
-    return [
-        *((axis, {"defense": "Defence"}.get(axis, axis.capitalize()), "word") for axis in axes),
-        (*seed, seed[0]),
-        ("n", "n", "number"),
-        *((key, heading, "rate") for key, heading in rates.items()),
-        ("flags", "Flags", "flags"),
-    ]
+def _columns(rows: Sequence[Row]) -> list[Any]:
+    """Axes that a table shows; one of a setting with a single value is said once, above."""
+    told = {*varying(row.axes for row in rows), "attack", *(axis.name for axis in TABLE if not axis.setting)}
+    return [a for a in TABLE if a.name in told and (a.always or any(given(row.axes, a.name) for row in rows))]
 
 
-def _fixed(rows: Sequence[Cell]) -> list[tuple[str, str]]:
-    axes = ("images", "teacher", "condenser", "encoder", "budget")
-    shared = [axis for axis in axes if rows and rows[0].get(axis) not in (None, "none") and not varying(rows, (axis,))]
-    return [(axis, str(rows[0][axis])) for axis in shared]
-
-
-def _raised(rows: Sequence[Cell], glossary: dict[str, str]) -> list[str]:
-    """Flags that this study raised come first in the glossary."""
-    raised = {name for row in rows for name in row["flags"]}
-    return sorted(glossary, key=lambda name: name not in raised)
+def _fixed(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """What all rows share, the attack apart."""
+    names = (*(axis.name for axis in TABLE if axis.setting and axis.name != "attack"), "budget")
+    moving = varying(row.axes for row in rows)
+    return [(name, rows[0].axes[name]) for name in names if rows and given(rows[0].axes, name) and name not in moving]
 
 
 def _pictures(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -134,8 +134,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> str:
-    torch = importlib.metadata.version("torch")
-    return f"Distrust {__version__} · Python {platform.python_version()} · torch {torch}"

@@ -18,11 +18,11 @@ from ..errors import DistrustError
 from ..flags import MEANING
 from ..models import model as make_model
 from ..reporting import Report
-from ..reporting.aggregate import AXES
 from ..reporting.features import MOST, feature_map
 from ..reporting.labels import labels, shortened
 from ..reporting.pictures import strip
 from ..training import fit
+from .axes import AXES
 from .builder import IMAGE_OPTIONS
 from .cells import Cell
 from .inputs import data, load_backdoor, poison
@@ -191,7 +191,7 @@ def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str,
             laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
         except DistrustError:
             continue  # not run yet, or nothing that could be laid out
-        found[i] = {key: measured[planned.id].get(key) for key in (*AXES, "seed", "asr")} | laid
+        found[i] = {key: measured[planned.id].get(key) for key in ("study", "budget", *AXES, "seed", "asr")} | laid
         if len(found) == MOST:
             break
     return [found[i] for i in sorted(found)]
