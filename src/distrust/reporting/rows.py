@@ -119,7 +119,6 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
 
 def alone(cells: Iterable[Cell]) -> list[Row]:
     """A row for each cell, with the cell's own intervals over images."""
-
     metrics = columns()
 
     def own(cell: Cell) -> dict[str, Estimate]:
