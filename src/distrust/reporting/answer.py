@@ -120,11 +120,10 @@ def _cleaned(cells: Sequence[Cell]) -> str:
     """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
         found = sorted(detections(cells), key=lambda one: -one.auroc)
-        best = found[0] if found else None
-        among = f"of {len(found)} detectors " if len(found) > 1 else ""
-        return (
-            _sentence(f"{among}{best.detector} tells attacked from clean with an AUROC of {best.auroc:.2f}")
-            if best
+        among = f"of {len(found)} detectors" if len(found) > 1 else "the detector"
+        return _sentence(
+            f"{among} {found[0].detector} tells attacked from clean with an AUROC of {found[0].auroc:.2f}"
+            if found
             else ""
         )
     if not (compared := comparisons(cells)):
@@ -133,12 +132,13 @@ def _cleaned(cells: Sequence[Cell]) -> str:
     best, special = most.best, most.special
     under = f"Under {_called(most.against.partition(' / ')[0])}, " if most.against else ""
     under += "in one run, " if most.seeds == 1 else ""
-    of, price = count(len(most.results), "defence"), f"for {percent(best.cost)} points of ACC"
+    among = f"of {len(most.results)} defences" if len(most.results) > 1 else "the defence"
+    price = f"for {percent(best.cost)} points of ACC"
     moved = f"from {percent(most.asr)} % to {percent(best.asr.mean)} %"
     if not most.cleans:
-        return _sentence(f"{under}none of {of} cleans: {_called(best.defense)} at best moves ASR {moved}")
-    does = "leaves least" if most.seeds == 1 else "cleans best"
-    said = f"{under}of {of} {_called(best.defense)} {does}: ASR falls {moved} "
+        return _sentence(f"{under}no defence cleans: {_called(best.defense)} at best moves ASR {moved}")
+    does = "leaves least" if most.seeds == 1 else "cleans best" if len(most.results) > 1 else "cleans"
+    said = f"{under}{among} {_called(best.defense)} {does}: ASR falls {moved} "
     said += price if best.cost > 0 else "at no cost in ACC"
     if special:
         null = most.result(plain(result.defense for result in most.results))
