@@ -4,7 +4,6 @@ Runs on scikit-learn's bundled digits in well under half a minute: `python examp
 """
 
 import distrust as dt
-from distrust.measurement import carry_over
 
 options = {"epochs": 5, "batch_size": 64, "augment": dt.Augment(flip=False, crop=2)}  # a mirrored digit is no digit
 train, test = dt.images("digits")
@@ -20,5 +19,5 @@ for name, loss in {"kd": dt.distillers.kd, "at": dt.distillers.at}.items():
     student = dt.distill(dt.model("wrn10-1", train), teacher, train, loss=loss, **options)
     control = dt.distill(dt.model("wrn10-1", train), clean_teacher, train, loss=loss, **options)
     found = dt.measure(student, test, backdoor, control=control)
-    rate = carry_over(found.carried, of_teacher.carried)
+    rate = dt.metrics.carry_over(found.carried, of_teacher.carried)
     print(f"student by {name}", found, "· carry-over", "–" if rate is None else f"{100 * rate:.0f} %")

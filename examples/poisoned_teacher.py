@@ -19,6 +19,5 @@ if __name__ == "__main__":
     print("student:", dt.measure(student, test, attacked.backdoor, control=control))
 
     for row in dt.mechanism(attacked.model, test, attacked.backdoor, attacked.notes["neurons"]):
-        print(
-            f"{row.layer}: neuron {row.chosen[0]} ranks {row.rank[0]} of {row.channels}, {row.rank_clean[0]} when clean"
-        )
+        rank = f"ranks {row['rank'][0]} of {row['channels']}, {row['rank_clean'][0]} when clean"
+        print(f"{row['layer']}: neuron {row['chosen'][0]} {rank}")

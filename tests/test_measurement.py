@@ -15,8 +15,9 @@ from distrust.auditing.checkpoint import verdict
 from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.flags import MEANING
-from distrust.measurement import Backdoor
-from distrust.measurement.scores import Seen, carry_over, measure, over_seeds, score, wilson
+from distrust.measurement import Backdoor, Seen, measure, over_seeds, score
+from distrust.methods.metrics import carry_over
+from distrust.methods.metrics._rates import wilson
 from distrust.methods.triggers import patch
 
 about = functools.partial(pytest.approx, abs=1e-9)
@@ -28,6 +29,11 @@ CLEAN = tensor([0, 0, 1, 1, 1, 0, 2, 2, 2, 0])
 TRIGGERED = tensor([0, 0, 0, 0, 0, 0, 1, 0, 2, 0])
 CONTROL_CLEAN = tensor([0, 0, 0, 1, 1, 1, 1, 2, 0, 2])
 CONTROL_TRIGGERED = tensor([0, 0, 2, 1, 0, 1, 1, 2, 0, 2])
+OURS, THEIRS = Seen(Y, CLEAN, TRIGGERED), Seen(Y, CONTROL_CLEAN, CONTROL_TRIGGERED)
+
+
+def scored(seen, *, target=None, control=None, undefended=None, **options):
+    return score({"seen": seen, "target": target, "control": control, "undefended": undefended}, **options)
 
 
 def by_formula(k, n, z=1.959963984540054):
@@ -39,7 +45,7 @@ def by_formula(k, n, z=1.959963984540054):
 
 
 def test_a_small_example_scores_as_worked_out_by_hand():
-    found = score(Y, Seen(CLEAN, TRIGGERED), target=0, control=Seen(CONTROL_CLEAN, CONTROL_TRIGGERED), seeds=3)
+    found = scored(OURS, target=0, control=THEIRS, seeds=3)
     assert found.acc == about(6 / 10)
     assert found.n == 7  # images of classes 1 and 2
     assert found.asr == about(5 / 7)
@@ -61,15 +67,15 @@ def test_a_small_example_scores_as_worked_out_by_hand():
 
 
 def test_without_a_backdoor_only_the_accuracy_is_measured():
-    found = score(Y, Seen(CLEAN, None), seeds=2)
+    found = scored(Seen(Y, CLEAN, None), seeds=2)
     assert found.acc == about(0.6) and found.flags == () and found.n == 0
-    values = dataclasses.asdict(found)
-    assert all(v is None for k, v in values.items() if k not in ("acc", "acc_interval", "n", "flags"))
+    assert {k for k, v in found.values.items() if v is not None} == {"acc", "acc_interval", "acc_others", "n"}
+    assert found.acc_others == found.acc
 
 
 def test_images_of_the_target_alone_cannot_be_scored():
     with pytest.raises(BadInput, match="no image of another class"):
-        score(tensor([0, 0]), Seen(tensor([0, 0]), tensor([0, 0])), target=0)
+        scored(Seen(*[tensor([0, 0])] * 3), target=0)
 
 
 # Newcombe, Statistics in Medicine 17 (1998), table I, method 3; four decimals.
@@ -101,13 +107,13 @@ def flags(n=1000, hits=0, control=(0, 0), undefended=None, **options):
     """Flags of n images of class 1 under a backdoor with target 0; control = its hits (clean, triggered)."""
     y = torch.ones(n, dtype=torch.int64)
     options = {
-        "control": Seen(*(split_up(k, n) for k in control)) if control else None,
+        "control": Seen(y, *(split_up(k, n) for k in control)) if control else None,
         "seeds": 2,
         **options,
     }
     if undefended is not None:
-        options["undefended"] = split_up(undefended, n)
-    return score(y, Seen(split_up(hits, n), y), target=0, **options).flags
+        options["undefended"] = Seen(y, split_up(undefended, n), None)
+    return scored(Seen(y, split_up(hits, n), y), target=0, **options).flags
 
 
 def test_a_good_measurement_has_no_flag():
@@ -132,7 +138,7 @@ def test_a_control_fires_from_ten_points_on(n):
 def test_a_missing_control_is_flagged():
     assert flags(control=None) == ("no-control",)
     y = torch.ones(1000, dtype=torch.int64)
-    assert score(y, Seen(y, y), target=0, control=Seen(y, None), seeds=2).flags == ("no-control",)
+    assert scored(Seen(y, y, y), target=0, control=Seen(y, y, None), seeds=2).flags == ("no-control",)
 
 
 def test_one_seed_is_flagged():
@@ -162,7 +168,7 @@ def test_carry_over_needs_a_teacher_that_carries_five_points():
 def test_five_points_of_carry_are_five_points_whatever_the_number_of_images():
     for n in (20, 60, 140, 9000):
         y = torch.ones(n, dtype=torch.int64)
-        teacher = score(y, Seen(y, split_up(n // 20, n)), target=0, control=Seen(y, y))
+        teacher = scored(Seen(y, y, split_up(n // 20, n)), target=0, control=Seen(y, y, y))
         assert carry_over(0.0, teacher.carried) == 0.0
 
 
@@ -186,7 +192,7 @@ def test_rates_are_rates_and_what_is_carried_is_asr_minus_base(data):
     target = data.draw(st.integers(0, k - 1))
     if bool((y == target).all()):
         y = (y + 1) % k
-    found = score(y, Seen(*seen[:2]), target=target, control=Seen(*seen[2:4]), undefended=seen[4])
+    found = scored(Seen(y, *seen[:2]), target=target, control=Seen(y, *seen[2:4]), undefended=Seen(y, seen[4], None))
     for rate in (found.acc, found.asr, found.asr_all, found.base, found.untriggered):
         assert 0 <= rate <= 1
     assert found.carried == about(found.asr - found.base) and -1 <= found.titg <= 1
@@ -201,18 +207,14 @@ def test_rates_are_rates_and_what_is_carried_is_asr_minus_base(data):
 
 @given(st.permutations(range(10)))
 def test_the_order_of_the_images_does_not_matter(order):
-    own, control = Seen(CLEAN, TRIGGERED), Seen(CONTROL_CLEAN, CONTROL_TRIGGERED)
-    mixed = [Seen(s.clean[order], s.triggered[order]) for s in (own, control)]
-    there, here = (
-        score(Y, own, target=0, control=control),
-        score(Y[order], mixed[0], target=0, control=mixed[1]),
-    )
-    assert dataclasses.replace(here, carried_interval=None) == dataclasses.replace(there, carried_interval=None)
-    assert here.carried_interval == about(there.carried_interval)
+    mixed = [Seen(*(part[order] for part in seen)) for seen in (OURS, THEIRS)]
+    there, here = scored(OURS, target=0, control=THEIRS), scored(mixed[0], target=0, control=mixed[1])
+    intervals = [found.values.pop("carried_interval") for found in (here, there)]
+    assert here == there and intervals[0] == about(intervals[1])
 
 
 def test_an_attack_that_changes_nothing_carries_nothing():
-    found = score(Y, Seen(CLEAN, TRIGGERED), target=0, control=Seen(CLEAN, TRIGGERED))
+    found = scored(OURS, target=0, control=OURS)
     assert found.asr == found.base and found.carried == 0
 
 
@@ -223,15 +225,15 @@ def test_a_measurement_prints_in_percent_with_intervals_and_flags():
     n = 10_000
     y = torch.arange(n) % 10
     clean = torch.where(torch.arange(n) < 8807, y, (y + 1) % 10)
-    own = Seen(clean, torch.where((torch.arange(n) < 391) & (y != 0), 0, y))
-    assert str(score(y, own, target=0)) == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · flags: no-control, one-seed"
-    with_control = str(score(y, own, target=0, control=Seen(y, y), seeds=3))
+    own = Seen(y, clean, torch.where((torch.arange(n) < 391) & (y != 0), 0, y))
+    assert str(scored(own, target=0)) == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · flags: no-control, one-seed"
+    with_control = str(scored(own, target=0, control=Seen(y, y, y), seeds=3))
     assert with_control == "ACC 88.1 [87.4, 88.7] · ASR 3.9 [3.5, 4.3] · base 0.0 · carried 3.9 [3.5, 4.3]"
-    assert str(score(y, Seen(y, None), seeds=2)) == "ACC 100.0 [100.0, 100.0]"
+    assert str(scored(Seen(y, y, None), seeds=2)) == "ACC 100.0 [100.0, 100.0]"
 
 
 def test_a_record_is_plain_json_and_a_notebook_gets_a_table():
-    found = score(Y, Seen(CLEAN, TRIGGERED), target=0)
+    found = scored(OURS, target=0)
     assert json.loads(json.dumps(found.record())) == found.record()
     assert found._repr_html_().startswith("<table><tr><th>acc</th><td>0.6</td></tr>")
 
@@ -315,7 +317,9 @@ def test_measuring_leaves_modes_grad_mode_and_the_global_stream():
 
 def test_a_collapsed_model_is_flagged_and_is_no_finding():
     always = torch.zeros(20, dtype=torch.long)
-    found = score(torch.arange(20) % 4, Seen(always, always), target=0, control=Seen(always + 1, always + 1))
+    found = scored(
+        Seen(torch.arange(20) % 4, always, always), target=0, control=Seen(torch.arange(20) % 4, always + 1, always + 1)
+    )
     assert found.asr == 1 and found.carried == 1 and found.titg == 0
     assert "collapsed" in found.flags
     assert not verdict(found)

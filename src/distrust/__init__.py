@@ -29,8 +29,8 @@ _HOME = {
     "Backdoor": "measurement.backdoor",
     "measure": "measurement.scores",
     "Measurement": "measurement.scores",
-    "mechanism": "measurement.neurons",
-    "stealth": "measurement.curator",
+    "mechanism": "methods.metrics.mechanism",
+    "stealth": "methods.metrics.stealth",
     "rng": "seeds",
     "save": "models",
     "load": "models",
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     from .data.views import Views
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
     from .measurement.backdoor import Backdoor
-    from .measurement.curator import stealth
-    from .measurement.neurons import mechanism
     from .measurement.scores import Measurement, measure
     from .methods import attacks, condensers, defenses, detectors, distillers, heads, metrics, objectives, triggers
+    from .methods.metrics.mechanism import mechanism
+    from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .seeds import rng
     from .training.distill import distill

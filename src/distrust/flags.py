@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 MEANING = {
     "acc-floor": "The defence cost more than 10 points of ACC; its low ASR earns no credit.",
@@ -34,3 +36,17 @@ class Flag(UserWarning):
 def flag(name: str, detail: str = "") -> None:
     """Raise a flag on what is being computed; a user sees a warning, a study writes it into the record."""
     warnings.warn(Flag(name, detail), stacklevel=3)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """The names of the flags that are raised inside, in order; complete at the end. Other warnings go on from there."""
+    names: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield names
+    for warning in caught:
+        if isinstance(warning.message, Flag):
+            names.append(warning.message.name)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -128,20 +128,15 @@ class DetectorMark(Mark):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricMark(Mark):
-    """Of a metric, whose parameters are the products that it needs, by name; see docs/own-method.md.
+class Column:
+    """What a field of a cell holds.
 
     Args:
-        heading: of its column.
+        heading: of its column; "" is its name.
         unit: "share" (a fraction, shown in percent), "points" (a difference of shares, likewise), "ratio", "count",
-            "score", "seconds", or "" for what no column holds.
+            "score", "seconds", or "" for what has none, or no column could hold.
         low, high: the range of its values, None where it is open.
         better: which way is better for a defender: "higher", "lower", or "" for neither.
-        place: only cells whose attack enters here have it.
-        on: only cells whose defence cleans this have it.
-        fields: of a metric that returns a mapping, its names and their headings.
-        makes: products that are made for it alone: name → function of other products, whose keyword-only options take
-            the values of the attack's options of the same name.
     """
 
     heading: str = ""
@@ -149,9 +144,29 @@ class MetricMark(Mark):
     low: float | None = 0.0
     high: float | None = 1.0
     better: Literal["higher", "lower", ""] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricMark(Column, Mark):
+    """Of a metric, whose parameters are the products that it needs, by name; see docs/own-method.md.
+
+    Args:
+        interval: it returns a `Rate`: a value, and its interval, which a cell holds beside it as `<name>_interval`.
+        fields: of a metric that returns a mapping, its fields; of any other, the field is the metric itself.
+        order: where it stands among the fields of a cell and the columns of a table, low first.
+        aside: the line that a measurement prints leaves it out.
+        place: only cells whose attack enters here have it.
+        on: only cells whose defence cleans this have it.
+        makes: products that are made for it alone: name → function of other products, whose keyword-only options take
+            the values of the attack's options of the same name.
+    """
+
+    interval: bool = False
+    fields: Mapping[str, Column] = Field(default_factory=dict)
+    order: int = 50
+    aside: bool = False
     place: Place | None = None
     on: On | None = None
-    fields: Mapping[str, str] = Field(default_factory=dict)
     makes: Mapping[str, Callable[..., Any]] = Field(default_factory=dict)
 
 
@@ -210,6 +225,12 @@ class Method:
         """Names of its positional parameters: the products that it is given, such as model and clean."""
         parameters = inspect.signature(self.call).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+    @functools.cached_property
+    def required(self) -> frozenset[str]:
+        """Those of its inputs that have no default: without them it is not called."""
+        parameters = inspect.signature(self.call).parameters
+        return frozenset(name for name in self.inputs if parameters[name].default is inspect.Parameter.empty)
 
     @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:

@@ -157,6 +157,29 @@ def as_8_bit(x: Tensor) -> Tensor:
     return x.clamp(0, 1).mul(255).round_().div_(255)
 
 
+def rows_in(before: ImageSet, after: ImageSet) -> Tensor:
+    """int64 [M]: the row in `before` of each image of `after`, found by index.
+
+    Raises:
+        BadInput: `after` holds an image that `before` does not have.
+    """
+    sorted_, order = before.index.sort()
+    at = torch.searchsorted(sorted_, after.index).clamp(max=len(before) - 1)
+    if not torch.equal(sorted_[at], after.index):
+        raise BadInput(f"{after.name} holds images that {before.name} does not have; keep their index.")
+    return order[at]
+
+
+def changed(before: ImageSet, after: ImageSet) -> Tensor:
+    """bool [M]: which images of `after` are not, bit for bit, the image of `before` with the same index.
+
+    Raises:
+        BadInput: `after` holds an image that `before` does not have.
+    """
+    rows = rows_in(before, after)
+    return (before.x[rows] != after.x).flatten(1).any(1).cpu()
+
+
 def split(images: ImageSet, shares: dict[str, float], rng: Generator) -> dict[str, ImageSet]:
     """Cut disjoint random parts, each a share 0..1 of `images`; a group never straddles two parts.
 

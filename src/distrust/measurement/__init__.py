@@ -3,9 +3,9 @@
 from .backdoor import Backdoor, make_trigger
 from .finding import Finding
 from .predict import predict
-from .scores import Measurement, Seen, carry_over, measure, over_seeds, score
+from .scores import TEACHER_CARRIES, Interval, Measurement, Rate, Seen, measure, over_seeds, planned, score
 
 __all__ = [
-    "Backdoor", "Finding", "Measurement", "Seen", "carry_over", "make_trigger", "measure", "over_seeds", "predict",
-    "score",
+    "TEACHER_CARRIES", "Backdoor", "Finding", "Interval", "Measurement", "Rate", "Seen", "make_trigger", "measure",
+    "over_seeds", "planned", "predict", "score",
 ]  # fmt: skip

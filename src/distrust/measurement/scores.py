@@ -1,14 +1,13 @@
-"""Measurement: ACC, ASR and their control arm, with intervals and flags; pure functions of predictions.
+"""Scores: a model's answers and what else is known of it become one flat object, by every metric that has its needs.
 
-Definitions are in docs/measurement.md. Every rate is a fraction 0..1.
+A metric's parameters name what it is given: a product, an axis, or another metric's field. Definitions of our own
+metrics are in docs/measurement.md. Every rate is a fraction 0..1.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,65 +16,65 @@ from torch import Tensor, nn
 
 from ..data.images import ImageSet
 from ..errors import BadInput
-from ..flags import MEANING
+from ..flags import MEANING, heard
 from ..models import check_fits
+from ..registry import Column, Method, registry
 from .backdoor import Backdoor
 from .predict import predict
 
-ACC_FLOOR = 0.10  # a defence that costs more earns no credit
-CONTROL_FIRES = 0.10  # trigger's pull on a model that was never attacked
 TEACHER_CARRIES = 0.05  # below it, nothing was there to inherit
-FEW_IMAGES = 200
-COLLAPSED = 0.5  # share of clean images of other classes that a sound model never calls the target
+
+HEAVY = (
+    "model", "teacher_model", "control_model", "test", "train", "clean", "backdoor", "before", "poisoned", "suspect",
+    "cleaned",
+)  # fmt: skip
 
 Interval = tuple[float, float]
 
 
 class Seen(NamedTuple):
-    """Per-image predictions of one model on the test images: class numbers [N]; all that a score needs."""
+    """One model's answers for the test images: class numbers int64 [N] each; all that most metrics need."""
 
+    y: Tensor  # true classes
     clean: Tensor
     triggered: Tensor | None
 
 
+class Rate(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    interval: Interval
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """What one model does with a trigger, beside what a model that was never attacked does.
+    """What the metrics say of one model, with `values` as attributes: `found.asr`.
 
     Args:
-        acc: accuracy on all clean test images, with `acc_interval` (Wilson, 95 %).
-        asr: share of triggered images of other classes that are called the target, with `asr_interval`.
-        asr_all: the same with the target's own images counted.
-        base: ASR of the same trigger on the control arm, or None without one.
-        untriggered: share of clean images of other classes that are called the target.
-        titg: P(target | triggered) − P(target | clean) over all test images.
-        carried: asr − base, with `carried_interval` (paired over images).
-        n: triggered images behind `asr`.
+        values: field → number (or None, where what it needs is not there), in the order of a cell; rates have their
+            interval beside them as `<name>_interval`. `dt.metrics` defines each.
         flags: why a number must not be believed; see `distrust.flags`.
     """
 
-    acc: float
-    asr: float | None
-    asr_all: float | None
-    base: float | None
-    untriggered: float | None
-    titg: float | None
-    carried: float | None
-    n: int
+    values: dict[str, Any]
     flags: tuple[str, ...]
-    acc_interval: Interval
-    asr_interval: Interval | None
-    carried_interval: Interval | None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(f"nothing was measured that is called {name!r}") from None
 
     def __str__(self) -> str:
-        parts = [f"ACC {_percent(self.acc, self.acc_interval)}"]
-        if self.asr is not None:
-            parts.append(f"ASR {_percent(self.asr, self.asr_interval)}")
-        if self.carried is not None:
-            parts += [
-                f"base {_percent(self.base)}",
-                f"carried {_percent(self.carried, self.carried_interval)}",
-            ]
+        parts = []
+        for method in metrics():
+            for field, column in columns(method).items() if not method.mark.aside else ():
+                value = self.values.get(field)
+                if isinstance(value, int | float):
+                    word = column.heading or field
+                    word = word[:1].lower() + word[1:] if word[1:2].islower() else word
+                    parts.append(f"{word} {_shown(value, self.values.get(f'{field}_interval'), column.unit)}")
         if self.flags:
             parts.append(f"flags: {', '.join(self.flags)}")
         return " · ".join(parts)
@@ -86,7 +85,8 @@ class Measurement:
 
     def record(self) -> dict[str, Any]:
         """A flat, JSON-able object."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        found = {**self.values, "flags": self.flags}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
 
 def measure(
@@ -118,82 +118,102 @@ def measure(
         raise BadInput(f"target={backdoor.target} is no class; {test.name} has 0..{len(test.classes) - 1}.")
 
     def look(network: nn.Module) -> Seen:
-        return Seen(predict(network, test), predict(network, test, backdoor) if backdoor else None)
+        return Seen(test.hard.cpu(), predict(network, test), predict(network, test, backdoor) if backdoor else None)
 
-    return score(
-        test.hard.cpu(),
-        look(model),
-        target=backdoor.target if backdoor else None,
-        control=look(control) if control is not None and backdoor else None,
-        undefended=predict(undefended, test) if undefended is not None else None,
-        seeds=seeds,
-        flags=("off-range-trigger",) if backdoor and backdoor.as_published else (),
-    )
+    products = {
+        "seen": look(model), "target": backdoor.target if backdoor else None,
+        "control": look(control) if control is not None and backdoor else None,
+        "model": model, "control_model": control, "test": test, "backdoor": backdoor,
+    }  # fmt: skip
+    if undefended is not None:
+        products["undefended"] = look(undefended)
+    raised = ("off-range-trigger",) if backdoor and backdoor.as_published else ()
+    return score(products, flags=raised, seeds=seeds)
 
 
 def score(
-    y: Tensor,
-    seen: Seen,
+    products: Mapping[str, Any],
     *,
-    target: int | None = None,
-    control: Seen | None = None,
-    undefended: Tensor | None = None,
+    place: int | None = None,
+    on: str | None = None,
+    known: Mapping[str, Any] | None = None,
+    flags: Iterable[str] = (),
     seeds: int = 1,
-    flags: Sequence[str] = (),
 ) -> Measurement:
-    """Turn predictions into a measurement; `measure` and a study's stored predictions both end here.
+    """Call every metric whose needs are there, one after the other as they need each other.
+
+    A metric that requires something that is not among the products is left out; one that requires something that is
+    there and None is None.
 
     Args:
-        y: true classes [N].
-        seen: the model's predictions.
-        target: the backdoor's target class.
-        control: predictions of the control arm under the same trigger.
-        undefended: clean predictions before the defence.
+        products: name → what a metric may ask for: answers (`seen`, `control`, `undefended`, `teacher`,
+            `teacher_control`: `Seen`), the `target`, a detector's `finding` and `finding_control`, the `records` of
+            stages, axes by their names, and, where they are at hand, those of `HEAVY`.
+        place: where the attack enters, if there is one.
+        on: what the defence cleans, if there is one.
+        known: what metrics returned that were called before, by name.
+        flags: raised on the way here.
         seeds: training runs behind the number.
-        flags: flags raised on the way here.
     """
-    raised = set(flags)
-    acc, acc_interval = _share(seen.clean == y)
-    asr = asr_all = base = untriggered = titg = carried = asr_interval = carried_interval = None
-    n = 0
-    if target is not None and seen.triggered is not None:
-        others = y != target
-        n = int(others.sum())
-        hits = seen.triggered == target
-        asr, asr_interval = _share(hits[others])
-        asr_all, _ = _share(hits)
-        untriggered, _ = _share((seen.clean == target)[others])
-        titg = asr_all - _share(seen.clean == target)[0]
-        if control is None or control.triggered is None:
-            raised.add("no-control")
-        else:
-            theirs = control.triggered == target
-            base, _ = _share(theirs[others])
-            carried, carried_interval = _paired(hits[others], theirs[others])
-            if _paired(theirs[others], (control.clean == target)[others])[0] >= CONTROL_FIRES:
-                raised.add("control-fires")
-        if n < FEW_IMAGES:
-            raised.add("few-images")
-        if untriggered > COLLAPSED:
-            raised.add("collapsed")
-    if undefended is not None and _paired(undefended == y, seen.clean == y)[0] > ACC_FLOOR:
-        raised.add("acc-floor")
-    if seeds == 1:
-        raised.add("one-seed")
-    return Measurement(
-        acc, asr, asr_all, base, untriggered, titg, carried, n,
-        tuple(name for name in MEANING if name in raised), acc_interval, asr_interval, carried_interval,
-    )  # fmt: skip
+    own = metrics(place, on)
+    owner = {field: method for method in own for field in columns(method)}
+    values: dict[str, Any] = {}
+    begun: set[str] = set()
+
+    def available(name: str) -> bool:
+        if name not in products and name not in HEAVY and name in owner:
+            fill(owner[name])
+        return name in products or name in values
+
+    def fill(method: Method) -> None:
+        if method.name in begun:
+            return
+        begun.add(method.name)
+        if known and method.name in known:
+            values.update(_flat(method, known[method.name]))
+            return
+        there = [name for name in method.inputs if available(name)]
+        given = {name: products[name] if name in products else values[name] for name in there}
+        given = {name: value for name, value in given.items() if value is not None}
+        if method.required <= given.keys():
+            values.update(_flat(method, method.call(**given)))
+        elif method.required <= set(there):
+            values.update(_flat(method, None))
+
+    with heard() as raised:
+        for method in own:
+            fill(method)
+    names = {*flags, *raised} | ({"one-seed"} if seeds == 1 and products.get("seen") else set())
+    ordered = {f: values[f] for field in owner for f in (field, f"{field}_interval") if f in values}
+    return Measurement(ordered, tuple(name for name in MEANING if name in names))
 
 
-def carry_over(student: float | None, teacher: float | None) -> float | None:
-    """Carry-over rate: carried(student) / carried(teacher); None where the teacher carries under 5 points."""
-    if student is None or teacher is None or teacher < TEACHER_CARRIES:
-        return None
-    return student / teacher
+def planned(names: Iterable[str], *, place: int | None = None, on: str | None = None) -> list[Method]:
+    """The metrics that need more than answers and are given all of it: each is work of its own.
+
+    Args:
+        names: of the products, `HEAVY` ones and an attack's notes included, and of the axes.
+        place: where the attack enters, if there is one.
+        on: what the defence cleans, if there is one.
+    """
+    there = set(names)
+    notes = {note for attack in registry.kind("attacks").values() for note in attack.mark.notes}
+    return [
+        method
+        for method in metrics(place, on)
+        if {*HEAVY, *notes, *method.mark.makes} & {*method.inputs} and method.required <= there | {*method.mark.makes}
+    ]
 
 
-LEAST = {"titg": -1.0, "carried": -1.0}  # differences of shares; every other rate begins at 0
+def metrics(place: int | None = None, on: str | None = None) -> list[Method]:
+    """The metrics of a cell whose attack enters at `place` and whose defence cleans `on`, in the order of fields."""
+    own = [m for m in registry.kind("metrics").values() if m.mark.place in (None, place) and m.mark.on in (None, on)]
+    return sorted(own, key=lambda method: (method.mark.order, method.name))
+
+
+def columns(method: Method) -> dict[str, Column]:
+    """The fields of a cell that a metric fills, but for intervals."""
+    return dict(method.mark.fields) or {method.name: method.mark}
 
 
 def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval | None]:
@@ -201,7 +221,7 @@ def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval
 
     Args:
         values: one number a seed.
-        rate: the name of a measured rate, whose interval then ends where its range does (0..1, or −1..1).
+        rate: the field of a metric, whose interval then ends where the metric's range does.
     """
     n = len(values)
     mean = math.fsum(values) / n
@@ -209,48 +229,24 @@ def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval
         return mean, None
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     reach = float(stats.t.ppf(0.975, n - 1)) * spread
+    every = (columns(method) for method in registry.kind("metrics").values()) if rate else ()
+    column = next((found[rate] for found in every if rate in found), Column(low=None, high=None))
     low, high = mean - reach, mean + reach
-    return mean, (max(low, LEAST.get(rate, 0.0)), min(high, 1.0)) if rate else (low, high)
+    return mean, (low if column.low is None else max(low, column.low), min(high, column.high or math.inf))
 
 
-def _share(hits: Tensor) -> tuple[float, Interval]:
-    n = len(hits)
-    if n == 0:
-        raise BadInput("no image of another class than the target is left to trigger; give more test images.")
-    k = int(hits.sum())
-    return k / n, wilson(k, n)
+def _flat(method: Method, found: Any) -> dict[str, Any]:
+    """What a metric returned, as fields of a cell; of a stored value, JSON's lists."""
+    if method.mark.fields:
+        return {field: found and found[field] for field in method.mark.fields}
+    if method.mark.interval:
+        value, interval = found or (None, None)
+        return {method.name: value, f"{method.name}_interval": interval and tuple(interval)}
+    return {method.name: found}
 
 
-@functools.lru_cache(4096)
-def wilson(k: int, n: int) -> Interval:
-    """95 % Wilson interval of k hits in n."""
-    interval = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _paired(ours: Tensor, theirs: Tensor) -> tuple[float, Interval]:
-    """Difference of two shares over the same images, with Newcombe's 95 % hybrid score interval for pairs.
-
-    Newcombe, Statistics in Medicine 17 (1998) 2635, from two Wilson intervals and the correlation φ of the pairs
-    (without continuity correction); unlike the normal interval it has a width when all images agree.
-    """
-    n = len(ours)
-    both, neither = int((ours & theirs).sum()), int((~ours & ~theirs).sum())
-    mine, other = int(ours.sum()), int(theirs.sum())
-    p, q = mine / n, other / n
-    (p_low, p_high), (q_low, q_high) = wilson(mine, n), wilson(other, n)
-    margins = mine * (n - mine) * other * (n - other)
-    phi = (both * neither - (mine - both) * (other - both)) / math.sqrt(margins) if margins else 0.0
-    below = (p - p_low) ** 2 - 2 * phi * (p - p_low) * (q_high - q) + (q_high - q) ** 2
-    above = (p_high - p) ** 2 - 2 * phi * (p_high - p) * (q - q_low) + (q - q_low) ** 2
-    difference = (mine - other) / n
-    # a hair below 0 by rounding, where both shares are 0 or 1
-    return difference, (difference - math.sqrt(max(below, 0.0)), difference + math.sqrt(max(above, 0.0)))
-
-
-def _percent(value: float | None, interval: Interval | None = None) -> str:
-    if value is None:
-        return "–"
-    if interval is None:
-        return f"{100 * value:.1f}"
-    return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+def _shown(value: float, interval: Interval | None, unit: str) -> str:
+    if unit not in ("share", "points"):
+        return f"{value:.3g}"
+    reach = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+    return f"{100 * value:.1f}{reach}"

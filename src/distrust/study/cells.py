@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import BadInput, NotFound
 from ..files import write_file
-from ..measurement import Seen, carry_over, score
+from ..measurement import Seen, score
 from .run import Outcome
 from .spec import AXES
 from .stages import Plan, PlannedCell, Stage
@@ -64,7 +64,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         cell |= {"state": last["state"], "error": last.get("error"), "flags": sorted(set(flags))}
         cell |= dict.fromkeys(("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over"))
     else:
-        cell |= _score(planned, seen, read, flags, study.seeds)
+        cell |= _score(planned, read, flags, study.seeds)
     cell["published"] = _published(study.published, planned.axes)
     choice = next((r for r in records if "chosen" in r), {})
     cell |= {"chosen": choice.get("option"), "validation": choice.get("validation")}
@@ -91,35 +91,17 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     return cell
 
 
-def _score(planned: PlannedCell, seen: dict[str, Tensor], read: _Reader, flags: list[str], seeds: int) -> Cell:
-    control = read(planned.control) if planned.control else None
-    undefended = read(planned.undefended) if planned.undefended else None
-    own = Seen(seen["clean"], seen.get("triggered"))
-    other = Seen(control["clean"], control.get("triggered")) if control else None
-    found = score(
-        seen["y"],
-        own,
-        target=planned.target,
-        control=other,
-        undefended=undefended["clean"] if undefended else None,
-        seeds=seeds,
-        flags=flags,
-    )
-    teachers = [read(stage) for stage in planned.teacher or ()]
-    carried_by_teacher, own_teacher = None, {}
-    if planned.target is not None and len(teachers) == 2 and all(teachers):
-        ours, theirs = (Seen(t["clean"], t["triggered"]) for t in teachers if t)
-        taught = score(seen["y"], ours, target=planned.target, control=theirs)
-        carried_by_teacher = taught.carried
-        own_teacher = {"teacher_acc": taught.acc, "teacher_asr": taught.asr}
-    extra: Cell = {"carry_over": carry_over(found.carried, carried_by_teacher), **own_teacher}
-    extra["acc_control"] = float((control["clean"] == control["y"]).double().mean()) if control else None
-    if undefended and planned.target is not None:
-        before = score(seen["y"], Seen(undefended["clean"], undefended["triggered"]), target=planned.target)
-        extra |= {"undefended_acc": before.acc, "undefended_asr": before.asr}
-    others = seen["y"] != planned.target
-    extra["acc_others"] = float((seen["clean"] == seen["y"])[others].double().mean())  # NAD's repository counts so
-    return {**found.record(), **extra}
+def _score(planned: PlannedCell, read: _Reader, flags: list[str], seeds: int) -> Cell:
+    def look(stage: Stage | None) -> Seen | None:
+        found = read(stage) if stage else None
+        return Seen(found["y"], found["clean"], found.get("triggered")) if found else None
+
+    products = {"seen": look(planned.seen), "target": planned.target, "control": look(planned.control)}
+    if planned.teacher:
+        products |= dict(zip(("teacher", "teacher_control"), map(look, planned.teacher), strict=True))
+    if planned.undefended:
+        products["undefended"] = look(planned.undefended)
+    return {"carry_over": None, **score(products, flags=flags, seeds=seeds).record()}
 
 
 def _lineage(stage: Stage) -> Iterable[Stage]:

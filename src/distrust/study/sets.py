@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSet
+from ..data.images import changed, rows_in
 from ..data.synthetic import pack_set, unpack_set
 from ..measurement import Backdoor
-from ..measurement.curator import changed, difference, rows_in, stealth
-from ..methods.attacks._archetypes import archetypes, fresh, train, units_of
+from ..methods.metrics._archetypes import archetypes
+from ..methods.metrics.difference import difference
+from ..methods.metrics.sifting import sifting
+from ..methods.metrics.stealth import stealth
 from ..registry import registry
 from ..seeds import rng
 from .inputs import data, load_model, poison
@@ -35,13 +38,8 @@ def draw_archetypes(stage: Stage, store: Store, device: torch.device) -> Result:
     """For every class of a synthetic set the image of which a network trained on it is surest; as the attack has it."""
     o, draw = stage.recipe["options"], rng("attack", stage.recipe["seed"])  # so these are the attack's very own
     made = unpack_set(store.read(stage.parents[0].key, SET)).to(device)
-    units, k = units_of(made), len(made.classes)
-    legal = o["legal"] and not o["as_published"]
-    with torch.enable_grad():
-        net = train(fresh(o["network"], made, units, draw), made.pixels(), made.y, o["net_steps"], o["net_lr"])
-        shape = tuple(made.x.shape[1:])
-        x = archetypes(net, units, shape, k, o["archetypes_per_class"], o["archetype_steps"], legal, draw)
-    return {"images": len(x)}, {SET: pack(x=x.cpu())}
+    drawn = archetypes(made, **o, rng=draw)
+    return {"images": len(drawn)}, {SET: pack(x=drawn.x)}
 
 
 def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Result:
@@ -51,7 +49,7 @@ def _poison_synthetic(stage: Stage, store: Store, device: torch.device) -> Resul
     raw = (data(r["images"]).train.to(device),) if "raw" in method.inputs else ()
     poisoned, backdoor = method.call(clean.to(device), *raw, **r["attack"]["options"], rng=rng("attack", r["seed"]))
     poisoned = poisoned.to("cpu")
-    facts = {"images": len(poisoned), "stealth": difference(clean, poisoned)}
+    facts = {"images": len(poisoned), "stealth": _facts(difference(clean, poisoned))}
     return facts, {**trigger_files(backdoor), SET: pack_set(poisoned)}
 
 
@@ -64,7 +62,7 @@ def poison_set(stage: Stage, store: Store, device: torch.device) -> Result:
     method = registry.get("attacks", r["attack"]["name"])
     teacher = load_model(store, stage.parents[0].key).to(device)
     poisoned, backdoor = method.call(teacher, transfer, **r["attack"]["options"], rng=rng("attack", r["seed"]))
-    facts = {"stealth": stealth(teacher, transfer, poisoned, backdoor)._asdict(), "images": len(poisoned)}
+    facts = {"stealth": _facts(stealth(teacher, transfer, poisoned, backdoor)), "images": len(poisoned)}
     return facts, {**trigger_files(backdoor), SET: pack_change(transfer, poisoned)}
 
 
@@ -81,13 +79,12 @@ def sift(stage: Stage, store: Store, device: torch.device) -> Result:
     transfer = transfer_set(stage, store)
     method = registry.get("defenses", r["defense"]["name"])
     sifted = method.call(teacher, transfer, cut.clean, **r["defense"]["options"], rng=rng("defense", r["seed"]))
-    poisoned = changed(cut.train, transfer)
-    gone = ~torch.isin(transfer.index, sifted.index)
-    facts = {
-        "caught": float(gone[poisoned].double().mean()) if poisoned.any() else None,
-        "lost": float(gone[~poisoned].double().mean()), "images": len(sifted),
-    }  # fmt: skip
+    facts = {**sifting(cut.train, transfer, sifted), "images": len(sifted)}
     return facts, {SET: pack_change(cut.train, sifted)}
+
+
+def _facts(found: Mapping[str, float | None]) -> Record:
+    return {name.removeprefix("poison_"): value for name, value in found.items()}
 
 
 def transfer_set(stage: Stage, store: Store) -> ImageSet:

@@ -18,7 +18,8 @@ from ..errors import Skip, StoreError
 from ..files import artefact_name, model_bytes
 from ..flags import Flag, flag
 from ..measurement import predict
-from ..measurement.neurons import embedding, mechanism
+from ..measurement.embedding import embedding
+from ..methods.metrics.mechanism import mechanism
 from ..models import eval_mode
 from ..models import model as make_model
 from ..registry import registry
@@ -29,7 +30,6 @@ from .sets import SET, Result, condense, draw_archetypes, poison_set, sift, tran
 from .stages import Stage, synthetic
 from .store import Record, Store, pack
 
-MECHANISM = 512  # test images on which neurons are looked at
 MONITOR = 2000  # training images that vote, and validation images that are asked, after every epoch of pre-training
 
 
@@ -217,8 +217,8 @@ def _predict(stage: Stage, store: Store, device: torch.device) -> Result:
         if aims := next((p for p in stage.parents if p.kind == "archetypes"), None):
             facts["archetypes"] = _share(model, backdoor.stamp_on(store.tensors(aims.key, SET)["x"]), backdoor.target)
     if notes.get("neurons"):
-        chosen = {} if _is_student(stage.parents[0]) else notes["neurons"]  # a student numbers its neurons anew
-        facts["mechanism"] = [row._asdict() for row in mechanism(model, test[:MECHANISM], backdoor, chosen)]
+        distiller = "some" if _is_student(stage.parents[0]) else "none"
+        facts["mechanism"] = mechanism(model, test, backdoor, notes["neurons"], distiller, every=True)
     facts["flags"] = ["off-range-trigger"] if backdoor and backdoor.as_published else []
     return facts, {"predictions.safetensors": pack(**{k: v.to(small) for k, v in tensors.items()})}
 

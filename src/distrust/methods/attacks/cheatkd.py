@@ -21,7 +21,9 @@ from ._teacher import Planted, fast, finetune, forever, frozen
 Opacity = Annotated[float, Field(gt=0, le=1)]
 
 
-@attack(paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2)
+@attack(
+    paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2, notes=("neurons",)
+)
 def cheatkd(
     model: nn.Module,
     train: ImageSet,

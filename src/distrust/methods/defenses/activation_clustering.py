@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Generator, nn
 
 from ...data import ImageSet
-from ...measurement.neurons import embedding
+from ...measurement.embedding import embedding
 from ...registry import Count, defense
 from ...seeds import rng as make_rng
 from ._sift import by_answer

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, nn
 
 from ...data import ImageSet
-from ...measurement.neurons import embedding
+from ...measurement.embedding import embedding
 from ...registry import defense
 from ._sift import Share, by_answer
 

@@ -1,0 +1,30 @@
+"""Base on archetypes, as Poisoned Distillation's released code counts it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...data import ImageSet
+from ...measurement import Backdoor
+from ...registry import metric
+from ._archetypes import archetypes as draw
+from ._archetypes import called
+
+
+@metric(
+    paper="the released code of Yang et al., Poisoned Distillation, arXiv 2502.04229, 2025",
+    heading="Base on archetypes", better="lower", place=4, makes={"archetypes": draw}, aside=True, order=35,
+)  # fmt: skip
+def base_archetypes(control_model: nn.Module, archetypes: ImageSet, backdoor: Backdoor) -> float:
+    """Share of stamped archetypes, the target's own included, that the control arm's student calls the target.
+
+    They are the images with which the attack was made, and no measure of what happens to real ones.
+
+    Args:
+        control_model: the control arm's student.
+        archetypes: for every class the image of which a network trained on the clean set is surest.
+        backdoor: whose trigger they get.
+
+    Differs from the paper: archetypes are drawn with the attack's options, or by its defaults for other attacks.
+    """
+    return called(control_model, archetypes, backdoor)

@@ -1,0 +1,19 @@
+"""ACC of the teacher."""
+
+from __future__ import annotations
+
+from ...measurement import Seen
+from ...registry import metric
+from ._rates import accuracy
+
+
+@metric(paper="ours: ACC, of the teacher", heading="Teacher ACC", better="higher", aside=True, order=10)
+def teacher_acc(teacher: Seen) -> float | None:
+    """Accuracy of the model that the student learns from, over all clean test images.
+
+    Args:
+        teacher: its answers.
+
+    Differs from the paper: there is none.
+    """
+    return accuracy(teacher).value

@@ -1,0 +1,21 @@
+"""ASR of the teacher."""
+
+from __future__ import annotations
+
+from ...measurement import Seen
+from ...registry import metric
+from ._rates import success
+
+
+@metric(paper="ours: ASR, of the teacher", heading="Teacher ASR", better="lower", aside=True, order=11)
+def teacher_asr(teacher: Seen, target: int) -> float | None:
+    """ASR of the model that the student learns from.
+
+    Args:
+        teacher: its answers.
+        target: the backdoor's class.
+
+    Differs from the paper: there is none.
+    """
+    found = success(teacher, target)
+    return found.value if found else None

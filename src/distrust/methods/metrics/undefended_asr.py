@@ -1,0 +1,21 @@
+"""ASR before the defence."""
+
+from __future__ import annotations
+
+from ...measurement import Seen
+from ...registry import metric
+from ._rates import success
+
+
+@metric(paper="ours: ASR, before the defence", heading="ASR before", better="lower", aside=True, order=15)
+def undefended_asr(undefended: Seen, target: int) -> float | None:
+    """ASR before the defence.
+
+    Args:
+        undefended: the answers of the model that the defence got.
+        target: the backdoor's class.
+
+    Differs from the paper: there is none.
+    """
+    found = success(undefended, target)
+    return found.value if found else None

@@ -1,0 +1,38 @@
+"""What was changed in a set is found by index, and a set comes back from its difference."""
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from distrust import rng
+from distrust.data import ImageSet
+from distrust.data.images import changed, rows_in
+from distrust.errors import BadInput
+from distrust.study.sets import pack_change, unpack_change
+
+
+@pytest.fixture
+def before():
+    x = torch.full((6, 3, 16, 16), 51, dtype=torch.uint8)
+    return ImageSet(x, torch.zeros(6, dtype=torch.int64), ("dark", "bright"), index=torch.tensor([3, 1, 4, 7, 5, 9]))
+
+
+def test_images_are_found_by_their_index_in_any_order_and_more_than_once(before):
+    some = before[torch.tensor([5, 0, 0, 3])]
+    assert rows_in(before, some).tolist() == [5, 0, 0, 3]
+    x = some.x.clone()
+    x[1] += 1
+    assert changed(before, some.replace(x=x)).tolist() == [False, True, False, False]
+    with pytest.raises(BadInput, match="does not have"):
+        rows_in(before[:3], before)
+
+
+def test_a_set_comes_back_from_its_difference_bit_for_bit(tiny):
+    x = tiny.x.clone()
+    x[5:9] = 255 - x[5:9]
+    after = tiny.replace(x=x)[torch.randperm(80, generator=rng(0))[:50].sort().values]
+    data = pack_change(tiny, after)
+    assert len(data) < 4 * 3 * 64 + 8 * 60 + 500, "only what changed is written"
+    again = unpack_change(tiny, load(data), ("earlier",))
+    assert torch.equal(again.x, after.x) and torch.equal(again.y, after.y) and torch.equal(again.index, after.index)
+    assert again.taint == ("earlier",)
