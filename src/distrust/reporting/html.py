@@ -38,12 +38,12 @@ def page(study: Report) -> str:
     Returns:
         The text of the file; write it as UTF-8.
     """
-    rows = over_seeds(study.cells)
+    rows, lines = over_seeds(study.cells), alone(study.cells)
     maps = facets(rows)
     defenses = [facet.defense for facet in maps]
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
-    shown = [column for column in columns() if any(column.key in row.values for row in rows)]
+    shown = [column for column in columns() if any(column.key in line.values for line in lines)]
     data = {
         "rows": [_embedded(row) for row in rows], "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
@@ -61,7 +61,7 @@ def page(study: Report) -> str:
         comparisons=comparisons(shortened(study.cells)),
         detections=detections(study.cells),
         rows=rows,
-        lines=alone(study.cells),
+        lines=lines,
         row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
         axes=_columns(rows),
         metrics=[column for column in shown if not column.detail],

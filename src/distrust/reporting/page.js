@@ -22,7 +22,8 @@ function duration(seconds) {
 function written(value, unit) {
   if (missing(value) || ["share", "points", "ratio"].includes(unit)) return percent(value);
   if (unit === "seconds") return duration(value);
-  return unit === "count" ? Math.round(value).toLocaleString("en") : value.toFixed(2);
+  if (unit === "count") return Math.round(value).toLocaleString("en");
+  return unit || !Number.isInteger(value) ? value.toFixed(2) : String(value);
 }
 const number = (value, bounds, unit = "share") =>
   make("td", { class: "num" }, written(value, unit), bounds && !missing(value) ? make("small", {}, interval(bounds)) : null);
@@ -49,10 +50,10 @@ function bars(row) {
 function numbers(row, members) {
   const done = members.filter((cell) => cell.state === "done");
   const head = ["", "Mean", ...done.map((cell) => `Seed ${cell.seed}`)];
-  const measured = data.columns.filter(({ key }) => row.values[key]);
+  const measured = data.columns.filter(({ key }) => done.some((cell) => Number.isFinite(cell[key])));
   const body = measured.map(({ key, heading, unit, better }) => make("tr", {},
     make("th", { scope: "row", title: better ? `${better} is better` : "" }, heading),
-    number(...row.values[key], unit), ...done.map((cell) => number(cell[key], cell[`${key}_interval`], unit))));
+    number(...(row.values[key] ?? [null, null]), unit), ...done.map((cell) => number(cell[key], cell[`${key}_interval`], unit))));
   const n = make("tr", {}, make("th", { scope: "row" }, "n"),
     ...[row, ...done].map((item) => make("td", { class: "num" }, String(item.n ?? "–"))));
   const heads = head.map((text, i) => make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text));

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from ..flags import MEANING
 from ..measurement import over_seeds as mean_and_interval
+from ..measurement.scores import columns as fields
 from ..registry import registry
 from ..study.axes import TABLE
-from ._standin import standing_in
 
 Cell = dict[str, Any]
 Axes = Mapping[str, Any]  # a cell, or the axes of a row
@@ -20,27 +20,19 @@ Interval = tuple[float, float]
 NAMES = ("study", "budget", *(axis.name for axis in TABLE))
 SETTING = ("study", "budget", *(axis.name for axis in TABLE if axis.setting))  # what students share, with the place
 DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
-FIRST = ("acc", "asr", "base", "carried", "carry_over", "untriggered")  # columns in this order, others behind them
-DETAIL = {  # shown of a single row, and in no table
-    "titg", "asr_all", "acc_others", "undefended_acc", "undefended_asr", "teacher_acc", "teacher_asr", "seconds", "n",
-    "poison_n", "poison_share", "poison_added", "poison_agreement", "poison_agreement_clean", "poison_linf",
-    "poison_l2", "score_p",
+TABLED = {  # what a measurement prints nothing of, and tables show
+    "untriggered", "acc_control", "caught", "lost", "poison_hits", "poison_ssim", "asr_archetypes", "base_archetypes",
 }  # fmt: skip
 
 
 class Column(NamedTuple):
-    """A metric as tables show it; the facts are its mark's."""
+    """A field of a cell that metrics fill, as its mark declares it."""
 
     key: str
     heading: str
     unit: str
-    bounded: bool
     better: str
-
-    @property
-    def detail(self) -> bool:
-        """It is shown of a single row, and in no table."""
-        return self.key in DETAIL
+    detail: bool  # shown of a single row, and in no table
 
 
 class Estimate(NamedTuple):
@@ -94,14 +86,13 @@ class Row:
 
 
 def columns() -> list[Column]:
-    """Every metric that a column can hold, in the order of tables."""
-    found = {key: Column(key, *facts) for key, *facts in standing_in()}
-    for name, method in registry.kind("metrics").items():
-        mark = method.mark
-        for key, heading in (mark.fields or {name: mark.heading or name}).items():
-            if mark.unit:
-                found[key] = Column(key, heading, mark.unit, None not in (mark.low, mark.high), mark.better)
-    return sorted(found.values(), key=lambda column: (*FIRST, column.key).index(column.key))
+    """Every field that a metric fills, in the order of tables."""
+    known = sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order)
+    every = [(key, facts, method.mark.aside) for method in known for key, facts in fields(method).items()]
+    return [
+        Column(key, facts.heading or key, facts.unit, facts.better, not facts.unit or aside and key not in TABLED)
+        for key, facts, aside in every
+    ]
 
 
 def over_seeds(cells: Sequence[Cell]) -> list[Row]:
@@ -113,28 +104,23 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
-    metrics = columns()
-    return [_row(group, _means(group, metrics)) for group in groups.values()]
+    found = columns()
+    return [_row(group, _means(group, found)) for group in groups.values()]
 
 
-def alone(cells: Iterable[Cell]) -> list[Row]:
+def alone(cells: Sequence[Cell]) -> list[Row]:
     """A row for each cell, with the cell's own intervals over images."""
-    metrics = columns()
-
-    def own(cell: Cell) -> dict[str, Estimate]:
-        shown = (column.key for column in metrics if finite(cell.get(column.key)))
-        return {key: Estimate(cell[key], cell.get(f"{key}_interval")) for key in shown}
-
-    return [replace(_row([cell], own(cell)), flags=list(cell.get("flags") or ())) for cell in cells]
+    found = [column.key for column in columns()]
+    own = [{k: Estimate(c[k], c.get(f"{k}_interval")) for k in found if finite(c.get(k))} for c in cells]
+    rows = [_row([cell], values) for cell, values in zip(cells, own, strict=True)]
+    return [replace(row, flags=list(row.cells[0].get("flags") or ())) for row in rows]
 
 
-def _means(group: Sequence[Cell], metrics: Iterable[Column]) -> dict[str, Estimate]:
-    found = {}
-    for column in metrics:
-        values = [c[column.key] for c in group if c["state"] == "done" and finite(c.get(column.key))]
-        if values:
-            found[column.key] = Estimate(*mean_and_interval(values, column.key if column.bounded else ""))
-    return found
+def _means(group: Sequence[Cell], found: Iterable[Column]) -> dict[str, Estimate]:
+    """Without a unit there is no mean."""
+    done = [cell for cell in group if cell["state"] == "done"]
+    values = {c.key: [cell[c.key] for cell in done if finite(cell.get(c.key))] for c in found if c.unit}
+    return {key: Estimate(*mean_and_interval(some, key)) for key, some in values.items() if some}
 
 
 def _row(group: list[Cell], values: dict[str, Estimate]) -> Row:
