@@ -150,27 +150,27 @@ def defended(defense, acc, asr, **changes):
         (TEACHER, "No student can be judged; 1 of 1 teachers carry the backdoor"),
         (
             TEACHER + student("kd", 0.9),
-            "From the badnets teacher, the student inherited the backdoor through kd, carrying up to 89.0 points.",
+            "From a backdoored teacher, the student inherited the badnets backdoor through kd; at most 89.0 points",
         ),
         (
             student("none", 0.9, place=4, condenser="dm", teacher="none"),
-            "From a synthetic set that badnets poisoned, the student inherited the backdoor as wrn16-1, carrying",
+            "From a poisoned synthetic set, the student inherited the badnets backdoor as wrn16-1; at most 89.0 points",
         ),
         (
             student("none", 0.01, place=1, condenser="dm", teacher="none"),
-            "From condensed images that badnets poisoned, the student did not inherit the backdoor as wrn16-1.",
+            "From poisoned condensed images, the student did not inherit the badnets backdoor as wrn16-1.",
         ),
-        (student("kd", 0.9, place=3), "Under badnets, whose teacher is clean, the student inherited the backdoor"),
-        (TEACHER + student("at", 0.02), "did not inherit the backdoor through at"),
+        (student("kd", 0.9, place=3), "From a clean teacher and poisoned images, the student inherited the"),
+        (TEACHER + student("at", 0.02), "did not inherit the badnets backdoor through at."),
         (
             TEACHER + student("kd", 0.9) + student("at", 0.02),
-            "backdoor through kd, carrying up to 89.0 points, and did not inherit the backdoor through at.",
+            "inherited the badnets backdoor through kd, and did not inherit the badnets backdoor through at; at most",
         ),
         (
             TEACHER + student("kd", 0.9)[:1],
-            "at most 89.0 points of a backdoor reached a student, through kd; single runs bear no verdict.",
+            "at most 89.0 points of the badnets backdoor reached a student, through kd; single runs bear no verdict.",
         ),
-        (TEACHER + student("kd", 0.02)[:1], "no backdoor was seen in a student; single runs bear no verdict."),
+        (TEACHER + student("kd", 0.02)[:1], "no student showed the badnets backdoor; single runs bear no verdict."),
         (
             TEACHER + defended("nad", 0.88, 0.04),
             "nad cleans: ASR falls from 95.0 % to 4.0 % for 2.0 points of ACC; plain fine-tuning was not measured.",
@@ -226,7 +226,7 @@ def test_who_sifts_images_is_not_compared_with_finetuning():
 def test_many_students_are_counted_and_the_strongest_is_named():
     cells = [{**c, "attack": f"a{i}"} for i in range(7) for c in TEACHER + student("kd", (i + 1) / 10 * (i > 1))]
     assert sentences(cells)[0] == (
-        "From backdoored teachers, 5 of 7 students inherited the backdoor, most of all that of a6 through kd."
+        "From a backdoored teacher, 5 of 7 students inherited a backdoor, most of all that of a6 through kd."
     )
     once = [{**c, "attack": f"b{i}"} for i in range(3) for c in (TEACHER + student("kd", 0.9))[::2]]
     assert "5 of 7 students run more than once inherited" in answer(cells + once), "single runs are no verdict"
@@ -276,15 +276,17 @@ def test_a_variant_stands_beside_its_own_method():
 
 def test_what_moves_without_the_trigger_too_is_not_inherited():
     drifted = TEACHER + student("kd", 0.3, untriggered=0.29)
-    assert "the student says the target as often without the trigger through kd" in answer(drifted)
+    assert "the student says the target of the badnets backdoor as often without its trigger through kd." in answer(
+        drifted
+    )
     both = answer(drifted + student("at", 0.9))
-    assert "inherited the backdoor through at, carrying up to 89.0 points" in both
-    assert ", and says the target as often without the trigger through kd." in both
+    assert "inherited the badnets backdoor through at" in both and "at most 89.0 points were carried." in both
+    assert ", and says the target of the badnets backdoor as often without its trigger through kd;" in both
 
 
 def test_seeds_count_together_whoever_looked_at_them():
     looked = [{**c, "detector": "probe" if c["seed"] else "none"} for c in TEACHER + student("kd", 0.9)]
-    assert "inherited the backdoor through kd, carrying up to 89.0 points" in answer(looked)
+    assert "inherited the badnets backdoor through kd; at most 89.0 points" in answer(looked)
 
 
 def test_defences_that_share_no_model_are_compared_attack_by_attack():

@@ -42,7 +42,7 @@ def report(browser, tmp_path):
 
 
 def test_it_answers_in_a_sentence_and_shows_the_map(report):
-    assert "students inherited the backdoor" in report.locator("#answer .lead").inner_text()
+    assert "students inherited a backdoor" in report.locator("#answer .lead").inner_text()
     assert report.locator("#map button.tile").count() > 10
 
 

@@ -10,23 +10,16 @@ from .detection import detections
 from .labels import shortened
 from .rows import DOUBT, Cell, Row, given, is_teacher, maker, over_seeds
 from .text import count, listing, percent
-from .verdict import CLEAN_TEACHER, Standing, Verdict, comparisons, drifts, once, plain, standing, verdict
+from .verdict import CLEAN_TEACHER, Standing, Verdict, comparisons, drifts, once, verdict
 
 SPELLED_OUT = 4  # more students than this are counted
 CARE = 3  # flags that are named, the most frequent first
 UNKNOWN = "so nothing can be said about inheritance"
-ORIGIN = {  # of one attack, of several
-    "encoder": ("From an encoder that {} poisoned,", "From poisoned encoders,"),
-    "synthetic": ("From a synthetic set that {} poisoned,", "From poisoned synthetic sets,"),
-    "condensed": ("From condensed images that {} poisoned,", "From poisoned condensed images,"),
-    "clean": ("Under {}, whose teacher is clean,", "Under clean teachers,"),
-    "teacher": ("From the {} teacher,", "From backdoored teachers,"),
-}
 CLAUSE = {
-    Verdict.YES: "inherited the backdoor",
-    Verdict.NO: "did not inherit the backdoor",
-    Verdict.DRIFT: "says the target as often without the trigger",
-    Verdict.UNCLEAR: "may or may not have inherited the backdoor",
+    Verdict.YES: "inherited {}",
+    Verdict.NO: "did not inherit {}",
+    Verdict.DRIFT: "says the target of {} as often without its trigger",
+    Verdict.UNCLEAR: "may or may not have inherited {}",
 }
 BESIDE = {  # how the best special defence stands beside plain fine-tuning
     Standing.BETTER: "plain fine-tuning does worse than {}",
@@ -35,6 +28,7 @@ BESIDE = {  # how the best special defence stands beside plain fine-tuning
     Standing.WORSE: "plain fine-tuning does better than {}",
     Standing.UNCLEAR: "plain fine-tuning cannot be told from {}",
     Standing.ONE_RUN: "one run does not tell plain fine-tuning from {}",
+    None: "plain fine-tuning was not measured",
 }
 
 
@@ -90,42 +84,42 @@ def _told(students: Sequence[Row], attack: str) -> str:
     """The lead: each student where there are few, else how many and the strongest; of single runs no verdict."""
     several = len({row.axes["student"] for row in students}) > 1
     found = {said: [row for row in students if verdict(row) is said] for said in Verdict}
-    judged = len(students) - len(found[Verdict.ONE_RUN])
+    judged, yes = len(students) - len(found[Verdict.ONE_RUN]), len(found[Verdict.YES])
     top = min(found[Verdict.YES] or students, key=lambda row: (drifts(row), -row.values["carried"].mean))
-    named = _called(top.axes["attack"])
-    whose = f"{'' if named == attack else f'that of {named} '}{_via(top, several)}"
+    carried, named = top.values["carried"].mean, _called(top.axes["attack"])
     origins = {_origin(row) for row in students}
-    origin = ORIGIN[origins.pop()][not attack].format(attack) if len(origins) == 1 else ""
-    carried = top.values["carried"].mean
-    if not judged:
-        shown = f"at most {percent(carried)} points of a backdoor reached a student, {whose}"
-        if carried < TEACHER_CARRIES or drifts(top):
-            shown = "no backdoor was seen in a student"
-        return _sentence(f"{origin} {shown}; single runs bear no verdict")
-    if len({_via(row, several) for row in students}) == len(students) <= SPELLED_OUT:
-        parts = []
-        for said, rows in found.items():
-            if rows and said is not Verdict.ONE_RUN:
-                via = listing([_via(row, several) for row in rows], "or" if said is Verdict.NO else "and")
-                parts.append(
-                    f"{CLAUSE[said]} {via}{f', carrying up to {percent(carried)} points' * (said is Verdict.YES)}"
-                )
-        return _sentence(f"{origin} the student {', and '.join(parts)}")
-    yes, ran = len(found[Verdict.YES]), " run more than once" if judged < len(students) else ""
-    most = f", most of all {whose}" if yes else ""
-    return _sentence(f"{origin} {yes or 'none'} of {count(judged, 'student')}{ran} inherited the backdoor{most}")
+    said, backdoor = (
+        origins.pop() if len(origins) == 1 else "",
+        f"the {attack} backdoor" if attack else "a backdoor",
+    )
+    whose = f"{'' if named == attack else f'that of {named} '}{_via(top, several)}"
+    if not judged and (carried < TEACHER_CARRIES or drifts(top)):
+        said += f" no student showed {backdoor}; single runs bear no verdict"
+    elif not judged:
+        said += (
+            f" at most {percent(carried)} points of {backdoor} reached a student, {whose}; single runs bear no verdict"
+        )
+    elif len({_via(row, several) for row in students}) == len(students) <= SPELLED_OUT:
+        via = {
+            said: listing([_via(row, several) for row in rows], "or" if said is Verdict.NO else "and")
+            for said, rows in found.items()
+        }
+        said += " the student " + ", and ".join(f"{c.format(backdoor)} {via[v]}" for v, c in CLAUSE.items() if found[v])
+        said += f"; at most {percent(carried)} points were carried" if yes else ""
+    else:
+        said += f" {yes or 'none'} of {count(judged, 'student')}{' run more than once' * (judged < len(students))} "
+        said += f"inherited {backdoor}{f', most of all {whose}' if yes else ''}"
+    return _sentence(said)
 
 
 def _cleaned(cells: Sequence[Cell]) -> str:
     """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
-        found = sorted(detections(cells), key=lambda one: -one.auroc)
+        if not (found := detections(cells)):
+            return ""
+        name, auroc = max(((one.detector, one.auroc) for one in found), key=lambda one: one[1])
         among = f"of {len(found)} detectors" if len(found) > 1 else "the detector"
-        return _sentence(
-            f"{among} {found[0].detector} tells attacked from clean with an AUROC of {found[0].auroc:.2f}"
-            if found
-            else ""
-        )
+        return _sentence(f"{among} {name} tells attacked from clean with an AUROC of {auroc:.2f}")
     if not (compared := comparisons(cells)):
         return "No backdoored model was run under every defence, so the defences cannot be compared."
     most = max(compared, key=lambda one: one.models)
@@ -141,9 +135,8 @@ def _cleaned(cells: Sequence[Cell]) -> str:
     said = f"{under}{among} {_called(best.defense)} {does}: ASR falls {moved} "
     said += price if best.cost > 0 else "at no cost in ACC"
     if special:
-        null = most.result(plain(result.defense for result in most.results))
-        beside = BESIDE[standing(special, null)].format(_called(special.defense)) if null else ""
-        said += f"; {beside or 'plain fine-tuning was not measured'}"
+        beside = most.beside(special)
+        said += f"; {BESIDE[beside[1] if beside else None].format(_called(special.defense))}"
     return _sentence(said)
 
 
@@ -171,10 +164,10 @@ def _sentence(words: str) -> str:
 
 def _origin(row: Row) -> str:
     if given(row.axes, "encoder"):
-        return "encoder"
+        return "From a poisoned encoder,"
     if maker(row.axes):
-        return "synthetic" if row.place == 4 else "condensed"
-    return "clean" if row.place in CLEAN_TEACHER else "teacher"
+        return "From a poisoned synthetic set," if row.place == 4 else "From poisoned condensed images,"
+    return "From a clean teacher and poisoned images," if row.place in CLEAN_TEACHER else "From a backdoored teacher,"
 
 
 def _via(row: Row, several: bool) -> str:

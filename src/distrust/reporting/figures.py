@@ -1,4 +1,4 @@
-"""Figures as inline SVG: ACC against ASR for each attack, and maps of features."""
+"""Figures as inline SVG: ACC against ASR for each attack."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from ..selectors import Selector, Tune, parse_one
-from .features import MOST
-from .rows import Row, describe, finite, given, is_teacher, label, varying
-from .text import percent
+from .rows import Row, finite, given, is_teacher, label, varying
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
@@ -31,16 +29,14 @@ class Mark(NamedTuple):
 
 
 # Middle tones: each keeps 3:1 against the light and against the dark page.
-MARKS = (
-    Mark("o", "●", "#7d8590"), Mark("s", "■", "#3d7fd6"), Mark("^", "▲", "#cf5c36"), Mark("D", "◆", "#1f9273"),
-    Mark("v", "▼", "#a35bc2"), Mark("P", "✚", "#a87c16"), Mark("X", "✖", "#d1477e"), Mark("*", "★", "#2b93a8"),
-    Mark("<", "◀", "#5f8a2d"), Mark("H", "⬢", "#9a6a4f"),
-)  # fmt: skip
-FEATURES = {
-    "others": Mark(".", "·", "#7d8590"),
-    "targets": Mark("o", "○", "#3d7fd6"),
-    "triggered": Mark("x", "×", "#cf5c36"),
-}
+MARKS = [
+    Mark(*mark)
+    for mark in zip(
+        "os^DvPX*<H", "●■▲◆▼✚✖★◀⬢",
+        ("#7d8590", "#3d7fd6", "#cf5c36", "#1f9273", "#a35bc2", "#a87c16", "#d1477e", "#2b93a8", "#5f8a2d", "#9a6a4f"),
+        strict=True,
+    )
+]  # fmt: skip
 
 
 def marks(defenses: Iterable[str]) -> dict[str, Mark]:
@@ -74,52 +70,6 @@ def frontiers(rows: Sequence[Row], defenses: Sequence[str]) -> list[dict[str, st
         for name, group in groups.items()
         if any(given(row.axes, "defense") for row in group)
     ]
-
-
-def feature_maps(embeddings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Draw features of clean and triggered images, as in figure 1 of CheatKD.
-
-    Args:
-        embeddings: as in `Report.embeddings`; the first twelve are drawn.
-
-    Returns:
-        Per model {"name", "note", "svg"}; the same points give the same bytes.
-    """
-    shown = embeddings[:MOST]
-    beside, found = varying(shown), []
-    for item in shown:
-        name = " · ".join([describe(item).removesuffix(", defence none"), *(str(item[axis]) for axis in beside)])
-        near = f"nearest to a clean image of the target class: {percent(item['share'])} % of {item['n']}"
-        found.append({"name": name, "note": f"ASR {percent(item['asr'])} %; {near}", "svg": _map(name, item)})
-    return found
-
-
-def _map(name: str, item: dict[str, Any]) -> str:
-    with rc_context(STYLE):
-        figure = Figure(figsize=(3, 2.6))
-        axes = figure.add_axes((0.03, 0.03, 0.94, 0.94))
-        axes.set_axis_off()
-        for kind, size in (("others", 3.5), ("targets", 4.2), ("triggered", 3.4)):
-            mark, points = FEATURES[kind], item[kind]
-            axes.plot(
-                [x for x, _ in points], [y for _, y in points], mark.shape, color=mark.color, clip_on=False,
-                markersize=size, markerfacecolor=mark.color if kind == "others" else "none", markeredgewidth=0.8,
-                alpha=0.6 if kind == "others" else None,
-            )  # fmt: skip
-        axes.set_aspect("equal", adjustable="datalim")
-        return _compact(_saved(figure, f"t-SNE of features, {name}; the number below it says what it shows"))
-
-
-def _compact(svg: str) -> str:
-    """Points are most of a map: one decimal, and their style once for all of a kind."""
-
-    def kind(group: re.Match[str]) -> str:
-        style = re.search(r' style="[^"]*"', group[0])
-        points = re.findall(r'(#\w+)" x="([^"]*)" y="([^"]*)"', group[0])
-        uses = "".join(f'<use href="{path}" x="{float(x):.1f}" y="{float(y):.1f}"/>' for path, x, y in points)
-        return f"<g{style[0] if style else ''}>{uses}</g>"
-
-    return re.sub(r"<g>\s*(?:<use [^>]*/>\s*)+</g>", kind, svg)
 
 
 def _svg(name: str, rows: Sequence[Row], drawn: dict[str, Mark], within: tuple[float, float]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import importlib.metadata
-import math
+import json
 import platform
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +20,8 @@ from . import figures, text
 from .answer import sentences
 from .data import Report
 from .detection import detections
-from .heatmap import facets
+from .features import MOST
+from .heatmap import facets, models
 from .labels import shortened
 from .rows import Cell, Row, alone, columns, describe, given, over_seeds, varying
 from .verdict import comparisons, verdict
@@ -53,11 +54,13 @@ def page(study: Report) -> str:
         study=study,
         sentences=sentences(study.cells),
         facets=maps,
+        models=models(rows),
+        varying=varying(row.axes for row in rows),
         frontiers=figures.frontiers(rows, defenses),
         marks=figures.marks(defenses),
-        pictures=_pictures(study.pictures),
-        maps=figures.feature_maps(study.embeddings),
-        map_marks=figures.FEATURES,
+        pictures=_fitting(study.pictures),
+        embeddings=study.embeddings[:MOST],
+        beside=varying(study.embeddings[:MOST]),
         comparisons=comparisons(shortened(study.cells)),
         detections=detections(study.cells),
         rows=rows,
@@ -68,9 +71,9 @@ def page(study: Report) -> str:
         fixed=_fixed(rows),
         glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
         raised=raised,
-        data=_plain(data),
-        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch "
-        + importlib.metadata.version("torch"),
+        # JSON has no NaN and no infinity: they become null, which the page shows as a dash
+        data=json.loads(json.dumps(data, default=str), parse_constant=lambda _: None),
+        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
     )
 
 
@@ -80,9 +83,9 @@ def _template() -> Any:
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "default": str}
+    shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
-    shelf.filters |= {"describe": describe, "verdict": verdict}
+    shelf.filters |= {"describe": describe, "verdict": verdict, "base64": lambda png: b64encode(png).decode()}
     return shelf.get_template("page.html.j2")
 
 
@@ -111,26 +114,10 @@ def _fixed(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(name, rows[0].axes[name]) for name in names if rows and given(rows[0].axes, name) and name not in moving]
 
 
-def _pictures(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """PNG bytes become text; as many of each strip as the budget allows."""
-    size = 0
+def _fitting(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """As many pictures of each strip as the budget allows."""
     for shown in (8, 4, 2, 1, 0):
-        size = sum(len(png) for s in strips.values() for kind in KINDS for png in s[kind][:shown])
-        if size <= PICTURES_BUDGET:
+        fitting = {name: {**strip, **{kind: strip[kind][:shown] for kind in KINDS}} for name, strip in strips.items()}
+        if sum(len(png) for strip in fitting.values() for kind in KINDS for png in strip[kind]) <= PICTURES_BUDGET:
             break
-    return {
-        attack: {
-            "caption": strip.get("caption", ""),
-            "kinds": {kind: [base64.b64encode(png).decode() for png in strip[kind][:shown]] for kind in KINDS},
-        }
-        for attack, strip in strips.items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, which the page shows as a dash."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return fitting

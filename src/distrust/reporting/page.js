@@ -21,7 +21,6 @@ function duration(seconds) {
 // A metric's value in its unit: shares, points and ratios in percent.
 function written(value, unit) {
   if (missing(value) || ["share", "points", "ratio"].includes(unit)) return percent(value);
-  if (unit === "seconds") return duration(value);
   if (unit === "count") return Math.round(value).toLocaleString("en");
   return unit || !Number.isInteger(value) ? value.toFixed(2) : String(value);
 }

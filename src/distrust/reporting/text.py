@@ -23,15 +23,7 @@ def number(value: float | None, unit: str) -> str:
     """A metric's value in its unit: shares, points and ratios in percent."""
     if value is None or unit in ("share", "points", "ratio"):
         return percent(value)
-    return duration(value) if unit == "seconds" else f"{value:,.0f}" if unit == "count" else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """75 → "1.2 min"."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    return f"{value:,.0f}" if unit == "count" else f"{value:.2f}"
 
 
 def count(many: int, noun: str) -> str:

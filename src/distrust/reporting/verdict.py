@@ -12,6 +12,8 @@ from ..measurement.scores import TEACHER_CARRIES
 from ..registry import registry
 from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, over_seeds, varying
 
+Runs = dict[tuple[Any, ...], Cell]  # model and seed → cell
+
 CLOSE = 0.05  # two ASRs that are no further apart are called the same
 NO_WORSE = 0.01  # an ACC that is lower by no more than this is called no worse
 CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
@@ -145,22 +147,17 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     cells = once(cells)
     rows = [row for row in over_seeds(cells) if given(row.axes, "attack") and not given(row.axes, "defense")]
     backdoored = {_model(r.axes) for r in rows if not r.doubted and (r.mean("carried") or 0) >= TEACHER_CARRIES}
-    runs: dict[str, dict[tuple[Any, ...], Cell]] = {}
+    runs: dict[str, Runs] = {}
     for cell in cells:
         if cell["state"] == "done" and _model(cell) in backdoored and finite(cell["acc"]) and finite(cell["asr"]):
             runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
     before = runs.pop("none", {})
-    if not before or not runs:
-        return []
-    if before.keys() & set.intersection(*(set(done) for done in runs.values())):
-        seeds = {name: len({key[-1] for key in done}) for name, done in runs.items()}
-        often = {name: done for name, done in runs.items() if seeds[name] == max(seeds.values())}
-        return _compared("", before, often, len(runs) - len(often))
-    beside, found = varying(cells), []
-    for name in dict.fromkeys(label(cell, beside) for cell in before.values()):
-        own = {key: cell for key, cell in before.items() if label(cell, beside) == name}
-        found += _compared(name, own, {d: done for d, done in runs.items() if own.keys() & done.keys()}, 0)
-    return found
+    if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):
+        return _compared("", before, runs)
+    beside = varying(cells)
+    names = {key: label(cell, beside) for key, cell in before.items()}
+    apart = {name: {key: before[key] for key in names if names[key] == name} for name in names.values()}
+    return [one for name, own in apart.items() for one in _compared(name, own, runs)]
 
 
 def once(cells: Sequence[Cell]) -> list[Cell]:
@@ -173,17 +170,15 @@ def _model(axes: Axes) -> tuple[str | None, ...]:
     return tuple(given(axes, name) for name in NAMES if name != "defense")
 
 
-def _compared(
-    against: str,
-    before: dict[tuple[Any, ...], Cell],
-    runs: dict[str, dict[tuple[Any, ...], Cell]],
-    rare: int,
-) -> list[Comparison]:
-    shared = [key for key in before if runs and all(key in done for done in runs.values())]
+def _compared(against: str, before: Runs, runs: dict[str, Runs]) -> list[Comparison]:
+    seeds = {name: len({key[-1] for key in done.keys() & before.keys()}) for name, done in runs.items()}
+    often = {name: runs[name] for name, many in seeds.items() if many == max(seeds.values()) > 0}
+    shared = [key for key in before if often and all(key in done for done in often.values())]
     if not shared:
         return []
-    results = [_cleaning(name, [(before[key], done[key]) for key in shared]) for name, done in runs.items()]
+    results = [_cleaning(name, [(before[key], done[key]) for key in shared]) for name, done in often.items()]
     asr = math.fsum(before[key]["asr"] for key in shared) / len(shared)
+    rare = sum(many > 0 for many in seeds.values()) - len(often)
     return [Comparison(against, len(shared), len({key[-1] for key in shared}), asr, results, rare)]
 
 
