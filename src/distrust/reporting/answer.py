@@ -88,27 +88,22 @@ def _told(students: Sequence[Row], attack: str) -> str:
     top = min(found[Verdict.YES] or students, key=lambda row: (drifts(row), -row.values["carried"].mean))
     carried, named = top.values["carried"].mean, _called(top.axes["attack"])
     origins = {_origin(row) for row in students}
-    said, backdoor = (
-        origins.pop() if len(origins) == 1 else "",
-        f"the {attack} backdoor" if attack else "a backdoor",
-    )
+    said = origins.pop() if len(origins) == 1 else ""
+    backdoor = f"the {attack} backdoor" if attack else "a backdoor"
     whose = f"{'' if named == attack else f'that of {named} '}{_via(top, several)}"
-    if not judged and (carried < TEACHER_CARRIES or drifts(top)):
-        said += f" no student showed {backdoor}; single runs bear no verdict"
-    elif not judged:
-        said += (
-            f" at most {percent(carried)} points of {backdoor} reached a student, {whose}; single runs bear no verdict"
-        )
+    if not judged:
+        shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
+        none = carried < TEACHER_CARRIES or drifts(top)
+        said += f" {f'no student showed {backdoor}' if none else shown}; single runs bear no verdict"
     elif len({_via(row, several) for row in students}) == len(students) <= SPELLED_OUT:
-        via = {
-            said: listing([_via(row, several) for row in rows], "or" if said is Verdict.NO else "and")
-            for said, rows in found.items()
+        ways = {
+            v: listing([_via(row, several) for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE
         }
-        said += " the student " + ", and ".join(f"{c.format(backdoor)} {via[v]}" for v, c in CLAUSE.items() if found[v])
+        said += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in ways.items() if way)}"
         said += f"; at most {percent(carried)} points were carried" if yes else ""
     else:
-        said += f" {yes or 'none'} of {count(judged, 'student')}{' run more than once' * (judged < len(students))} "
-        said += f"inherited {backdoor}{f', most of all {whose}' if yes else ''}"
+        many = count(judged, "student") + " run more than once" * (judged < len(students))
+        said += f" {yes or 'none'} of {many} inherited {backdoor}{f', most of all {whose}' if yes else ''}"
     return _sentence(said)
 
 
@@ -145,9 +140,8 @@ def _doubts(cells: Sequence[Cell], rows: Sequence[Row]) -> str:
     flags = Counter(flag for row in rows for flag in row.flags)
     wrong, parts = [flag for flag in DOUBT if flags[flag]], []
     if wrong:
-        parts.append(
-            f"not to be believed: {sum(r.doubted for r in rows)} of {len(rows)} results, flagged {listing(wrong)}"
-        )
+        doubted = sum(row.doubted for row in rows)
+        parts.append(f"not to be believed: {doubted} of {len(rows)} results, flagged {listing(wrong)}")
     care = [(flag, k) for flag, k in flags.most_common() if flag not in (*DOUBT, "skipped")]
     if care:
         parts.append(f"read with care: {listing([f'{flag} on {k}' for flag, k in care[:CARE]])} of {len(rows)}")

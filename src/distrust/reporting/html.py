@@ -104,7 +104,7 @@ def _neurons(cell: Cell) -> Cell:
 def _columns(rows: Sequence[Row]) -> list[Any]:
     """Axes that a table shows; one of a setting with a single value is said once, above."""
     told = {*varying(row.axes for row in rows), "attack", *(axis.name for axis in TABLE if not axis.setting)}
-    return [a for a in TABLE if a.name in told and (a.always or any(given(row.axes, a.name) for row in rows))]
+    return [axis for axis in TABLE if axis.name in told and any(given(row.axes, axis.name) for row in rows)]
 
 
 def _fixed(rows: Sequence[Row]) -> list[tuple[str, str]]:

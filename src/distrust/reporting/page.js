@@ -53,12 +53,10 @@ function numbers(row, members) {
   const body = measured.map(({ key, heading, unit, better }) => make("tr", {},
     make("th", { scope: "row", title: better ? `${better} is better` : "" }, heading),
     number(...(row.values[key] ?? [null, null]), unit), ...done.map((cell) => number(cell[key], cell[`${key}_interval`], unit))));
-  const n = make("tr", {}, make("th", { scope: "row" }, "n"),
-    ...[row, ...done].map((item) => make("td", { class: "num" }, String(item.n ?? "–"))));
   const heads = head.map((text, i) => make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text));
   return make("div", { class: "scroll" }, make("table", { class: "data" },
     make("caption", {}, "Percent or points. Mean: t-interval over seeds; seeds: Wilson interval over images."),
-    make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body, n)));
+    make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body)));
 }
 
 // Equation 3 of CheatKD, layer by layer; a cell brings its poisoned layers, or the layer with the longest run.

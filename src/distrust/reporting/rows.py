@@ -86,13 +86,13 @@ class Row:
 
 
 def columns() -> list[Column]:
-    """Every field that a metric fills, in the order of tables."""
-    known = sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order)
-    every = [(key, facts, method.mark.aside) for method in known for key, facts in fields(method).items()]
-    return [
-        Column(key, facts.heading or key, facts.unit, facts.better, not facts.unit or aside and key not in TABLED)
-        for key, facts, aside in every
-    ]
+    """Every field that a metric fills, in the order of tables; of two metrics with one field, the first."""
+    found: dict[str, Column] = {}
+    for method in sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order):
+        for key, facts in fields(method).items():
+            detail = not facts.unit or (method.mark.aside and key not in TABLED)
+            found.setdefault(key, Column(key, facts.heading or key, facts.unit, facts.better, detail))
+    return list(found.values())
 
 
 def over_seeds(cells: Sequence[Cell]) -> list[Row]:
