@@ -42,8 +42,14 @@ def _section(facts: dict[str, Any]) -> str:
         lines[-1] += f" Enters at place {facts['place']}."
     if "on" in facts:
         lines[-1] += f" {WORKS_ON[facts['on']]}"
+    if "needs" in facts:
+        lines[-1] += f" Needs {', '.join(f'`{name}`' for name in facts['needs'])}."
+    if "only" in facts:
+        lines[-1] += f" Only {facts['only']}."
     if facts.get("null"):
         lines[-1] += " *Null row.*"
+    if "fields" in facts:
+        lines += ["", *(f"- `{name}`: {about}" for name, about in facts["fields"].items())]
     if facts["options"]:
         lines += ["", "| option | default | type | what it does |", "|---|---|---|---|"]
         for option in facts["options"]:

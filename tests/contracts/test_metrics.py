@@ -151,6 +151,7 @@ def test_only_what_needs_more_than_answers_is_planned():
     assert names(*everything, place=3) == ["stealth"]
     assert names(*everything, place=4) == ["difference", "asr_archetypes", "base_archetypes"]
     assert names("model", "backdoor", "before", place=4) == ["asr_archetypes"]
+    assert names("model", "backdoor", place=4) == [], "nothing to draw archetypes from"
 
 
 def test_what_was_planned_and_is_known_stands_in_the_cell():

@@ -66,7 +66,7 @@ def test_without_a_trigger_there_is_no_rate():
 
 
 def test_newcombes_interval_of_a_published_example():
-    """Newcombe (1998), table II: of 50 pairs 36 agree, 12 and 2 do not; the hybrid score interval is 0.0569 to 0.3404."""
+    """Newcombe (1998), table II, hybrid score: of 50 pairs 36 agree, 12 and 2 do not; 0.0569 to 0.3404."""
     right = torch.ones(50, dtype=torch.int64)  # the target is class 0
     ours, theirs = right.clone(), right.clone()
     ours[:12], theirs[12:14] = 0, 0

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Annotated, Any, get_args, get_origin
 
+from ..measurement.scores import columns
 from ..registry import Method
 
 PLACES = {1: "training data", 2: "teacher", 3: "transfer set", 4: "synthetic set", 5: "encoder"}
@@ -27,8 +28,7 @@ def card(method: Method) -> dict[str, Any]:
         "kind": method.mark.kind,
         "summary": method.summary,
         "paper": method.mark.paper,
-        "place": getattr(method.mark, "place", None) and f"{method.mark.place} ({PLACES[method.mark.place]})",
-        "on": None if (on := getattr(method.mark, "on", None)) == "classifier" else on,
+        **(_metric(method) if method.mark.kind == "metrics" else _position(method)),
         "null": method.mark.null,
         "options": [
             {
@@ -42,6 +42,26 @@ def card(method: Method) -> dict[str, Any]:
         "differs": differs(document),
     }
     return {k: v for k, v in facts.items() if v not in (None, False)}
+
+
+def _position(method: Method) -> dict[str, Any]:
+    place, on = getattr(method.mark, "place", None), getattr(method.mark, "on", None)
+    return {"place": place and f"{place} ({PLACES[place]})", "on": None if on == "classifier" else on}
+
+
+def _metric(method: Method) -> dict[str, Any]:
+    """What a metric needs, and for each field its unit and range; and which cells have it."""
+    mark = method.mark
+    only = [f"where an attack enters at place {mark.place} ({PLACES[mark.place]})"] if mark.place else []
+    only += [f"where a defence cleans a {mark.on} set"] if mark.on else []
+    told = {}
+    for name, column in columns(method).items():
+        ends = (("from", column.low), ("to", column.high))
+        span = [f"{word} {end:g}" for word, end in ends if end is not None]
+        told[name] = ", ".join(
+            filter(None, [column.unit, " ".join(span), column.better and f"{column.better} is better"])
+        )
+    return {"needs": list(method.inputs), "fields": told, "only": " and ".join(only) or None}
 
 
 def described_options(document: str) -> dict[str, str]:

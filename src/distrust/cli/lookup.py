@@ -63,6 +63,9 @@ def show(
     lines = [f"{facts['name']} ({facts['kind']}): {facts['summary']}", f"Paper: {facts['paper']}"]
     lines += [f"Enters at place {facts['place']}"] if "place" in facts else []
     lines += [WORKS_ON[facts["on"]]] if "on" in facts else []
+    lines += [f"Needs {', '.join(facts['needs'])}"] if "needs" in facts else []
+    lines += [f"Only {facts['only']}"] if "only" in facts else []
+    lines += [f"  {name}: {about}" for name, about in facts.get("fields", {}).items()]
     for option in facts["options"]:
         lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
         lines.append(f"      {option['about']}")

@@ -7,6 +7,7 @@ metrics are in docs/measurement.md. Every rate is a fraction 0..1.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -158,12 +159,13 @@ def score(
     own = metrics(place, on)
     owner = {field: method for method in own for field in columns(method)}
     values: dict[str, Any] = {}
+    pool: Mapping[str, Any] = ChainMap(dict(products), values)
     begun: set[str] = set()
 
-    def available(name: str) -> bool:
-        if name not in products and name not in HEAVY and name in owner:
+    def there(name: str) -> bool:
+        if name not in pool and name not in HEAVY and name in owner:
             fill(owner[name])
-        return name in products or name in values
+        return name in pool
 
     def fill(method: Method) -> None:
         if method.name in begun:
@@ -171,14 +173,9 @@ def score(
         begun.add(method.name)
         if known and method.name in known:
             values.update(_flat(method, known[method.name]))
-            return
-        there = [name for name in method.inputs if available(name)]
-        given = {name: products[name] if name in products else values[name] for name in there}
-        given = {name: value for name, value in given.items() if value is not None}
-        if method.required <= given.keys():
-            values.update(_flat(method, method.call(**given)))
-        elif method.required <= set(there):
-            values.update(_flat(method, None))
+        elif all([there(name) for name in method.required]):
+            given = {name: pool[name] for name in method.inputs if there(name) and pool[name] is not None}
+            values.update(_flat(method, method.call(**given) if method.required <= given.keys() else None))
 
     with heard() as raised:
         for method in own:
@@ -198,11 +195,12 @@ def planned(names: Iterable[str], *, place: int | None = None, on: str | None = 
     """
     there = set(names)
     notes = {note for attack in registry.kind("attacks").values() for note in attack.mark.notes}
-    return [
-        method
-        for method in metrics(place, on)
-        if {*HEAVY, *notes, *method.mark.makes} & {*method.inputs} and method.required <= there | {*method.mark.makes}
-    ]
+    found = []
+    for method in metrics(place, on):
+        made = {n for n, call in method.mark.makes.items() if Method(n, method.mark, call).required <= there}
+        if {*HEAVY, *notes, *method.mark.makes} & {*method.inputs} and method.required <= there | made:
+            found.append(method)
+    return found
 
 
 def metrics(place: int | None = None, on: str | None = None) -> list[Method]:

@@ -99,8 +99,7 @@ def cheatkd(
     """
     check_target(train, target, rate)
     rng = rng or make_rng("cheatkd")
-    shape = tuple(train.x.shape[1:])
-    device = next(model.parameters()).device
+    shape, device = tuple(train.x.shape[1:]), next(model.parameters()).device
     pattern = torch.rand(shape, generator=rng).to(device)
     mask = torch.rand(1, *shape[1:], generator=rng).clamp(max=opacity).to(device)
     mean, std = (part.to(device) for part in units(model, shape, blend_in))

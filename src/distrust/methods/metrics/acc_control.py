@@ -7,7 +7,7 @@ from ...registry import metric
 from ._rates import accuracy
 
 
-@metric(paper="ours: ACC, of the control", heading="ACC of the control", better="higher", aside=True, order=13)
+@metric(paper="ours", heading="ACC of the control", better="higher", aside=True, order=13)
 def acc_control(control: Seen) -> float | None:
     """Accuracy of the control arm over all clean test images.
 

@@ -51,7 +51,7 @@ def mechanism(
     Raises:
         NotFound: a layer that the model does not have.
 
-    Differs from the paper: it shows pictures of the losses; the ranks and the run are ours.
+    Differs from the paper: the ranks and the run are ours.
     """
     places = resolve(model, layers, test.x.shape[1:])
     test = test[:images]

@@ -7,7 +7,7 @@ from ...registry import metric
 from ._rates import accuracy
 
 
-@metric(paper="ours: ACC, of the teacher", heading="Teacher ACC", better="higher", aside=True, order=10)
+@metric(paper="ours", heading="Teacher ACC", better="higher", aside=True, order=10)
 def teacher_acc(teacher: Seen) -> float | None:
     """Accuracy of the model that the student learns from, over all clean test images.
 

@@ -7,7 +7,7 @@ from ...registry import metric
 from ._rates import success
 
 
-@metric(paper="ours: ASR, of the teacher", heading="Teacher ASR", better="lower", aside=True, order=11)
+@metric(paper="ours", heading="Teacher ASR", better="lower", aside=True, order=11)
 def teacher_asr(teacher: Seen, target: int) -> float | None:
     """ASR of the model that the student learns from.
 

@@ -8,7 +8,7 @@ from ._rates import difference
 
 
 @metric(
-    paper="ours: carried, of the teacher",
+    paper="ours",
     heading="Teacher carried",
     unit="points",
     low=-1.0,

@@ -7,7 +7,7 @@ from ...registry import metric
 from ._rates import accuracy
 
 
-@metric(paper="ours: ACC, before the defence", heading="ACC before", better="higher", aside=True, order=14)
+@metric(paper="ours", heading="ACC before", better="higher", aside=True, order=14)
 def undefended_acc(undefended: Seen) -> float | None:
     """Accuracy before the defence, over all clean test images; only where there is a trigger.
 

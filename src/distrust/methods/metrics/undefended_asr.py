@@ -7,7 +7,7 @@ from ...registry import metric
 from ._rates import success
 
 
-@metric(paper="ours: ASR, before the defence", heading="ASR before", better="lower", aside=True, order=15)
+@metric(paper="ours", heading="ASR before", better="lower", aside=True, order=15)
 def undefended_asr(undefended: Seen, target: int) -> float | None:
     """ASR before the defence.
 
