@@ -101,6 +101,8 @@ def test_imports_go_one_way(file):
             assert head not in FACES, f"{file} imports {name}, which stands above it"
         if area not in FACES | {"study", "reporting"}:
             assert head not in ("study", "reporting"), f"{file} imports {name}, which stands above it"
+        if area == "study":
+            assert head != "reporting", f"{file} imports {name}, which stands above it"
 
 
 def test_no_two_modules_import_each_other():

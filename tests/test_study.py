@@ -400,7 +400,7 @@ def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path)
     cells = score_cells(made, store, outcome)
     assert all(c["score"] is not None and c["score_control"] is not None and 0 <= c["suspect"] < 10 for c in cells)
     assert cells[0]["acc"] == cells[1]["acc"] and "AUROC" in answer(cells)
-    assert "one-seed (1 of 1)" in answer(cells), "three looks at one network are one measurement"
+    assert "one-seed on 1 of 1" in answer(cells), "three looks at one network are one measurement"
 
 
 def test_a_detector_of_models_gets_the_defenders_images():
@@ -591,7 +591,7 @@ def test_a_study_of_encoders_runs_and_measures_heads_on_them(tmp_path):
     assert (
         attack["label"] == "attack badencoder on the encoder ← badencoder, seed 0" and attack["spec"]["head"] is False
     )
-    assert "as linear" in answer(list(cells.values())) or "can be judged" in answer(list(cells.values()))
+    assert "From a poisoned encoder," in answer(list(cells.values())) or "can be judged" in answer(list(cells.values()))
 
 
 def test_an_encoder_meets_a_downstream_set_and_a_target_that_this_lacks_fails_by_name(tmp_path):

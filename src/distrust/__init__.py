@@ -47,10 +47,10 @@ _HOME = {
     "teach": "auditing.purify",
     "scan": "auditing.scan",
     "check": "auditing.check",
-    "plan": "study.api",
-    "run": "study.api",
-    "results": "study.api",
-    "report": "reporting.publish",
+    "plan": "api",
+    "run": "api",
+    "results": "api",
+    "report": "api",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -64,6 +64,7 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
+    from .api import plan, report, results, run
     from .auditing.check import check
     from .auditing.checkpoint import Suspect, open_suspect, verdict
     from .auditing.purify import Made, purify, teach
@@ -82,9 +83,7 @@ if TYPE_CHECKING:
     from .methods.metrics.mechanism import mechanism
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
-    from .reporting.publish import report
     from .seeds import rng
-    from .study.api import plan, results, run
     from .training.distill import distill
     from .training.loop import fit, watching
     from .training.options import Training, recipe

@@ -112,8 +112,8 @@ def report(
 @command
 def status(face: Face) -> int:
     """Show what the store holds: stages by kind and state, their cost, and what failed."""
+    from ..api import duration
     from ..study import Store
-    from ..study.api import duration
     from ..study.estimate import status_of
 
     facts = status_of(Store(face.store))

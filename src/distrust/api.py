@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,18 +13,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..devices import usable
-from ..registry import registry
-from .cells import Cell, compare, read_cells, score_cells, write_cells
-from .estimate import estimate
-from .graph import Plan, Stage
-from .plan import make_plan
-from .run import Mode, Outcome, Tell, automatic_jobs, kept
-from .run import run as run_plan
-from .spec import read_study
-from .store import Store
+from .devices import usable
+from .errors import DistrustError
+from .files import write_file
+from .registry import registry
+from .study.cells import Cell, compare, read_cells, score_cells, write_cells
+from .study.estimate import estimate
+from .study.graph import Plan, Stage
+from .study.plan import make_plan
+from .study.run import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.run import run as run_plan
+from .study.spec import read_study
+from .study.store import Store
 
-DEMO = Path(__file__).with_name("demo.toml")
+DEMO = Path(__file__).parent / "study" / "demo.toml"
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,17 @@ class Results:
     @functools.cached_property
     def answer(self) -> str:
         """What the cells say, in sentences."""
-        from ..reporting.answer import answer
+        from .reporting.answer import answer
 
         return answer(self.cells)
 
     def __str__(self) -> str:
-        from ..reporting.table import text
+        from .reporting.table import text
 
         return "\n".join(part for part in (text(self.cells), self.answer) if part)
 
     def _repr_html_(self) -> str:
-        from ..reporting.table import html
+        from .reporting.table import html
 
         return html(self.cells)
 
@@ -208,6 +211,58 @@ def results(study: str | Path, *, store: str = "runs") -> Results:
     likely = places[1] if len(folder.parts) == 1 else folder  # whose neighbours an error names
     folder = next((place for place in places if place.is_dir()), likely)
     return Results(read_cells(folder), folder, Store(store))
+
+
+def report(
+    study: Results | str | Path,
+    out: str | Path = "report.html",
+    *,
+    store: str = "runs",
+    budget: str | None = None,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    made_by: str = "",
+) -> Results:
+    """Write one HTML file that shows a study; nothing is run.
+
+    Args:
+        study: what `run` or `results` returned, a study file, a results folder, or a study's name.
+        out: where the page goes.
+        store: where finished stages are kept; what it lacks is left out.
+        budget: of a study file, as `plan` takes it, like the next two.
+        seeds: number of seeds, in place of the study's.
+        first_seed: where seeds begin.
+        made_by: the command that made it, for the page.
+
+    Returns:
+        What the page shows.
+
+    Raises:
+        NotFound, BadInput: no such study, or as `plan`.
+        StoreError: the page cannot be written.
+    """
+    from .reporting import page
+    from .reporting.gather import report_of
+
+    if isinstance(study, Results):
+        found = study
+    elif Path(study).suffix == ".toml":
+        found = plan(study, budget=budget, seeds=seeds, first_seed=first_seed, store=store).look()
+    else:
+        found = results(study, store=store)
+    shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
+    write_file(Path(out), page(shown).encode())
+    return found
+
+
+def _planned(found: Results) -> Plan | None:
+    """The plan behind cells, if their study file is here: the numbers are in the cells, pictures need the plan."""
+    command, name, *words = shlex.split(found.cells[0]["reproduce"])
+    source = DEMO if name == "demo" else Path(words[0])
+    if source.is_file():
+        with contextlib.suppress(DistrustError):
+            return make_plan(read_study(source, budget=found.cells[0]["budget"]))
+    return None
 
 
 def duration(seconds: float) -> str:
