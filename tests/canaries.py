@@ -126,27 +126,27 @@ INPUTS: dict[str, Callable[[Any], Any]] = {  # parameter → what it is given, b
     "classes": lambda mark: len(CLASSES),
 }
 
-# Options that make a method quick: by name, or by how the name ends.
+# Options that make a method quick, and let it decide something: by name, or by how the name ends.
 SMALL: dict[str, Any] = {
-    "epochs": 1, "steps": 2, "iterations": 2, "outer": 2, "inner": 1, "experts": 1, "span": 1, "max_start": 1,
-    "networks": 1, "permutations": 2, "images": 8, "batch_size": 16, "batch": 8, "batch_real": 4, "network": "convnet2-w4",
-    "surrogate": "convnet2-w4", "success": 0.1, "trigger": "patch:white:3", **EXACT,
+    "epochs": 1, "mine_epochs": 4, "steps": 2, "iterations": 2, "outer": 2, "inner": 1, "experts": 1, "span": 1,
+    "max_start": 1, "networks": 1, "permutations": 2, "images": 8, "batch_size": 16, "batch": 8, "batch_real": 4,
+    "size": 3, "inset": 2, "k": 3, "patience": 1, "success": 0.0, "u": 1.0,
+    "network": "convnet2-w4", "surrogate": "convnet2-w4", "trigger": "patch:white:3", **EXACT,
 }  # fmt: skip
-LARGEST = {"size": 3, "inset": 2}
+KINKED = {"prune"}  # it counts on a ReLU at 0, which passes no gradient on
 
 
 def small(method: Method) -> dict[str, Any]:
     """The method's options at their smallest, the rest at their defaults."""
     chosen = {}
     for name, option in method.options.items():
-        key = name if name in SMALL else name.rpartition("_")[2]
+        value = SMALL.get(name, SMALL.get(name.rpartition("_")[2]))
         default = option.default
-        if name == "trigger" and not str(default).startswith("patch"):
-            continue
-        if key in SMALL and (isinstance(default, int | float | None) or isinstance(SMALL[key], str)):
-            chosen[name] = SMALL[key]
-        elif name in LARGEST and isinstance(default, int) and default > LARGEST[name]:
-            chosen[name] = LARGEST[name]
+        if isinstance(value, str):
+            if name != "trigger" or str(default).startswith("patch"):
+                chosen[name] = value
+        elif value is not None and (default is None or (isinstance(default, int | float) and default > value)):
+            chosen[name] = value
     return chosen
 
 
@@ -192,7 +192,7 @@ def _module(value: nn.Module, given: Iterable[Any]) -> Values:
         kind = "weights" if name in trained else "buffers" if tensor.is_floating_point() else "counts"
         change = tensor.double() if start is None else tensor.double() - start[name].double()
         parts.setdefault(f"{name.partition('.')[0]} {kind}", []).append(change.flatten())
-    whole = {part: _numbers(f"float64 {sum(map(len, v))}", torch.cat(v)) for part, v in parts.items()}
+    whole = {part: _numbers(f"{sum(map(len, v))} numbers", torch.cat(v)) for part, v in parts.items()}
     return {"layout": f"{len(state)} tensors, {zlib.crc32(names.encode()):08x}", **whole}
 
 
@@ -306,6 +306,8 @@ def of_method(method: Method) -> Any:
         options = {"epochs": 2, "batch_size": 16, "lr": 0.01, "schedule": "constant", **EXACT}
         return distill(*given, loss=made, rng=rng("distill"), **options), given
     given = tuple(INPUTS[name](mark) for name in method.inputs)
+    if method.name in KINKED:
+        given = (network("wrn10-1", head=False), *given[1:])
     random = {"rng": rng("method")} if "rng" in inspect.signature(method.call).parameters else {}
     return made(*given, **random), given
 
