@@ -418,7 +418,9 @@ def core_layers() -> Any:
     for name in ("wrn10-1", "resnet8", "pyramidnet20-a12", "vgg-small", "convnet2-w4"):
         shape = (3, 16, 16)
         built = network(name, like=pictures(shape=shape))
-        places = {word: resolve(built, word, shape) for word in ("auto", "groups", "pre-relu", "stem+groups", "embedding")}
+        places = {
+            word: resolve(built, word, shape) for word in ("auto", "groups", "pre-relu", "stem+groups", "embedding")
+        }
         norms = {norm: path for path, norm in built.named_modules()}
         at = [norm_at(built, place, shape) for place in places["pre-relu"]]
         read_at = sorted({place for some in places.values() for place in some})
@@ -519,7 +521,12 @@ def core_trigger() -> Any:
     given = Backdoor(make_trigger("patch", inset=2), 3, stamp="after", name="x")
     text, tensors = given.dump()
     again = Backdoor.undump(text, tensors)
-    return {**found, "stamped": patch().stamp_on(shown), "again": again, "raw": Backdoor(given.trigger, 0, as_published=True)}
+    return {
+        **found,
+        "stamped": patch().stamp_on(shown),
+        "again": again,
+        "raw": Backdoor(given.trigger, 0, as_published=True),
+    }
 
 
 def core_predict() -> Any:
@@ -585,18 +592,20 @@ def complaint(name: str, version: int, values: Values, entry: Mapping[str, Any] 
         return f"{word} is version {version}, its canary {entry['version']}: run {record}."
     if not other:
         return None
-    worst = ", ".join(f"{path or 'result'} by {share:.1e}" for path, share in sorted(other.items(), key=lambda o: -o[1])[:3])
+    worst = ", ".join(
+        f"{path or 'result'} by {share:.1e}" for path, share in sorted(other.items(), key=lambda o: -o[1])[:3]
+    )
     if entry["core"] != sum(CORE.values()):
         return f"{word} computes something else since the core has another version ({worst}): run {record}."
-    return (
-        f"{word} computes something else than version {version} did ({worst}): put it back, or raise {where} and run {record}."
-    )
+    return f"{word} computes something else than version {version} did ({worst}): put it back, or raise {where} and run {record}."
 
 
 def save(entries: Mapping[str, Any]) -> None:
     """Write the file: a line for each value."""
     text = json.dumps({name: entries[name] for name in sorted(entries)}, indent=1, ensure_ascii=False)
-    text = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text)
+    text = re.sub(
+        r"\[[^][{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
     FILE.write_text(text + "\n")
 
 

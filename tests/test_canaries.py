@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
+from tests import canaries
 
 from distrust.registry import Registry, registry
-from tests import canaries
 
 NOW = canaries.versions()
 
@@ -69,7 +69,9 @@ def test_a_refactoring_is_silent(name, tmp_path):
     assert said(name, copy_of(name, tmp_path, *REFACTORED[name])) is None
 
 
-@pytest.mark.parametrize("name", ["triggers/sig", "heads/linear", "detectors/decree", "condensers/dm", "objectives/vicreg"])
+@pytest.mark.parametrize(
+    "name", ["triggers/sig", "heads/linear", "detectors/decree", "condensers/dm", "objectives/vicreg"]
+)
 def test_so_is_a_mere_copy(name, tmp_path):
     assert said(name, copy_of(name, tmp_path)) is None
 
@@ -172,7 +174,9 @@ def test_what_moves_with_the_core_is_not_blamed_on_the_method():
 def own_file(tmp_path, monkeypatch):
     """A record of its own, of one canary."""
     monkeypatch.setattr(canaries, "FILE", tmp_path / "canaries.json")
-    canaries.save({"heads/knn": json.loads(Path(canaries.__file__).with_name("canaries.json").read_text())["heads/knn"]})
+    canaries.save(
+        {"heads/knn": json.loads(Path(canaries.__file__).with_name("canaries.json").read_text())["heads/knn"]}
+    )
     return canaries.FILE
 
 
