@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import Augment, ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, resolve, taps
-from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
+from ...registry import ClassNumber, Count, Levels, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
 from ._poison import check_target
 from ._teacher import Planted, fast, forever, frozen
-
-Levels = Annotated[int, Field(ge=0, le=255)]
 
 
 @attack(paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033", place=2)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import Augment, ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, check_fits, resolve, taps
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, attack
+from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import loop
 from ._poison import check_target
 from ._teacher import Planted, fast, forever, frozen
-
-Side = Annotated[float, Field(gt=0, le=1)]
 
 
 @attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2)
@@ -30,7 +26,7 @@ def latent_backdoor(
     train: ImageSet,
     *,
     target: ClassNumber = 0,
-    size: Side = 0.2,
+    size: Share = 0.2,
     inset: Pixels = 1,
     layers: str | list[str] = "pre-relu",
     steps: Count = 1550,

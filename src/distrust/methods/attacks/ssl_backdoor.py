@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import ClassNumber, Pixels, Rate, attack
+from ...registry import ClassNumber, Pixels, Rate, Share, attack
 from ._poison import Poisoned, Stamp, check_target, plant
-
-Side = Annotated[float, Field(gt=0, le=1)]
 
 
 @attack(
@@ -23,7 +20,7 @@ def ssl_backdoor(
     train: ImageSet,
     *,
     trigger: Any = "patch:checker",
-    size: Side = 0.22,
+    size: Share = 0.22,
     inset: Pixels | None = None,
     target: ClassNumber = 0,
     rate: Rate = 0.5,

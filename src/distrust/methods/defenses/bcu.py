@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...models import Taps
-from ...registry import Count, Positive, defense
+from ...registry import Count, Positive, Share, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._unlabelled import fresh, learn
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @defense(

@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...registry import Pixels, defense
-from ._sift import Share, answers, keep
+from ...registry import Bits, Many, Part, Pixels, defense
+from ._sift import answers, keep
 
 View = Literal["median", "shift", "jpeg", "depth"]
 
@@ -25,11 +25,11 @@ def consistency(
     transfer: ImageSet,
     clean: ImageSet,
     *,
-    views: View | Annotated[list[View], Field(min_length=1)] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
-    lose: Share = 0.05,
+    views: View | Many[View] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
+    lose: Part = 0.05,
     shift: Pixels = 2,
     quality: Annotated[int, Field(ge=1, le=95)] = 50,
-    bits: Annotated[int, Field(ge=1, le=8)] = 4,
+    bits: Bits = 4,
     rng: Generator | None = None,
 ) -> ImageSet:
     """Keep images whose worst view moves the teacher's answer less than clean images' do: max_v ‖p(x) − p(v(x))‖₁.

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
 from ...models import check_encoder, eval_mode, resolve, taps
 from ...models.modes import called
-from ...registry import Count, Passes, Positive, defense
+from ...registry import Count, Part, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from ._channels import makers, silence
 from ._unlabelled import learn
 
 BATCH = 256
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @defense(paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185", on="encoder")
@@ -27,7 +24,7 @@ def prune(
     encoder: nn.Module,
     clean: ImageSet,
     *,
-    share: Share = 0.2,
+    share: Part = 0.2,
     epochs: Passes = 0,
     temperature: Positive = 0.5,
     lr: Positive = 1e-3,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator, nn
 from torch.nn import functional as F
 
@@ -13,7 +10,7 @@ from ...data import ImageSet
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import check_encoder, eval_mode
-from ...registry import Count, Positive, Rate, detector
+from ...registry import Count, Factor, Positive, Rate, Several, detector
 from ...seeds import rng as make_rng
 
 
@@ -27,9 +24,9 @@ def decree(
     cost: Positive = 1e-3,
     success: Rate = 0.99,
     patience: Count = 5,
-    factor: Annotated[float, Field(gt=1, le=10)] = 5.0,
-    batch_size: Annotated[int, Field(ge=2)] = 128,
-    images: Annotated[int, Field(ge=2)] = 1000,
+    factor: Factor = 5.0,
+    batch_size: Several = 128,
+    images: Several = 1000,
     rng: Generator | None = None,
 ) -> Finding:
     """Maximise the mean cos(f(x̃ᵢ), f(x̃ⱼ)) − λ‖m‖₁, x̃ = (1 − m)⊙x + m⊙p; score: 1 − ‖m‖₁ over the pixels.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +10,7 @@ from ...data import ImageSet
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import model as make_model
-from ...registry import Count, detector
+from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 
@@ -29,7 +26,7 @@ def gradient_alignment(
     networks: Count = 3,
     size: Count = 5,
     images: Count = 30,
-    permutations: Annotated[int, Field(ge=2)] = 20,
+    permutations: Several = 20,
     rng: Generator | None = None,
 ) -> Finding:
     """Score a class by the cosine of the set's gradient with that of "patched images are of this class".

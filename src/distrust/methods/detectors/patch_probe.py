@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
@@ -15,7 +13,7 @@ from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
 from ...models import model as make_model
-from ...registry import Count, detector
+from ...registry import Count, Passes, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
@@ -34,7 +32,7 @@ def patch_probe(
     size: Count = 5,
     stride: Count = 3,
     images: Count = 50,
-    permutations: Annotated[int, Field(ge=0)] = 0,
+    permutations: Passes = 0,
     rng: Generator | None = None,
 ) -> Finding:
     """Train networks on the set, paste squares on mixed images, and see which class a square at one place speaks for.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...measurement.finding import Finding, outlyingness
 from ...models import eval_mode
-from ...registry import Count, Positive, Rate, detector
+from ...registry import Count, Factor, Positive, Rate, detector
 from ...seeds import rng as make_rng
 
 
@@ -26,7 +23,7 @@ def trigger_search(
     cost: Positive = 1e-3,
     success: Rate = 0.99,
     patience: Count = 5,
-    factor: Annotated[float, Field(gt=1, le=10)] = 2.0,
+    factor: Factor = 2.0,
     batch_size: Count = 32,
     rng: Generator | None = None,
 ) -> Finding:
