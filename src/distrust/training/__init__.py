@@ -4,8 +4,9 @@ from .distill import distill
 from .loop import cross_entropy, fit, loop, watching
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
+from .solvers import descend
 
 __all__ = [
-    "NeighbourMonitor", "Probe", "cross_entropy", "distill", "features", "fit", "fit_head", "loop", "pretrain",
-    "typical", "watching",
+    "NeighbourMonitor", "Probe", "cross_entropy", "descend", "distill", "features", "fit", "fit_head", "loop",
+    "pretrain", "typical", "watching",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from ...models import Normalize
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ..condensers._canvas import Canvas, embedder
+from ..condensers._moments import changed, gap, means
 from ._archetypes import tainted, train
 from ._poison import Poisoned, check_target
 
@@ -82,7 +83,7 @@ def doorping(
     check_target(synthetic, target, rate)
     rng = rng or make_rng("doorping")
     each, order = len(synthetic) // len(synthetic.classes), synthetic.hard.argsort(stable=True)
-    canvas = Canvas(raw, each, init="noise", legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(raw, each, init="noise", legal=legal, flip=flip, rng=rng, lr=lr)
     if not torch.equal(synthetic.hard[order], canvas.y):
         raise BadInput(
             f"{synthetic.name} has not {each} images of every class of {raw.name}. Give a set condensed from it."
@@ -95,24 +96,15 @@ def doorping(
     patch(pattern=pattern)(dark)  # one that does not fit fails here
     stamped = torch.randperm(len(raw), generator=rng)[: round(rate * len(raw))].to(raw.x.device)
     among = len(stamped) / (len(stamped) + len(canvas.rows[target]))  # their share of the target's class
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
     for _ in range(iterations if len(stamped) else 0):
         net = train(canvas.network(network, rng), canvas.x.detach(), canvas.y, net_steps, net_lr)
-        real, changes = canvas.real(batch_real, rng), [canvas.siamese.shared(rng) for _ in raw.classes]
+        real, changes = canvas.real(batch_real, rng), canvas.changes(rng)
         with embedder(net, raw.x.shape[1:]) as embed:
             feature = functools.partial(_feature, embed, patch, dark)
             pattern = louder(feature, pattern, canvas.normalize, gain, neurons, trigger_steps, trigger_lr, tolerance)
             bad = stamped[torch.randperm(len(stamped), generator=rng)[: round(among * len(real[target]))]]
             real[target] = torch.cat([patch(pattern=pattern)(raw.pixels(bad)), real[target][len(bad) :]])
-            with torch.no_grad():
-                seen = embed(torch.cat([change(x) for change, x in zip(changes, real, strict=True)]))
-                goal = torch.stack([part.mean(0) for part in seen.split([len(x) for x in real])])
-            own = canvas.x.split(each)
-            made = embed(torch.cat([change(x) for change, x in zip(changes, own, strict=True)]))
-            loss = (goal - made.unflatten(0, (-1, each)).mean(1)).square().sum()
-        (canvas.z.grad,) = torch.autograd.grad(loss, [canvas.z])
-        solver.step()
-        canvas.tidy()
+            canvas.step(gap(means(embed, real, changes), embed(changed(canvas.by_class, changes))))
     backdoor = Backdoor(patch(pattern=as_8_bit(pattern).cpu()), target, name="doorping")
     if not len(stamped):
         return Poisoned(synthetic, backdoor)

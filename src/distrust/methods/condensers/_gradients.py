@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...seeds import spawn
+from ...training import descend
 from ._canvas import Canvas
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # (outer, inner), as released
@@ -29,13 +30,18 @@ def gradients(network: nn.Module, x: Tensor, y: Tensor, graph: bool = False) -> 
     return torch.autograd.grad(F.cross_entropy(network(x), y), list(network.parameters()), create_graph=graph)
 
 
+def gradient(network: nn.Module, x: Tensor, y: Tensor, graph: bool = False) -> Tensor:
+    """The same as one vector, whatever the grad mode."""
+    with torch.enable_grad():
+        return torch.cat([part.flatten() for part in gradients(network, x, y, graph)])
+
+
 def match(
     canvas: Canvas,
     *,
     iterations: int,
     outer: int,
     inner: int,
-    lr: float,
     batch_real: int,
     network: str,
     net_lr: float,
@@ -49,26 +55,22 @@ def match(
         iterations: random networks.
         outer: steps of the images for each of them.
         inner: epochs of the network on the images after each but the last.
-        lr: of the images: SGD with momentum 0.5.
         batch_real: real images of a class in a step.
         network: model name.
         net_lr: of the network: plain SGD.
         siamese: match through one shared random change.
         rng: draws networks, batches and changes.
     """
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
     for _ in range(iterations):
         net = canvas.network(network, rng)
         for step in range(outer):
-            own, labels = canvas.x.split(canvas.each), canvas.y.split(canvas.each)
+            own, labels = canvas.by_class, canvas.y.split(canvas.each)
             loss = canvas.z.new_zeros(())
             for k, real in enumerate(canvas.real(batch_real, rng)):
                 change = canvas.siamese.shared(rng) if siamese else lambda x: x
                 goal = gradients(net, change(real), labels[k][:1].expand(len(real)))
                 loss = loss + distance(gradients(net, change(own[k]), labels[k], graph=True), goal)
-            (canvas.z.grad,) = torch.autograd.grad(loss, [canvas.z])
-            solver.step()
-            canvas.tidy()
+            canvas.step(loss)
             if step < outer - 1:
                 _train(net, canvas, inner, net_lr, siamese, rng)
 
@@ -78,9 +80,7 @@ def _train(net: nn.Module, canvas: Canvas, epochs: int, lr: float, siamese: bool
     x = canvas.x.detach()
     for rows in _batches(len(x), epochs, spawn(rng)):
         seen = canvas.siamese(x[rows], rng) if siamese else x[rows]
-        solver.zero_grad()
-        F.cross_entropy(net(seen), canvas.y[rows]).backward()
-        solver.step()
+        descend(solver, F.cross_entropy(net(seen), canvas.y[rows]))
 
 
 def _batches(n: int, epochs: int, rng: Generator, size: int = 256) -> Iterator[Tensor]:

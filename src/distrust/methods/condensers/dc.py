@@ -52,9 +52,9 @@ def dc(
     """
     rng = rng or make_rng("dc")
     outer, inner = loops(images_per_class, outer, inner)
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=True, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=True, rng=rng, lr=lr)
     match(
-        canvas, iterations=iterations, outer=outer, inner=inner, lr=lr, batch_real=batch_real, network=network,
+        canvas, iterations=iterations, outer=outer, inner=inner, batch_real=batch_real, network=network,
         net_lr=net_lr, siamese=False, rng=rng,
     )  # fmt: skip
     return canvas.finish("dc", epochs=300)

@@ -54,9 +54,9 @@ def dsa(
     """
     rng = rng or make_rng("dsa")
     outer, inner = loops(images_per_class, outer, inner)
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng, lr=lr)
     match(
-        canvas, iterations=iterations, outer=outer, inner=inner, lr=lr, batch_real=batch_real, network=network,
+        canvas, iterations=iterations, outer=outer, inner=inner, batch_real=batch_real, network=network,
         net_lr=net_lr, siamese=True, rng=rng,
     )  # fmt: skip
     return canvas.finish("dsa", augment=canvas.siamese)

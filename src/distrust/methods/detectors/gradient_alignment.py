@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet
@@ -13,6 +13,7 @@ from ...models import model as make_model
 from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ..condensers._gradients import gradient
 
 
 @detector(
@@ -60,12 +61,12 @@ def gradient_alignment(
     told = torch.zeros(len(orders), len(pasted) * classes)
     for _ in range(networks):
         net = make_model(network, clean, rng=spawn(rng)).to(suspect.x.device)
-        own = torch.stack([_gradient(net, suspect.pixels(), y) for y in labels])
+        own = torch.stack([gradient(net, suspect.pixels(), y) for y in labels])
         aims = []
         for k in range(classes):
             aim = torch.full((len(x),), k, device=x.device)
-            plain = _gradient(net, x, aim)
-            aims += [_gradient(net, marked, aim) - plain for marked in pasted]
+            plain = gradient(net, x, aim)
+            aims += [gradient(net, marked, aim) - plain for marked in pasted]
         told += (F.normalize(own, dim=1) @ F.normalize(torch.stack(aims), dim=1).T).cpu() / networks
     null = told[1:]
     z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(orders), classes, -1).amax(2)
@@ -82,10 +83,3 @@ def _pasted(x: Tensor, size: int, rng: Generator) -> Tensor:
         for image, top, left in zip(images, tops, lefts, strict=True):
             image[:, top : top + size, left : left + size] = square
     return found
-
-
-def _gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇θ of the cross-entropy as one vector."""
-    with torch.enable_grad():
-        parts = torch.autograd.grad(F.cross_entropy(net(x), y), list(net.parameters()))
-    return torch.cat([part.flatten() for part in parts])
