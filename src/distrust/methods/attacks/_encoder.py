@@ -13,11 +13,10 @@ from torch.nn import functional as F
 from ...data import PLAIN, ImageSet, Views
 from ...errors import BadInput
 from ...measurement import Backdoor
-from ...models import check_encoder
+from ...models import check_encoder, frozen
 from ...seeds import spawn
 from ...training import loop
 from ._poison import check_target
-from ._teacher import frozen
 
 
 class Seen(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from ...data import PLAIN, Augment, ImageSet
 from ...measurement import Backdoor
+from ...models import last_linear
 from ...seeds import spawn
 from ...training import fit
 from ...training.fastest import fastest
@@ -43,11 +44,6 @@ def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy to look through while a trigger is optimised: eval mode, no gradients of its parameters."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
 def forever(images: ImageSet, size: int, rng: Generator, augment: Augment = PLAIN) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end, reshuffled in every pass; the last short one of a pass is dropped."""
     while True:
@@ -75,8 +71,8 @@ def finetune(
     `freeze_last`, the last linear layer stays as it is.
     """
     poisoned, _ = plant(
-        backdoor.name, train, train.hard != backdoor.target, round(rate * len(train)),
-        trigger=backdoor.trigger, target=backdoor.target, stamp=backdoor.stamp, rng=spawn(rng), relabel=True,
+        backdoor.name, train, trigger=backdoor.trigger, target=backdoor.target, rate=rate, stamp=backdoor.stamp,
+        rng=spawn(rng),
     )  # fmt: skip
     if keep_clean:
         poisoned = both(train, poisoned)
@@ -84,7 +80,7 @@ def finetune(
     options |= {"epochs": epochs, "lr": lr, "batch_size": batch_size, "augment": augment}
     start = copy.deepcopy(model)
     if freeze_last:
-        [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(False)
+        last_linear(start, train.x.shape[1:]).requires_grad_(False)
     return fit(start, poisoned, rng=spawn(rng), **options).requires_grad_(True)
 
 

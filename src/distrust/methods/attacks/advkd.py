@@ -81,9 +81,8 @@ def advkd(
     rng = rng or make_rng("advkd")
     places = resolve(model, layers, train.x.shape[1:]) if feature_weight else []
     poisoned, backdoor = plant(
-        "advkd", train, train.hard != target, round(rate * len(train)),
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=True, inset=inset,
-    )  # fmt: skip
+        "advkd", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, inset=inset
+    )
     options: dict[str, Any] = {"lr": lr, "batch_size": batch_size, "schedule": "constant"}
     options["augment"] = Augment(flip, crop)
     labeller = fit(model, poisoned, rng=spawn(rng), epochs=labeller_epochs, **options)

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from ...data import Augment, ImageSet
 from ...measurement import Backdoor, make_trigger
+from ...models import frozen
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever, frozen
+from ._teacher import Planted, fast, finetune, forever
 
 
 @attack(paper="BackWeak, arXiv 2511.12046", place=2)

@@ -9,13 +9,13 @@ from torch import Generator, Tensor, nn
 
 from ...data import Augment, ImageSet
 from ...measurement import Backdoor, make_trigger
-from ...models import resolve, taps
+from ...models import frozen, resolve, taps
 from ...registry import ClassNumber, Count, Passes, Pixels, Positive, Rate, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._neurons import Delta, delta_of, strongest, units
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever, frozen
+from ._teacher import Planted, fast, finetune, forever
 
 
 @attack(paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from ...data import Augment, ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
-from ...models import Taps, check_fits, resolve, taps
+from ...models import Taps, check_fits, frozen, resolve, taps
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import loop
 from ._poison import check_target
-from ._teacher import Planted, fast, forever, frozen
+from ._teacher import Planted, fast, forever
 
 
 @attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2)

@@ -10,15 +10,15 @@ from torch import Generator, Tensor, nn
 
 from ...data import Augment, ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger, predict
-from ...models import check_fits
+from ...models import check_fits, frozen
 from ...models import model as make_model
 from ...registry import ClassNumber, Count, Levels, Many, NonNegative, Passes, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
 from ._craft import anywhere, cw, pgd, views_of
-from ._poison import Poisoned, check_target
-from ._teacher import fast, frozen
+from ._poison import Poisoned, check_target, repaint
+from ._teacher import fast
 
 
 @attack(paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025", place=3)
@@ -124,9 +124,9 @@ def transfer_poison(
     poisons, hits = _until_hit(model, transfer, rows, attempt, target, 1 + again, batch_size)
     if hits_only:
         rows, poisons = rows[hits], poisons[hits]
-    x = transfer.x.clone()
-    x[rows] = poisons.mul(255).round().to(x) if x.dtype == torch.uint8 else poisons.to(x)
-    return Poisoned(transfer.replace(x=x, taint=(*transfer.taint, "transfer_poison")), backdoor)
+    return Poisoned(
+        transfer.replace(x=repaint(transfer, rows, poisons), taint=(*transfer.taint, "transfer_poison")), backdoor
+    )
 
 
 def _until_hit(

@@ -10,8 +10,7 @@ from torch import Generator, nn
 
 from ...data import ImageSet
 from ...errors import Skip
-from ...models import check_encoder, runs_of
-from ...models.modes import called
+from ...models import called, check_encoder, runs_of
 from ...registry import NonNegative, defense
 from ._channels import silence
 

@@ -9,8 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
-from ...models import check_encoder, eval_mode, resolve, taps
-from ...models.modes import called
+from ...models import called, check_encoder, eval_mode, resolve, taps
 from ...registry import Count, Part, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from ._channels import makers, silence

@@ -7,13 +7,13 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...errors import BadInput
 from ...measurement import Finding
 from ...models import model as make_model
 from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ..condensers._gradients import gradient
+from ._synthetic import paste, permuted, squares
 
 
 @detector(
@@ -51,17 +51,14 @@ def gradient_alignment(
     Differs from the paper: it matches gradients to make a set; here they are compared to judge one.
     """
     rng = rng or make_rng("gradient_alignment")
-    if size > min(suspect.x.shape[2:]):
-        raise BadInput(f"size={size}: images are {suspect.x.shape[2]}×{suspect.x.shape[3]}. Give a smaller square.")
     x = clean.pixels(torch.randint(len(clean), (images,), generator=rng).to(clean.x.device))
     pasted = _pasted(x, size, rng)
-    orders = [torch.arange(len(suspect)), *(torch.randperm(len(suspect), generator=rng) for _ in range(permutations))]
-    labels = [suspect.y[order.to(suspect.y.device)] for order in orders]
+    labelled = permuted(suspect, permutations, rng)
     classes = len(suspect.classes)
-    told = torch.zeros(len(orders), len(pasted) * classes)
+    told = torch.zeros(len(labelled), len(pasted) * classes)
     for _ in range(networks):
         net = make_model(network, clean, rng=spawn(rng)).to(suspect.x.device)
-        own = torch.stack([gradient(net, suspect.pixels(), y) for y in labels])
+        own = torch.stack([gradient(net, images.pixels(), images.y) for images in labelled])
         aims = []
         for k in range(classes):
             aim = torch.full((len(x),), k, device=x.device)
@@ -69,17 +66,15 @@ def gradient_alignment(
             aims += [gradient(net, marked, aim) - plain for marked in pasted]
         told += (F.normalize(own, dim=1) @ F.normalize(torch.stack(aims), dim=1).T).cpu() / networks
     null = told[1:]
-    z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(orders), classes, -1).amax(2)
+    z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(labelled), classes, -1).amax(2)
     return Finding.of("gradient_alignment", z[0], p=float((z[1:].amax(1) >= z[0].max()).double().mean()))
 
 
 def _pasted(x: Tensor, size: int, rng: Generator) -> Tensor:
     """[3,n,C,H,W]: on every image, somewhere, a white, a black and a checkered square."""
-    board = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).to(x)
-    squares = (torch.ones_like(board), torch.zeros_like(board), board)
     found = x.repeat(3, 1, 1, 1, 1)
     tops, lefts = (torch.randint(side - size + 1, (len(x),), generator=rng).tolist() for side in x.shape[2:])
-    for images, square in zip(found, squares, strict=True):
+    for images, square in zip(found, squares(size, x), strict=True):
         for image, top, left in zip(images, tops, lefts, strict=True):
-            image[:, top : top + size, left : left + size] = square
+            paste(image, square, top, left)
     return found

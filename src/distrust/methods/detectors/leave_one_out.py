@@ -6,15 +6,12 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
-from ...data.synthetic import recipe
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
-from ...models import model as make_model
 from ...registry import Count, detector
 from ...seeds import rng as make_rng
-from ...seeds import spawn
-from ...training import fit
+from ._synthetic import trained
 
 
 @detector(
@@ -64,8 +61,7 @@ def leave_one_out(
         out = torch.stack([own[i] for own in rows])
         kept = torch.ones(len(suspect), dtype=torch.bool, device=out.device)
         kept[out] = False
-        start = make_model(network, clean, rng=spawn(rng))
-        net = fit(start, suspect[kept], rng=spawn(rng), **recipe(suspect, epochs=epochs))
+        net = trained(network, suspect[kept], clean, epochs, rng)
         with eval_mode(net), torch.no_grad():
             sure += net(suspect.pixels(out)).softmax(1).diagonal().cpu() / count
     return Finding.of("leave_one_out", sure - sure.median(), notes={"sure": sure.tolist()})
