@@ -133,8 +133,8 @@ def test_a_match_sees_one_view_of_both_and_the_teacher_in_eval_mode(tiny, encode
         seen.append((ours, theirs))
         return (ours.logits - theirs.logits).square().mean()
 
-    learn(encoder, encoder, tiny, match, ["block2"], rng=rng(0), epochs=1, lr=1e-3, batch_size=32)
-    learn(encoder, encoder, tiny, match, ["block2"], contrast=0.0, rng=rng(0), epochs=1, lr=1e-3, batch_size=32)
+    learn(encoder, tiny, encoder, match, ["block2"], rng=rng(0), epochs=1, lr=1e-3, batch_size=32)
+    learn(encoder, tiny, encoder, match, ["block2"], contrast=0.0, rng=rng(0), epochs=1, lr=1e-3, batch_size=32)
     for ours, theirs in seen:
         assert ours.logits.shape == theirs.logits.shape == (32, 64) and list(ours.features) == ["block2"]
         assert ours.features["block2"].shape == theirs.features["block2"].shape

@@ -67,5 +67,5 @@ def bcu(
         return -F.cosine_similarity(ours.logits, theirs.logits).mean()
 
     return learn(
-        student, encoder, clean, match, contrast=0.0, flip=flip, rng=rng, epochs=epochs, lr=lr, batch_size=batch_size
+        student, clean, encoder, match, contrast=0.0, flip=flip, rng=rng, epochs=epochs, lr=lr, batch_size=batch_size
     )

@@ -67,6 +67,6 @@ def distill_encoder(
         return gap + attention * attention_loss(ours, theirs)
 
     return learn(
-        fresh(encoder, spawn(rng)), encoder, clean, match, paths, contrast=0.0, flip=flip, rng=rng,
+        fresh(encoder, spawn(rng)), clean, encoder, match, paths, contrast=0.0, flip=flip, rng=rng,
         epochs=epochs, lr=lr, batch_size=batch_size,
     )  # fmt: skip

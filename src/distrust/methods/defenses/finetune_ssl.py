@@ -45,6 +45,6 @@ def finetune_ssl(
     Differs from the paper: it pre-trains. The projector starts anew, as no encoder comes with its own.
     """
     return learn(
-        encoder, encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("finetune_ssl"),
+        encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("finetune_ssl"),
         epochs=epochs, lr=lr, batch_size=batch_size,
     )  # fmt: skip

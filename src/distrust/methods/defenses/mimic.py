@@ -96,7 +96,7 @@ def mimic(
         return attention_loss(ours, theirs, weights) - clone * alike
 
     return learn(
-        student, encoder, clean, match, paths, contrast=contrast, temperature=temperature, flip=flip, rng=rng,
+        student, clean, encoder, match, paths, contrast=contrast, temperature=temperature, flip=flip, rng=rng,
         epochs=epochs, lr=lr, batch_size=batch_size,
     )  # fmt: skip
 

@@ -58,9 +58,9 @@ def nad_encoder(
     rng = rng or make_rng("nad_encoder")
     paths = resolve(encoder, layers, clean.x.shape[1:])
     options: dict[str, Any] = {"temperature": temperature, "flip": flip, "lr": lr, "batch_size": batch_size}
-    teacher = learn(encoder, encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
+    teacher = learn(encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
 
     def match(ours: Taps, theirs: Taps) -> Tensor:
         return beta * attention_loss(ours, theirs, p=p)
 
-    return learn(encoder, teacher, clean, match, paths, rng=spawn(rng), epochs=epochs, **options)
+    return learn(encoder, clean, teacher, match, paths, rng=spawn(rng), epochs=epochs, **options)

@@ -66,7 +66,7 @@ def prune(
         raise BadInput(f"{called(encoder)}: no layer's weights remove the channels at {place!r}. Use another defence.")
     if epochs:  # a ReLU at 0 passes no gradient on, so what was removed stays removed
         pruned = learn(
-            pruned, encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("prune"),
+            pruned, clean, temperature=temperature, flip=flip, rng=rng or make_rng("prune"),
             epochs=epochs, lr=lr, batch_size=batch_size,
         )  # fmt: skip
     return pruned

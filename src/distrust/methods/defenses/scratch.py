@@ -51,7 +51,4 @@ def scratch(
     start = fresh(encoder, spawn(rng))
     if not epochs:
         return start.eval()
-    return learn(
-        start, encoder, clean, temperature=temperature, flip=flip, rng=rng,
-        epochs=epochs, lr=lr, batch_size=batch_size,
-    )  # fmt: skip
+    return learn(start, clean, temperature=temperature, flip=flip, rng=rng, epochs=epochs, lr=lr, batch_size=batch_size)
