@@ -13,6 +13,13 @@ from ...models import Normalize, refuse_batch_norm
 from ...models import model as make_model
 from ...seeds import spawn
 from ...training import descend
+from .._costs import CLASSES
+
+
+def drawing_cost(options: dict[str, Any], n: int) -> float:
+    """Of the network that draws archetypes, and of archetypes of ten classes."""
+    drawn = CLASSES * options["archetypes_per_class"]
+    return options["net_steps"] * n + options["archetype_steps"] * drawn
 
 
 def units_of(synthetic: ImageSet) -> Normalize:

@@ -16,7 +16,13 @@ from ...measurement import Backdoor
 from ...models import check_encoder, frozen
 from ...seeds import spawn
 from ...training import loop
+from .._costs import LOOK
 from ._poison import check_target
+
+
+def implant_cost(options: dict[str, Any], n: int) -> float:
+    """A step sees images plain and stamped and as many references, and looks through the clean encoder."""
+    return (3 + LOOK) * options["epochs"] * options.get("shadow", 1.0) * n
 
 
 class Seen(NamedTuple):

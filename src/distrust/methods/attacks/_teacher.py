@@ -28,6 +28,11 @@ class Planted(NamedTuple):
     notes: dict[str, Any]  # JSON-able: loss curve, chosen neurons, …
 
 
+def search_cost(options: dict[str, Any], n: int) -> float:
+    """Of the search for a trigger, and of the fine-tuning behind it."""
+    return options["steps"] * options["trigger_batch"] + options["epochs"] * n
+
+
 @contextmanager
 def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]:
     """Cast inside to what a short probe finds fastest for the first model, and lay the models out so."""

@@ -20,7 +20,11 @@ from ._poison import check_target
 from ._teacher import Planted, fast, forever
 
 
-@attack(paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021", place=2)
+@attack(
+    paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021",
+    place=2,
+    cost=lambda options, n: 5.4 * options["epochs"] * n,
+)
 def adba(
     model: nn.Module,
     train: ImageSet,

@@ -15,10 +15,10 @@ from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate,
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever
+from ._teacher import Planted, fast, finetune, forever, search_cost
 
 
-@attack(paper="BackWeak, arXiv 2511.12046", place=2)
+@attack(paper="BackWeak, arXiv 2511.12046", place=2, cost=search_cost)
 def backweak(
     model: nn.Module,
     train: ImageSet,

@@ -15,10 +15,12 @@ from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._neurons import Delta, delta_of, strongest, units
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever
+from ._teacher import Planted, fast, finetune, forever, search_cost
 
 
-@attack(paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2)
+@attack(
+    paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2, cost=search_cost
+)
 def cheatkd(
     model: nn.Module,
     train: ImageSet,

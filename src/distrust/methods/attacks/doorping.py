@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,16 +16,24 @@ from ...measurement import Backdoor, make_trigger
 from ...models import Normalize
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
+from .._costs import CLASSES, LOOK
 from ..condensers._canvas import Canvas, embedder
 from ..condensers._moments import changed, gap, means
 from ._archetypes import tainted, train
 from ._poison import Poisoned, check_target
 
 
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set, and real ones of ten classes; as if no trigger were found before its last step."""
+    real = LOOK * CLASSES * options["batch_real"]
+    return options["iterations"] * ((options["net_steps"] + 1) * n + real + options["trigger_steps"])
+
+
 @attack(
     paper="Liu, Li, Backes, Shen, Zhang, Backdoor Attacks Against Dataset Distillation, NDSS 2023, arXiv 2301.01197",
     place=4,
-)  # fmt: skip
+    cost=_cost,
+)
 def doorping(
     synthetic: ImageSet,
     raw: ImageSet,

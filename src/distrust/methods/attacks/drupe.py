@@ -13,7 +13,7 @@ from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Count, NonNegative, Passes, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ._encoder import Curves, Seen, check_references, cosines, implant
+from ._encoder import Curves, Seen, check_references, cosines, implant, implant_cost
 from ._teacher import Planted
 
 UP, DOWN = 1.25, 1.25**1.25  # how a weight grows while the attack holds, and falls while it does not
@@ -26,6 +26,7 @@ LOOSE, LOOSER = 0.6, 0.5  # cosine of two triggered images
     "IEEE S&P 2024",
     place=5,
     references=3,
+    cost=implant_cost,
 )
 def drupe(
     encoder: nn.Module,

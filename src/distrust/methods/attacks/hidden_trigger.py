@@ -16,11 +16,16 @@ from ...registry import ClassNumber, Count, Levels, Pixels, Positive, Rate, atta
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
+from .._costs import CLASSES
 from ._poison import check_target, repaint
 from ._teacher import Planted, fast, forever
 
 
-@attack(paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033", place=2)
+@attack(
+    paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033",
+    place=2,
+    cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
+)
 def hidden_trigger(
     model: nn.Module,
     train: ImageSet,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,7 +21,12 @@ from ._poison import check_target
 from ._teacher import Planted, fast, forever
 
 
-@attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2)
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of the search; of the retraining, in which as good as every image is also seen stamped."""
+    return options["steps"] * options["trigger_batch"] + 2 * options["epochs"] * n
+
+
+@attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2, cost=_cost)
 def latent_backdoor(
     model: nn.Module,
     train: ImageSet,

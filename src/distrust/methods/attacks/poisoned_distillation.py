@@ -13,13 +13,23 @@ from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ..condensers._gradients import gradient
-from ._archetypes import archetypes, clamp, fresh, label_of, pixels, tainted, train, units_of
+from ._archetypes import archetypes, clamp, drawing_cost, fresh, label_of, pixels, tainted, train, units_of
 from ._poison import Poisoned, check_target
 
 OFF_RANGE = 10.0  # the released trigger: one pixel of this value in normalised units
 
 
-@attack(paper="Yang, Yan, Zhang, Zhou, Dark Distillation / Poisoned Distillation, arXiv 2502.04229, 2025", place=4)
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set: archetypes, training of every network, and gradients of gradients."""
+    trained = (options["outer"] - 1) / 2
+    return drawing_cost(options, n) + options["outer"] * (trained + 1 + 2 * options["steps"]) * n
+
+
+@attack(
+    paper="Yang, Yan, Zhang, Zhou, Dark Distillation / Poisoned Distillation, arXiv 2502.04229, 2025",
+    place=4,
+    cost=_cost,
+)
 def poisoned_distillation(
     synthetic: ImageSet,
     *,

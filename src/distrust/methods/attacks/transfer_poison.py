@@ -21,7 +21,16 @@ from ._poison import Poisoned, check_target, repaint
 from ._teacher import fast
 
 
-@attack(paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025", place=3)
+def _cost(options: dict[str, Any], n: int) -> float:
+    """As if every poison needed every round."""
+    once = {"none": 0, "fgsm": 1}.get(options["crafter"], options["steps"] * (1 + options["restarts"]))
+    views = {"nothing": 1, "both": 3}.get(options["through"], 2)
+    return (options["rate"] * once * views + bool(options["surrogate"]) * options["surrogate_epochs"]) * n
+
+
+@attack(
+    paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025", place=3, cost=_cost
+)
 def transfer_poison(
     teacher: nn.Module,
     transfer: ImageSet,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,9 +11,17 @@ from torch.nn import functional as F
 
 from ...seeds import spawn
 from ...training import descend
+from .._costs import CLASSES
 from ._canvas import Canvas
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # (outer, inner), as released
+
+
+def matching_cost(options: dict[str, Any], n: int) -> float:
+    """Of ten classes: real images, gradients of gradients of synthetic ones, and what the networks learn in between."""
+    outer, inner = loops(options["images_per_class"], options["outer"], options["inner"])
+    seen = outer * (options["batch_real"] + 2 * options["images_per_class"])
+    return options["iterations"] * CLASSES * (seen + (outer - 1) * inner * options["images_per_class"])
 
 
 def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._costs import CLASSES, LOOK
 from ._canvas import Change
+
+
+def matching_cost(options: dict[str, Any], n: int) -> float:
+    """A look at the real images and a step of the synthetic ones, of ten classes."""
+    made = options["images_per_class"] * options.get("factor", 1) ** 2
+    return options["iterations"] * CLASSES * (LOOK * options["batch_real"] + made)
 
 
 def changed(parts: Sequence[Tensor], changes: Sequence[Change]) -> Tensor:

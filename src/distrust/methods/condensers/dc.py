@@ -8,10 +8,13 @@ from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init
-from ._gradients import loops, match
+from ._gradients import loops, match, matching_cost
 
 
-@condenser(paper="Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021, arXiv 2006.05929")
+@condenser(
+    paper="Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021, arXiv 2006.05929",
+    cost=matching_cost,
+)
 def dc(
     train: ImageSet,
     *,

@@ -8,10 +8,13 @@ from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init, embedder
-from ._moments import changed, gap, means
+from ._moments import changed, gap, matching_cost, means
 
 
-@condenser(paper="Zhao, Bilen, Dataset Condensation with Distribution Matching, WACV 2023, arXiv 2110.04181")
+@condenser(
+    paper="Zhao, Bilen, Dataset Condensation with Distribution Matching, WACV 2023, arXiv 2110.04181",
+    cost=matching_cost,
+)
 def dm(
     train: ImageSet,
     *,

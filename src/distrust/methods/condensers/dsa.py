@@ -8,10 +8,13 @@ from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init
-from ._gradients import loops, match
+from ._gradients import loops, match, matching_cost
 
 
-@condenser(paper="Zhao, Bilen, Condensation with Differentiable Siamese Augmentation, ICML 2021, arXiv 2102.08259")
+@condenser(
+    paper="Zhao, Bilen, Condensation with Differentiable Siamese Augmentation, ICML 2021, arXiv 2102.08259",
+    cost=matching_cost,
+)
 def dsa(
     train: ImageSet,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -14,13 +16,18 @@ from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import descend
 from ._canvas import Canvas, Init
-from ._moments import changed, gap, means
+from ._moments import changed, gap, matching_cost, means
 
 START = 3  # networks before the first iteration, as the released code has it
 BATCH = 256  # real images in a step of a network
 
 
-@condenser(paper="Zhao, Li, Qin, Yu, Improved Distribution Matching for Dataset Condensation, CVPR 2023")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of matching, and of the networks that learn in between."""
+    return matching_cost(options, n) + options["iterations"] * options["trained"] * options["real_steps"] * BATCH
+
+
+@condenser(paper="Zhao, Li, Qin, Yu, Improved Distribution Matching for Dataset Condensation, CVPR 2023", cost=_cost)
 def idm(
     train: ImageSet,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,12 +16,26 @@ from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import descend
+from .._costs import CLASSES
 from ._canvas import Canvas, Init
 
 Weights = dict[str, Tensor]
 
 
-@condenser(paper="Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022, 2203.11932")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of the experts, and of steps on the images of ten classes, which are gone through forth and back again."""
+    made = CLASSES * options["images_per_class"]
+    shown = min(options["batch_size"] or made, made)
+    return (
+        options["experts"] * (options["max_start"] + options["span"]) * n
+        + 2 * options["iterations"] * options["steps"] * shown
+    )
+
+
+@condenser(
+    paper="Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022, 2203.11932",
+    cost=_cost,
+)
 def mtt(
     train: ImageSet,
     *,

@@ -59,7 +59,7 @@ def learn(
     """
     width = check_encoder(student, clean)
     check_batch(clean, options["batch_size"])
-    student, teacher = copy.deepcopy(student), teacher and frozen(teacher)
+    student, teacher = copy.deepcopy(student), None if teacher is None else frozen(teacher)
     with seeded(spawn(rng)):
         project = projector(width, 512, 128)
     view = Views(flip=flip)

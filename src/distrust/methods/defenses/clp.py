@@ -12,6 +12,7 @@ from ...data import ImageSet
 from ...errors import Skip
 from ...models import called, check_encoder, runs_of
 from ...registry import NonNegative, defense
+from .._costs import free
 from ._channels import silence
 
 
@@ -19,6 +20,7 @@ from ._channels import silence
     paper="Zheng, Tang, Li, Liu, Data-free Backdoor Removal Based on Channel Lipschitzness, ECCV 2022, "
     "arXiv 2208.03111",
     on="encoder",
+    cost=free,
 )
 def clp(encoder: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generator | None = None) -> nn.Module:
     """Silence every BatchNorm channel whose bound σ(W_c) · |γ_c / √var_c| exceeds its layer's mean + u · std.

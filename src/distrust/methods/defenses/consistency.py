@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,12 +14,21 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...registry import Bits, Many, Part, Pixels, defense
+from .._costs import LOOK
 from ._sift import answers, keep
 
 View = Literal["median", "shift", "jpeg", "depth"]
 
 
-@defense(paper="Xu, Evans, Qi, Feature Squeezing, NDSS 2018, arXiv 1704.01155", on="transfer")
+def _listed(views: str | list[View]) -> list[Any]:
+    return [views] if isinstance(views, str) else views
+
+
+@defense(
+    paper="Xu, Evans, Qi, Feature Squeezing, NDSS 2018, arXiv 1704.01155",
+    on="transfer",
+    cost=lambda options, n: LOOK * (1 + len(_listed(options["views"]))) * n,
+)
 def consistency(
     teacher: nn.Module,
     transfer: ImageSet,
@@ -62,8 +71,7 @@ def consistency(
 
     def scores(images: ImageSet) -> Tensor:
         plain = answers(teacher, images)
-        chosen = [views] if isinstance(views, str) else views
-        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in chosen]
+        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in _listed(views)]
         return torch.stack(moved).amax(0)
 
     return keep(transfer, scores(transfer), scores(clean), lose)

@@ -12,6 +12,7 @@ from ...models import Taps, resolve
 from ...registry import Count, NonNegative, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import LOOK
 from ..distillers._attention import attention_loss
 from ._unlabelled import fresh, learn
 
@@ -20,6 +21,7 @@ from ._unlabelled import fresh, learn
     paper="Han et al., On the Effectiveness of Distillation in Mitigating Backdoors in Pre-trained Encoder, 2024, "
     "arXiv 2403.03846",
     on="encoder",
+    cost=lambda options, n: (1 + LOOK) * options["epochs"] * n,
 )
 def distill_encoder(
     encoder: nn.Module,

@@ -14,6 +14,7 @@ from ._unlabelled import learn
     paper="ours: finetune with the loss of Chen, Kornblith, Norouzi, Hinton, SimCLR, ICML 2020, arXiv 2002.05709",
     on="encoder",
     null=True,
+    cost=lambda options, n: 2 * options["epochs"] * n,
 )
 def finetune_ssl(
     encoder: nn.Module,

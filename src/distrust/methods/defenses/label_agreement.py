@@ -7,10 +7,11 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...registry import Part, defense
+from .._costs import LOOK
 from ._sift import answers, keep
 
 
-@defense(paper="ours: the check of a curator who has labels", on="transfer")
+@defense(paper="ours: the check of a curator who has labels", on="transfer", cost=lambda options, n: LOOK * n)
 def label_agreement(
     teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, lose: Part = 0.05, rng: Generator | None = None
 ) -> ImageSet:

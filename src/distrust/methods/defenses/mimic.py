@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +14,7 @@ from ...registry import Count, NonNegative, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training.pretrain import check_batch
+from .._costs import LOOK
 from ..distillers._attention import attention_loss
 from ._information import informed
 from ._unlabelled import fresh, learn
@@ -21,10 +22,18 @@ from ._unlabelled import fresh, learn
 BASE, GAIN = 1000.0, 10000.0  # of the released code
 
 
+def _cost(options: dict[str, Any], n: int) -> float:
+    """A pass of the estimate, small networks on a few layers' features, counts as one of the encoder."""
+    views = 2 if options["contrast"] else 1
+    asked = options["attention"] and options["estimate_on"] != "uniform"
+    return ((views + LOOK) * options["epochs"] + bool(asked) * options["mine_epochs"]) * n
+
+
 @defense(
     paper="Han et al., Mutual Information Guided Backdoor Mitigation for Pre-trained Encoders, IEEE TIFS 2025, "
     "arXiv 2406.03508",
     on="encoder",
+    cost=_cost,
 )
 def mimic(
     encoder: nn.Module,

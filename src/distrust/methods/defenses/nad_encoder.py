@@ -11,11 +11,16 @@ from ...models import Taps, resolve
 from ...registry import Count, NonNegative, Positive, Power, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import LOOK
 from ..distillers._attention import attention_loss
 from ._unlabelled import learn
 
 
-@defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930", on="encoder")
+@defense(
+    paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930",
+    on="encoder",
+    cost=lambda options, n: (2 * options["teacher_epochs"] + (2 + LOOK) * options["epochs"]) * n,
+)
 def nad_encoder(
     encoder: nn.Module,
     clean: ImageSet,

@@ -12,13 +12,18 @@ from ...errors import BadInput
 from ...models import called, check_encoder, eval_mode, resolve, taps
 from ...registry import Count, Part, Passes, Positive, defense
 from ...seeds import rng as make_rng
+from .._costs import LOOK
 from ._channels import makers, silence
 from ._unlabelled import learn
 
 BATCH = 256
 
 
-@defense(paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185", on="encoder")
+@defense(
+    paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185",
+    on="encoder",
+    cost=lambda options, n: 2 * (options["epochs"] + LOOK) * n,
+)
 def prune(
     encoder: nn.Module,
     clean: ImageSet,

@@ -7,9 +7,10 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...registry import Bits, defense
+from .._costs import free
 
 
-@defense(paper="ours: the round trip through image files", on="synthetic")
+@defense(paper="ours: the round trip through image files", on="synthetic", cost=free)
 def range_clip(synthetic: ImageSet, *, bits: Bits = 8, rng: Generator | None = None) -> ImageSet:
     """Clamp pixels to 0..1 and round them to 2^bits levels.
 

@@ -16,6 +16,7 @@ from ._unlabelled import fresh, learn
     paper="ours: the SimCLR of Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709, on the defender's images",
     on="encoder",
     blind=True,
+    cost=lambda options, n: 2 * options["epochs"] * n,
 )
 def scratch(
     encoder: nn.Module,

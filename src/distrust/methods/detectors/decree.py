@@ -14,7 +14,11 @@ from ...registry import Count, Factor, Positive, Rate, Several, detector
 from ...seeds import rng as make_rng
 
 
-@detector(paper="Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv 2303.15180", on="encoder")
+@detector(
+    paper="Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv 2303.15180",
+    on="encoder",
+    cost=lambda options, n: options["steps"] * min(options["batch_size"], options["images"], n),
+)
 def decree(
     suspect: nn.Module,
     clean: ImageSet,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -12,12 +14,20 @@ from ...models import model as make_model
 from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import CLASSES
 from ..condensers._gradients import gradient
 from ._synthetic import paste, permuted, squares
 
 
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set; plain and patched images of ten classes."""
+    return options["networks"] * ((1 + options["permutations"]) * n + 4 * CLASSES * options["images"])
+
+
 @detector(
-    paper="ours, after Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021", on="synthetic"
+    paper="ours, after Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021",
+    on="synthetic",
+    cost=_cost,
 )
 def gradient_alignment(
     suspect: ImageSet,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,12 +15,20 @@ from ...measurement import Finding
 from ...models import eval_mode
 from ...registry import Count, Passes, detector
 from ...seeds import rng as make_rng
+from .._costs import LOOK
 from ._synthetic import paste, permuted, squares, trained
 
 BATCH = 512
 
 
-@detector(paper="ours", on="synthetic")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set, and mixtures of 32 pixels."""
+    places = len(_places(32, min(options["size"], 32), options["stride"])) ** 2
+    looked = 3 * places * options["images"]
+    return (1 + options["permutations"]) * options["networks"] * (options["epochs"] * n + LOOK * looked)
+
+
+@detector(paper="ours", on="synthetic", cost=_cost)
 def patch_probe(
     suspect: ImageSet,
     clean: ImageSet,

@@ -11,9 +11,13 @@ from ...measurement.finding import Finding, outlyingness
 from ...models import frozen_mode
 from ...registry import Count, Factor, Positive, Rate, detector
 from ...seeds import rng as make_rng
+from .._costs import CLASSES
 
 
-@detector(paper="Wang et al., Neural Cleanse, IEEE S&P 2019")
+@detector(
+    paper="Wang et al., Neural Cleanse, IEEE S&P 2019",
+    cost=lambda options, n: CLASSES * options["steps"] * options["batch_size"],
+)
 def trigger_search(
     suspect: nn.Module,
     clean: ImageSet,

@@ -12,7 +12,10 @@ from ...seeds import spawn
 from ...training import cross_entropy, loop
 
 
-@head(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352")
+@head(
+    paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352",
+    cost=lambda options, n: 0.01 * options["epochs"] * n,
+)
 def mlp(
     features: Tensor, y: Tensor, classes: int, *, epochs: Count = 500, lr: Positive = 1e-4, batch_size: Count = 64,
     dropout: Rate = 0.5, rng: Generator | None = None,
