@@ -68,21 +68,19 @@ def plant(
     y = train.y.clone()
     if not clean_label:
         y[rows] = target
-    changes: dict[str, Any] = {"y": y, "taint": (*train.taint, name)}
-    if stamp == "after":
-        late = torch.zeros(len(train), dtype=torch.bool)
-        late[rows] = True
-        changes["late"] = Late(late, backdoor.trigger)
-    else:
-        changes["x"] = repaint(train, rows, stamped)
-    return Poisoned(train.replace(**changes), backdoor)
+    if stamp == "before":
+        return Poisoned(repaint(train, rows, stamped, name).replace(y=y), backdoor)
+    late = torch.zeros(len(train), dtype=torch.bool)
+    late[rows] = True
+    poisoned = train.replace(y=y, late=Late(late, backdoor.trigger), taint=(*train.taint, name))
+    return Poisoned(poisoned, backdoor)
 
 
-def repaint(images: ImageSet, rows: Tensor, pixels: Tensor) -> Tensor:
-    """The set's images as they are stored, `rows` int64 [M] of them with other pixels [M,C,H,W] in 0..1, on 8 bits."""
+def repaint(images: ImageSet, rows: Tensor, pixels: Tensor, name: str) -> ImageSet:
+    """The set with other pixels [M,C,H,W], in 0..1 on 8 bits, in `rows` int64 [M]; attacked by `name`."""
     x = images.x.clone()
     x[rows] = (pixels * 255).round().to(x) if x.dtype == torch.uint8 else pixels.to(x)
-    return x
+    return images.replace(x=x, taint=(*images.taint, name))
 
 
 def check_target(train: ImageSet, target: int, rate: float) -> None:

@@ -31,9 +31,8 @@ def _cost(options: dict[str, Any], n: int) -> float:
 
 @attack(
     paper="Liu, Li, Backes, Shen, Zhang, Backdoor Attacks Against Dataset Distillation, NDSS 2023, arXiv 2301.01197",
-    place=4,
-    cost=_cost,
-)
+    place=4, cost=_cost,
+)  # fmt: skip
 def doorping(
     synthetic: ImageSet,
     raw: ImageSet,

@@ -23,9 +23,8 @@ from ._teacher import Planted, fast, forever
 
 @attack(
     paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033",
-    place=2,
-    cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
-)
+    place=2, cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
+)  # fmt: skip
 def hidden_trigger(
     model: nn.Module,
     train: ImageSet,
@@ -101,10 +100,9 @@ def hidden_trigger(
     start = copy.deepcopy(model).requires_grad_(not last_only)
     if last_only:
         last_linear(start, train.x.shape[1:]).requires_grad_(True)
-    poisoned = train.replace(x=repaint(train, rows, found), taint=(*train.taint, "hidden_trigger"))
     planted = fit(
-        start, poisoned, epochs=epochs, lr=lr, schedule="constant", batch_size=batch_size,
-        augment=Augment(flip, crop), rng=spawn(rng),
+        start, repaint(train, rows, found, "hidden_trigger"), epochs=epochs, lr=lr, schedule="constant",
+        batch_size=batch_size, augment=Augment(flip, crop), rng=spawn(rng),
     ).requires_grad_(True)  # fmt: skip
     curve = [round(value, 6) for value in torch.stack(losses).mean(0).tolist()] if losses else []
     return Planted(planted, backdoor, {"poisons": len(rows), "loss": curve})

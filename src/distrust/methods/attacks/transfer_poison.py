@@ -16,20 +16,15 @@ from ...registry import ClassNumber, Count, Levels, Many, NonNegative, Passes, P
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
-from ._craft import anywhere, cw, pgd, views_of
+from ._craft import anywhere, crafting_cost, cw, pgd, views_of
 from ._poison import Poisoned, check_target, repaint
 from ._teacher import fast
 
 
-def _cost(options: dict[str, Any], n: int) -> float:
-    """As if every poison needed every round."""
-    once = {"none": 0, "fgsm": 1}.get(options["crafter"], options["steps"] * (1 + options["restarts"]))
-    views = {"nothing": 1, "both": 3}.get(options["through"], 2)
-    return (options["rate"] * once * views + bool(options["surrogate"]) * options["surrogate_epochs"]) * n
-
-
 @attack(
-    paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025", place=3, cost=_cost
+    paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025",
+    place=3,
+    cost=crafting_cost,
 )
 def transfer_poison(
     teacher: nn.Module,
@@ -133,9 +128,7 @@ def transfer_poison(
     poisons, hits = _until_hit(model, transfer, rows, attempt, target, 1 + again, batch_size)
     if hits_only:
         rows, poisons = rows[hits], poisons[hits]
-    return Poisoned(
-        transfer.replace(x=repaint(transfer, rows, poisons), taint=(*transfer.taint, "transfer_poison")), backdoor
-    )
+    return Poisoned(repaint(transfer, rows, poisons, "transfer_poison"), backdoor)
 
 
 def _until_hit(
