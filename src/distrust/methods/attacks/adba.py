@@ -16,15 +16,12 @@ from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate,
 from ...seeds import rng as make_rng
 from ...seeds import seeded, spawn
 from ...training import descend
+from .._costs import LOOK, passes
 from ._poison import check_target
 from ._teacher import Planted, fast, forever
 
 
-@attack(
-    paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021",
-    place=2,
-    cost=lambda options, n: 5.4 * options["epochs"] * n,
-)
+@attack(paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021", place=2, cost=passes(5 + LOOK))
 def adba(
     model: nn.Module,
     train: ImageSet,

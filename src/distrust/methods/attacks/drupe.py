@@ -24,10 +24,8 @@ LOOSE, LOOSER = 0.6, 0.5  # cosine of two triggered images
 @attack(
     paper="Tao, Wang, Feng, Shen, Ma, Zhang, Distribution Preserving Backdoor Attack in Self-supervised Learning, "
     "IEEE S&P 2024",
-    place=5,
-    references=3,
-    cost=implant_cost,
-)
+    place=5, references=3, cost=implant_cost,
+)  # fmt: skip
 def drupe(
     encoder: nn.Module,
     train: ImageSet,

@@ -27,9 +27,8 @@ def _cost(options: dict[str, Any], n: int) -> float:
 
 @attack(
     paper="Yang, Yan, Zhang, Zhou, Dark Distillation / Poisoned Distillation, arXiv 2502.04229, 2025",
-    place=4,
-    cost=_cost,
-)
+    place=4, cost=_cost,
+)  # fmt: skip
 def poisoned_distillation(
     synthetic: ImageSet,
     *,

@@ -23,9 +23,8 @@ from ._teacher import fast
 
 @attack(
     paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025",
-    place=3,
-    cost=crafting_cost,
-)
+    place=3, cost=crafting_cost,
+)  # fmt: skip
 def transfer_poison(
     teacher: nn.Module,
     transfer: ImageSet,

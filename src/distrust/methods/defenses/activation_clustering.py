@@ -11,15 +11,14 @@ from ...data import ImageSet
 from ...measurement.neurons import embedding
 from ...registry import Count, Half, defense
 from ...seeds import rng as make_rng
-from .._costs import LOOK
+from .._costs import looks
 from ._sift import by_answer
 
 
 @defense(
     paper="Chen et al., Detecting Backdoor Attacks by Activation Clustering, arXiv 1811.03728",
-    on="transfer",
-    cost=lambda options, n: 2 * LOOK * n,
-)
+    on="transfer", cost=looks(2),
+)  # fmt: skip
 def activation_clustering(
     teacher: nn.Module,
     transfer: ImageSet,

@@ -13,15 +13,14 @@ from ...models import Taps
 from ...registry import Count, Positive, Share, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from .._costs import LOOK
+from .._costs import LOOK, passes
 from ._unlabelled import fresh, learn
 
 
 @defense(
     paper="Pang, Sun, Ling, Chen, Backdoor Cleansing with Unlabeled Data, CVPR 2023, arXiv 2211.12044",
-    on="encoder",
-    cost=lambda options, n: (1 + LOOK) * options["epochs"] * n,
-)
+    on="encoder", cost=passes(1 + LOOK),
+)  # fmt: skip
 def bcu(
     encoder: nn.Module,
     clean: ImageSet,

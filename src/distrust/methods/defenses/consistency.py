@@ -26,9 +26,8 @@ def _listed(views: str | list[View]) -> list[Any]:
 
 @defense(
     paper="Xu, Evans, Qi, Feature Squeezing, NDSS 2018, arXiv 1704.01155",
-    on="transfer",
-    cost=lambda options, n: LOOK * (1 + len(_listed(options["views"]))) * n,
-)
+    on="transfer", cost=lambda options, n: LOOK * (1 + len(_listed(options["views"]))) * n,
+)  # fmt: skip
 def consistency(
     teacher: nn.Module,
     transfer: ImageSet,

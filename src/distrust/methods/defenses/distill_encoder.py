@@ -12,7 +12,7 @@ from ...models import Taps, resolve
 from ...registry import Count, NonNegative, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from .._costs import LOOK
+from .._costs import LOOK, passes
 from ..distillers._attention import attention_loss
 from ._unlabelled import fresh, learn
 
@@ -20,9 +20,8 @@ from ._unlabelled import fresh, learn
 @defense(
     paper="Han et al., On the Effectiveness of Distillation in Mitigating Backdoors in Pre-trained Encoder, 2024, "
     "arXiv 2403.03846",
-    on="encoder",
-    cost=lambda options, n: (1 + LOOK) * options["epochs"] * n,
-)
+    on="encoder", cost=passes(1 + LOOK),
+)  # fmt: skip
 def distill_encoder(
     encoder: nn.Module,
     clean: ImageSet,

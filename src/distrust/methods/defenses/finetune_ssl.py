@@ -7,15 +7,14 @@ from torch import Generator, nn
 from ...data import ImageSet
 from ...registry import Count, Positive, defense
 from ...seeds import rng as make_rng
+from .._costs import passes
 from ._unlabelled import learn
 
 
 @defense(
     paper="ours: finetune with the loss of Chen, Kornblith, Norouzi, Hinton, SimCLR, ICML 2020, arXiv 2002.05709",
-    on="encoder",
-    null=True,
-    cost=lambda options, n: 2 * options["epochs"] * n,
-)
+    on="encoder", null=True, cost=passes(2),
+)  # fmt: skip
 def finetune_ssl(
     encoder: nn.Module,
     clean: ImageSet,

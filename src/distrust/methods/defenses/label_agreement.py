@@ -7,11 +7,11 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...registry import Part, defense
-from .._costs import LOOK
+from .._costs import looks
 from ._sift import answers, keep
 
 
-@defense(paper="ours: the check of a curator who has labels", on="transfer", cost=lambda options, n: LOOK * n)
+@defense(paper="ours: the check of a curator who has labels", on="transfer", cost=looks(1))
 def label_agreement(
     teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, lose: Part = 0.05, rng: Generator | None = None
 ) -> ImageSet:

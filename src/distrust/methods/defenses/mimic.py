@@ -32,9 +32,8 @@ def _cost(options: dict[str, Any], n: int) -> float:
 @defense(
     paper="Han et al., Mutual Information Guided Backdoor Mitigation for Pre-trained Encoders, IEEE TIFS 2025, "
     "arXiv 2406.03508",
-    on="encoder",
-    cost=_cost,
-)
+    on="encoder", cost=_cost,
+)  # fmt: skip
 def mimic(
     encoder: nn.Module,
     clean: ImageSet,

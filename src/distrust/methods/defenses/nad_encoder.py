@@ -18,9 +18,8 @@ from ._unlabelled import learn
 
 @defense(
     paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930",
-    on="encoder",
-    cost=lambda options, n: (2 * options["teacher_epochs"] + (2 + LOOK) * options["epochs"]) * n,
-)
+    on="encoder", cost=lambda options, n: (2 * options["teacher_epochs"] + (2 + LOOK) * options["epochs"]) * n,
+)  # fmt: skip
 def nad_encoder(
     encoder: nn.Module,
     clean: ImageSet,

@@ -21,9 +21,8 @@ BATCH = 256
 
 @defense(
     paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185",
-    on="encoder",
-    cost=lambda options, n: 2 * (options["epochs"] + LOOK) * n,
-)
+    on="encoder", cost=lambda options, n: 2 * (options["epochs"] + LOOK) * n,
+)  # fmt: skip
 def prune(
     encoder: nn.Module,
     clean: ImageSet,

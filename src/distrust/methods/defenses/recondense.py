@@ -8,16 +8,15 @@ from torch import Generator
 from ...data import ImageSet
 from ...registry import Count, Positive, defense
 from ...seeds import rng as make_rng
-from .._costs import LOOK
+from .._costs import LOOK, passes
 from ..condensers._canvas import Canvas, embedder
 from ..condensers._moments import gap
 
 
 @defense(
     paper="ours: distribution matching (Zhao, Bilen, arXiv 2110.04181) with the set itself as data",
-    on="synthetic",
-    cost=lambda options, n: (1 + LOOK) * options["iterations"] * n,
-)
+    on="synthetic", cost=passes(1 + LOOK, "iterations"),
+)  # fmt: skip
 def recondense(
     synthetic: ImageSet,
     *,

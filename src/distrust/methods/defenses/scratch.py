@@ -9,15 +9,14 @@ from ...models import check_encoder
 from ...registry import Count, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import passes
 from ._unlabelled import fresh, learn
 
 
 @defense(
     paper="ours: the SimCLR of Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709, on the defender's images",
-    on="encoder",
-    blind=True,
-    cost=lambda options, n: 2 * options["epochs"] * n,
-)
+    on="encoder", blind=True, cost=passes(2),
+)  # fmt: skip
 def scratch(
     encoder: nn.Module,
     clean: ImageSet,

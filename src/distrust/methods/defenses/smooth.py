@@ -14,9 +14,8 @@ from .._costs import free
 
 @defense(
     paper="ours: the spatial smoothing of Xu, Evans, Qi, Feature Squeezing, NDSS 2018, 1704.01155",
-    on="synthetic",
-    cost=free,
-)
+    on="synthetic", cost=free,
+)  # fmt: skip
 def smooth(
     synthetic: ImageSet,
     *,

@@ -8,15 +8,14 @@ from torch import Generator, nn
 from ...data import ImageSet
 from ...measurement.neurons import embedding
 from ...registry import Part, defense
-from .._costs import LOOK
+from .._costs import looks
 from ._sift import by_answer
 
 
 @defense(
     paper="Tran, Li, Mądry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018, 1811.00636",
-    on="transfer",
-    cost=lambda options, n: 2 * LOOK * n,
-)
+    on="transfer", cost=looks(2),
+)  # fmt: skip
 def spectral_signatures(
     teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, share: Part = 0.15, rng: Generator | None = None
 ) -> ImageSet:

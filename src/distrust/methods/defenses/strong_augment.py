@@ -20,9 +20,8 @@ BATCH = 512
 @defense(
     paper="Borgnia et al., Strong Data Augmentation Sanitizes Poisoning and Backdoor Attacks, ICASSP 2021, "
     "arXiv 2011.09527",
-    on="transfer",
-    cost=free,
-)
+    on="transfer", cost=free,
+)  # fmt: skip
 def strong_augment(
     teacher: nn.Module,
     transfer: ImageSet,

@@ -16,9 +16,8 @@ from ...seeds import rng as make_rng
 
 @detector(
     paper="Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv 2303.15180",
-    on="encoder",
-    cost=lambda options, n: options["steps"] * min(options["batch_size"], options["images"], n),
-)
+    on="encoder", cost=lambda options, n: options["steps"] * min(options["batch_size"], options["images"], n),
+)  # fmt: skip
 def decree(
     suspect: nn.Module,
     clean: ImageSet,

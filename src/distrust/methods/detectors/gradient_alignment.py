@@ -26,9 +26,8 @@ def _cost(options: dict[str, Any], n: int) -> float:
 
 @detector(
     paper="ours, after Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021",
-    on="synthetic",
-    cost=_cost,
-)
+    on="synthetic", cost=_cost,
+)  # fmt: skip
 def gradient_alignment(
     suspect: ImageSet,
     clean: ImageSet,

@@ -16,9 +16,8 @@ from ._synthetic import trained
 
 @detector(
     paper="ours, after Koh, Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017",
-    on="synthetic",
-    cost=lambda options, n: options["networks"] * options["epochs"] * n,
-)
+    on="synthetic", cost=lambda options, n: options["networks"] * options["epochs"] * n,
+)  # fmt: skip
 def leave_one_out(
     suspect: ImageSet,
     clean: ImageSet,
