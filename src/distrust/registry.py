@@ -30,13 +30,24 @@ from .errors import BadInput, NotFound
 SUPPLIED = {"rng", "device"}  # arguments that the caller provides; they are not options
 
 Rate = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]  # of something that is there: never none of it
+Part = Annotated[float, Field(ge=0, lt=1)]  # of something that must not go: never all of it
+Half = Annotated[float, Field(gt=0, le=0.5)]
+Factor = Annotated[float, Field(gt=1, le=10)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Power = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Passes = Annotated[int, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=0)]
+Several = Annotated[int, Field(ge=2)]
 ClassNumber = Annotated[int, Field(ge=0)]
+Levels = Annotated[int, Field(ge=0, le=255)]  # grey levels
+Bits = Annotated[int, Field(ge=1, le=8)]  # of a channel
+
+T = TypeVar("T")
+Many = Annotated[list[T], Field(min_length=1)]
+Weights = NonNegative | Many[NonNegative]  # one for all, or one each
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -78,7 +78,7 @@ def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] 
     if layers not in WORDS:
         return list(locate(model, layers))
     if layers == "embedding":
-        return _embedding(model, shape)
+        return [_last_linear(model, shape).path + INPUT]
     ends = list(group_ends(model, shape))
     if not ends:
         raise BadInput(
@@ -88,6 +88,11 @@ def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] 
     if layers == "stem+groups":
         return [ends[0] + INPUT, *ends]
     return _before_relu(model, ends, shape) if layers == "pre-relu" else ends
+
+
+def last_linear(model: nn.Module, shape: Sequence[int] | None = None) -> nn.Module:
+    """The linear layer that runs last: a classifier's own; arguments and errors as for `resolve`."""
+    return _last_linear(model, shape).module
 
 
 def norm_at(model: nn.Module, path: str, shape: Sequence[int] | None = None) -> nn.BatchNorm2d | None:
@@ -112,11 +117,11 @@ def norm_at(model: nn.Module, path: str, shape: Sequence[int] | None = None) -> 
     return None
 
 
-def _embedding(model: nn.Module, shape: Sequence[int] | None) -> list[str]:
-    linear = [call.path for call in runs_of(model, shape) if isinstance(call.module, nn.Linear)]
+def _last_linear(model: nn.Module, shape: Sequence[int] | None) -> Run:
+    linear = [call for call in runs_of(model, shape) if isinstance(call.module, nn.Linear)]
     if not linear:
         raise BadInput(f"{called(model)} has no linear layer, so layers=embedding finds none. Name a layer.")
-    return [linear[-1] + INPUT]
+    return linear[-1]
 
 
 def _before_relu(model: nn.Module, ends: list[str], shape: Sequence[int] | None) -> list[str]:
