@@ -1,4 +1,4 @@
-"""Selectors: `nad[beta=0,lr=tune(0.1,0.01)]`, the same words in study files and on the command line; and their check."""
+"""Selectors: `nad[beta=0,lr=tune(0.1,0.01)]`, the same words in study files and on the command line; read, checked."""
 
 from __future__ import annotations
 
