@@ -1,10 +1,10 @@
 """Training: the loop, once; distillation, pre-training and probing through it."""
 
+from .descend import descend
 from .distill import distill
 from .loop import cross_entropy, fit, loop, watching
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
-from .solvers import descend
 
 __all__ = [
     "NeighbourMonitor", "Probe", "cross_entropy", "descend", "distill", "features", "fit", "fit_head", "loop",

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import BadInput
-
-
-def descend(solver: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of `loss`."""
-    solver.zero_grad()
-    loss.backward()
-    solver.step()
 
 
 def make_optimizer(
