@@ -33,7 +33,8 @@ def every(kind: str, where: Callable[[Any], bool] = lambda mark: True) -> pytest
 
 def quick(method: Method) -> dict[str, Any]:
     """Options that make a method fast and fit on images of 8×8, read off its signature."""
-    return {name: _little(method, name, p.default) for name, p in method.options.items()}
+    little = {name: _little(method, name, p.default) for name, p in method.options.items()}
+    return {name: value for name, value in little.items() if value != method.options[name].default}
 
 
 def _little(method: Method, name: str, default: Any) -> Any:

@@ -60,6 +60,6 @@ def call(products):
     def call(method: Method, /, rng: torch.Generator | None = None, **given):
         inputs = products(method)
         inputs |= {name: given.pop(name) for name in method.inputs if name in given}
-        return method.call(*inputs.values(), **quick(method) | given, rng=rng)
+        return method.made(quick(method) | given)(*inputs.values(), rng=rng)
 
     return call

@@ -25,7 +25,7 @@ data_free = {"clp"}
 
 
 def run(method, encoder, clean, seed=0, **options):
-    return method.call(encoder, clean, **quick(method) | options, rng=rng(seed))
+    return method.made(quick(method) | options)(encoder, clean, rng=rng(seed))
 
 
 def call(name, *args, **options):

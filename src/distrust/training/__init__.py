@@ -1,5 +1,6 @@
 """Training: its options, the loop, once; distillation, pre-training and probing through it."""
 
+from .descend import descend
 from .distill import distill
 from .loop import cross_entropy, descend, fit, loop, watching
 from .options import Training, recipe
