@@ -79,8 +79,7 @@ def fixed_parts(x: np.ndarray, y: np.ndarray, test: float, where: object) -> tup
 
 def checked(name: str, read: Read) -> Splits:
     """Check what was read and wrap it."""
-    parts = dict(zip(Splits._fields, read[:2], strict=True))
-    for which, part in parts.items():
+    for which, part in zip(Splits._fields, read[:2], strict=True):
         if len(part.x) == 0:
             raise BadInput(f"{name}: the {which} split is empty. Give at least one image.")
         if part.y.dtype.kind not in "iu":
@@ -94,8 +93,13 @@ def checked(name: str, read: Read) -> Splits:
         )
     distinct = len(np.union1d(read.train.y, read.test.y))
     classes = read.classes or tuple(map(str, range(distinct)))
-    tensors = ([None if a is None else torch.from_numpy(a) for a in part] for part in parts.values())
-    return Splits(*(ImageSet(x, y.long(), classes, name, group=group) for x, y, group in tensors))
+
+    def wrapped(part: Part) -> ImageSet:
+        group = None if part.group is None else torch.from_numpy(part.group)
+        y = torch.from_numpy(part.y.astype(np.int64))
+        return ImageSet(torch.from_numpy(part.x), y, classes, name, group=group)
+
+    return Splits(wrapped(read.train), wrapped(read.test))
 
 
 def shape_of(x: np.ndarray) -> str:
