@@ -2,7 +2,7 @@
 
 from .descend import descend
 from .distill import distill
-from .loop import cross_entropy, descend, fit, loop, watching
+from .loop import cross_entropy, fit, loop, watching
 from .options import Training, recipe
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
