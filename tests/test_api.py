@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from distrust.study.api import _toml
 
 import distrust as dt
 from distrust.registry import registry
 from distrust.study import read_study
-from distrust.study.api import _toml
 
 STUDY = """
 name = "small"
