@@ -9,11 +9,7 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-<<<<<<< HEAD
-from tests import canaries
-=======
 from tests import canaries, canary_core
->>>>>>> canaries
 
 from distrust.models.registry import FAMILIES
 from distrust.registry import Registry, registry
