@@ -25,9 +25,10 @@ def main() -> None:
     images = dt.ImageSet(x, torch.arange(wanted.images) % 10, tuple("abcdefghij"))
     teacher = dt.model("wrn16-2", images, rng=dt.rng(0))
     shared = {"epochs": 1, "batch_size": BATCH}
+    training = attacks.cheatkd.training.changed(**shared)
     ways = {
         "cheatkd": lambda: attacks.cheatkd(
-            teacher, images, steps=wanted.images // BATCH, trigger_batch=BATCH, rng=dt.rng(1), **shared
+            teacher, images, steps=wanted.images // BATCH, trigger_batch=BATCH, training=training, rng=dt.rng(1)
         ),
         "adba": lambda: attacks.adba(teacher, images, rng=dt.rng(1), **shared),
     }

@@ -44,7 +44,7 @@ def main() -> None:
     where = environment()
     train, source = open_images(asked.images)
     model = dt.model("wrn16-1", train)
-    way = fastest(model, train, BATCH, torch.device("cpu"), "auto", "auto")
+    way = fastest(model, train, dt.Training(batch_size=BATCH), torch.device("cpu"))
     ways = {
         "fit": lambda: dt.fit(model, train, epochs=1, batch_size=BATCH),
         "bare step": bare_step(model, train, *way),

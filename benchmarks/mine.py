@@ -27,11 +27,10 @@ def main() -> None:
     images = dt.ImageSet(x, torch.arange(wanted.images) % 10, tuple("abcdefghij"))
     suspect = dt.model(NETWORK, images, head=False)
     layers = resolve(suspect, "auto", (3, 32, 32))
+    training = dt.defenses.mimic.training.changed(epochs=DISTIL, batch_size=BATCH)
     ways = {
         "estimate": lambda: informed(suspect, layers, images, epochs=ESTIMATE, batch_size=BATCH, rng=dt.rng("mine")),
-        "distillation": lambda: dt.defenses.mimic(
-            suspect, images, estimate_on="uniform", epochs=DISTIL, batch_size=BATCH
-        ),
+        "distillation": lambda: dt.defenses.mimic(suspect, images, estimate_on="uniform", training=training),
     }
     what = f"seconds for {ESTIMATE} passes of {len(layers)} estimates, and {DISTIL} of the distillation of a {NETWORK}"
     compare(f"{what}, {wanted.images} images", ways, GOAL, wanted.rounds, wanted.out)

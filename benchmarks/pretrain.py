@@ -20,9 +20,8 @@ GOAL = 1.25  # pretrain / bare passes: the step reaches 0.8 of their speed
 
 def bare(images: dt.ImageSet, start: torch.nn.Module, x: torch.Tensor) -> None:
     """As many forwards and backwards of two resident views, as fast as the processor has them, and nothing else."""
-    number, order = fastest(
-        start, images.replace(y=torch.zeros_like(images.y)), BATCH, torch.device("cpu"), "auto", "auto"
-    )
+    blind, training = images.replace(y=torch.zeros_like(images.y)), dt.Training(batch_size=BATCH)
+    number, order = fastest(start, blind, training, torch.device("cpu"))
     layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
     net = start.to(memory_format=layout).train()
     x = x.contiguous(memory_format=layout)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distrust.cli.cards import WORKS_ON, card
+from distrust.cli.cards import about_training, card, described_options, marked, own
 from distrust.models import families
-from distrust.registry import KINDS, registry
+from distrust.registry import KINDS, Method, registry
 
 PAGE = Path(__file__).with_name("methods.md")
 INTRO = """# Methods
@@ -17,7 +19,8 @@ Every method that Distrust knows, by kind. This page is written by `python docs/
 themselves: name, paper, options with type, bounds and default, and how ours differs from the paper. The same card
 is printed by `distrust show NAME`; where two kinds share a name, `distrust show KIND/NAME`.
 
-A row marked *null row* is there to be beaten: it appears in tables so that a number has something to stand beside.
+*Facts* are what a method declares of itself beyond the usual. A *null* row is there to be beaten: it appears in tables
+so that a number has something to stand beside.
 """
 
 
@@ -28,6 +31,7 @@ def page() -> str:
         methods = registry.kind(kind).values()
         if methods:
             parts.append(f"## {kind}\n")
+            parts += filter(None, [_legend(methods)])
             parts += [_section(card(method)) for method in methods]
     rows = "\n".join(f"| `{_cell(name)}` | {_cell(about)} |" for name, about in families().items())
     parts.append(
@@ -36,25 +40,24 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def _legend(methods: Iterable[Method]) -> str:
+    """What the facts mean that some of these methods have."""
+    marks = [method.mark for method in methods]
+    meant = described_options(inspect.getdoc(type(marks[0])) or "") | {"null": "a row that is there to be beaten."}
+    given = sorted({name for mark in marks for name in marked(mark)}, key=list(meant).index)
+    return "".join(f"- *{name}*: {meant[name]}\n" for name in given)
+
+
 def _section(facts: dict[str, Any]) -> str:
     lines = [f"### {facts['kind']}/{facts['name']}", "", facts["summary"], "", f"Paper: {facts['paper']}."]
-    if "place" in facts:
-        lines[-1] += f" Enters at place {facts['place']}."
-    if "on" in facts:
-        lines[-1] += f" {WORKS_ON[facts['on']]}"
-    if "needs" in facts:
-        lines[-1] += f" Needs {', '.join(f'`{name}`' for name in facts['needs'])}."
-    if "only" in facts:
-        lines[-1] += f" Only {facts['only']}."
-    if facts.get("null"):
-        lines[-1] += " *Null row.*"
-    if "fields" in facts:
-        lines += ["", *(f"- `{name}`: {about}" for name, about in facts["fields"].items())]
+    if own(facts):
+        lines += ["", f"Facts: {'; '.join(f'*{name}* {value}' for name, value in own(facts).items())}."]
     if facts["options"]:
         lines += ["", "| option | default | type | what it does |", "|---|---|---|---|"]
         for option in facts["options"]:
             cells = (f"`{option['name']}`", f"`{json.dumps(option['default'])}`", option["bounds"], option["about"])
             lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    lines += ["", about_training(facts)] if "training" in facts else []
     lines += ["", facts["differs"], ""]
     return "\n".join(lines)
 

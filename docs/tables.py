@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distrust.flags import MEANING
-from distrust.measurement.scores import over_seeds
-from distrust.reporting import aggregate
-from distrust.reporting.aggregate import maker
+from distrust.measurement import over_seeds as mean_and_interval
 from distrust.reporting.answer import answer
+from distrust.reporting.detection import detections
 from distrust.reporting.figures import frontiers
-from distrust.reporting.text import interval, percent
+from distrust.reporting.labels import shortened
+from distrust.reporting.rows import Axes, Cell, Column, Estimate, Row, columns, given, maker, over_seeds
+from distrust.reporting.text import interval, number, percent
+from distrust.reporting.verdict import comparisons, verdict
 from distrust.selectors import Selector, Tune, parse_one
 from distrust.study import read_cells
-from distrust.study.cells import by_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -36,14 +36,10 @@ DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
 }
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-SIFTED = {
-    "poison_hits": "poisons that fool the teacher %", "poison_ssim": "their SSIM, 100 = unchanged",
-    "caught": "poisons removed %", "lost": "clean removed %",
-}  # fmt: skip
-TRAINED = {"untriggered": "untriggered %", "acc_control": "ACC of the clean twin %"}  # where a set may wreck its victim
-ARCHETYPES = {"asr_archetypes": "ASR on archetypes %", "base_archetypes": "base on archetypes %"}
-SCORED = {"score": "score", "score_control": "score of its clean twin"}
-HEAD = ("seeds", "ACC %", "ASR %", "base %", "carried, points")
+TRAINED = ("untriggered", "acc_control")  # where a set may wreck its victim
+UNITS = {"share": " %", "ratio": " %", "points": ", points"}
+CLEANED = ("defence", "ASR left %", "ACC %", "costs, points of ACC", "destroyed", "beside")
+DETECTED = ("detector", "attacked", "clean", "AUROC", "found %", "false alarms %", "names the target %")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
 COUNTED = {  # whose way of counting a published number follows → our numbers beside it, and how to say it
@@ -51,8 +47,6 @@ COUNTED = {  # whose way of counting a published number follows → our numbers 
     "all": ("acc", "asr_all", "ASR over all test images, those of the target class included"),
 }
 NEURONS = ("model", "seed", "layer", "channels", "rank under the trigger", "rank on clean images", "longest run")
-
-Cell = dict[str, Any]
 
 
 def current(page: Path, results: Path = ROOT / "results") -> str:
@@ -74,26 +68,38 @@ def table(folder: Path, glossary: str) -> str:
             f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
         )
     cells = read_cells(folder)
-    groups = sorted(by_axes(cells).values(), key=_order)
-    shared = _shared([group[0] for group in groups])
+    rows = sorted(over_seeds(cells), key=_order)
     axes = [
-        a
-        for a in ("images", "condenser", "encoder", "attack", "detector")
-        if len({group[0].get(a) for group in groups}) > 1
+        name
+        for name in ("images", "condenser", "encoder", "attack", "detector")
+        if len({row.axes[name] for row in rows}) > 1
     ]
     names = [*axes, "model", "defence"]
-    if any(cell["distiller"] != "none" and cell.get("teacher_asr") is not None for cell in cells):
-        names.append("its teacher's ASR %")
+    metrics = [column for column in columns() if _shown(column, rows)]
+    taught = any("teacher_asr" in row.values and given(row.axes, "distiller") for row in rows)
     tuned = any(cell.get("chosen") for cell in cells)
-    heads = {**(TRAINED if any(maker(cell) for cell in cells) else {}), **SIFTED, **ARCHETYPES, **SCORED}
-    more = [name for name in heads if any(cell.get(name) is not None for cell in cells)]
+    judged = any(verdict(row) for row in rows)
     seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
-    text = f"> {answer(cells)}\n\n{shared}. {seeds}.\n\n" + _markdown(
-        [*names, *HEAD, *(heads[name] for name in more), *(["chosen"] if tuned else []), "flags"],
-        [_row(group, axes, names, tuned, more, glossary) for group in groups],
-    )
-    names = [*axes, "model", "defence"]
-    published = [row for group in groups for row in _published(group, axes)]
+    head = [
+        *names, *(["its teacher's ASR %"] if taught else []), "seeds",
+        *(f"{column.heading}{UNITS.get(column.unit, '')}" for column in metrics),
+        *(["backdoor"] if judged else []), *(["chosen"] if tuned else []), "flags",
+    ]  # fmt: skip
+    lines = [
+        [
+            *_names(row.axes, axes),
+            *([_value(row.values.get("teacher_asr") if given(row.axes, "distiller") else None)] if taught else []),
+            str(len(row.seeds)),
+            *(_value(row.values.get(column.key), column.unit) for column in metrics),
+            *([verdict(row) or "–"] if judged else []),
+            *([_chosen(row.cells)] if tuned else []),
+            ", ".join([f"[{name}]({glossary}#{name})" for name in row.flags] + _states(row)) or "–",
+        ]
+        for row in rows
+    ]
+    text = f"> {answer(cells)}\n\n{_shared(rows)}. {seeds}.\n\n{_markdown(head, lines)}"
+    text += _defences(cells) + _detectors(cells)
+    published = [line for row in rows for line in _published(row, axes)]
     if published:
         ways = sorted({row.get("counted", "others") for cell in cells for row in cell["published"]})
         text += (
@@ -101,6 +107,46 @@ def table(folder: Path, glossary: str) -> str:
             "They are not mixed into the table above.\n\n"
         ) + _markdown([*names, *BESIDE], published)
     return text
+
+
+def _defences(cells: Sequence[Cell]) -> str:
+    """The defences on the models that every one of them was run on."""
+    text = ""
+    for one in comparisons(shortened(cells)):
+        under = f" under `{one.against}`" if one.against else ""
+        rare = f" {one.rare} with fewer seeds are not among them." if one.rare else ""
+        text += (
+            f"\nDefences on the same backdoored models{under}: models {one.models}, seeds {one.seeds}, "
+            f"ASR {percent(one.asr)} % before. A destroyed model counts with the ASR that it had.{rare}\n\n"
+        ) + _markdown(
+            CLEANED,
+            [
+                [
+                    f"`{result.defense}`", _value(result.asr), percent(result.acc), percent(result.cost),
+                    str(result.floored), "`{}`: {}".format(*beside) if (beside := one.beside(result)) else "–",
+                ]
+                for result in sorted(one.results, key=lambda result: result.asr.mean)
+            ],
+        )  # fmt: skip
+    return text
+
+
+def _detectors(cells: Sequence[Cell]) -> str:
+    """What each detector tells apart, at a threshold that other seeds set."""
+    lines = [
+        [
+            f"`{one.detector}`", str(one.attacked), str(one.clean), f"{one.auroc:.2f}",
+            *map(percent, (one.found, one.alarms, one.named)),
+        ]
+        for one in detections(shortened(cells))
+    ]  # fmt: skip
+    return f"\n{_markdown(DETECTED, lines)}" if lines else ""
+
+
+def _shown(column: Column, rows: Sequence[Row]) -> bool:
+    trained = any(maker(row.axes) for row in rows)
+    there = any(column.key in row.values for row in rows)
+    return there and not column.detail and (trained or column.key not in TRAINED)
 
 
 def neurons(folder: Path) -> str:
@@ -112,8 +158,8 @@ def neurons(folder: Path) -> str:
             _names(cell, [])[0], str(cell["seed"]), f"`{row['layer']}`", str(row["channels"]),
             ", ".join(map(str, row["rank"])) or "–", ", ".join(map(str, row["rank_clean"])) or "–", str(row["run"]),
         ]
-        for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
-        for cell in group
+        for group in sorted(over_seeds(read_cells(folder)), key=_order)
+        for cell in group.cells
         if cell["defense"] == "none"
         for row in cell.get("mechanism", ())
     ]  # fmt: skip
@@ -124,11 +170,11 @@ def drawing(folder: Path, student: str, option: str) -> str:
     """ACC against ASR of BadEncoder under one head: undefended, and the defences that set `option`; an SVG file."""
     rows = [
         row
-        for row in aggregate.over_seeds(read_cells(folder))
-        if (row["attack"], row["student"]) == ("badencoder", student)
+        for row in over_seeds(read_cells(folder))
+        if (row.axes["attack"], row.axes["student"]) == ("badencoder", student)
+        and (not given(row.axes, "defense") or option in parse_one(row.axes["defense"]).options)
     ]
-    rows = [row for row in rows if row["defense"] == "none" or option in parse_one(row["defense"]).options]
-    (drawn,) = frontiers(rows, [row["defense"] for row in rows])
+    (drawn,) = frontiers(rows, [row.axes["defense"] for row in rows])
     return drawn["svg"].replace("currentColor", "#7d8590") + "\n"  # readable on light and on dark pages
 
 
@@ -141,51 +187,34 @@ def choices(folder: Path) -> str:
             *_names(cell, [])[1:], str(cell["seed"]), percent(cell["validation"]["before"]),
             ", ".join(percent(acc) for acc in cell["validation"]["after"]), _chosen([cell]), percent(cell["asr"]),
         ]
-        for group in sorted(by_axes(read_cells(folder)).values(), key=_order)
-        for cell in group
+        for group in sorted(over_seeds(read_cells(folder)), key=_order)
+        for cell in group.cells
         if cell.get("validation")
     ]  # fmt: skip
     return _markdown(CHOICES, rows)
 
 
-def _row(
-    group: Sequence[Cell], axes: Sequence[str], names: Sequence[str], tuned: bool, more: Sequence[str], glossary: str
-) -> list[str]:
-    done = [cell for cell in group if cell["state"] == "done"]
-    numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried", *more)]
-    raised = {flag for cell in group for flag in cell["flags"] if flag != "one-seed"}  # each cell is one; is the row?
-    raised |= {"one-seed"} if len(done) == 1 else set()
-    flags = [f"[{name}]({glossary}#{name})" for name in MEANING if name in raised]
-    states = sorted({f"{cell['state']}: {cell['error']}" for cell in group if cell["state"] != "done"})
-    chosen = [_chosen(done)] if tuned else []
-    told = _names(group[0], axes)
-    if len(names) > len(told):
-        told.append(_mean(done, "teacher_asr") if group[0]["distiller"] != "none" else "–")
-    return [*told, str(len(done)), *numbers, *chosen, ", ".join(flags + states) or "–"]
+def _states(row: Row) -> list[str]:
+    return sorted({f"{cell['state']}: {cell['error']}" for cell in row.cells if cell["state"] != "done"})
 
 
-def _published(group: Sequence[Cell], axes: Sequence[str]) -> list[list[str]]:
-    done = [cell for cell in group if cell["state"] == "done"]
+def _published(row: Row, axes: Sequence[str]) -> list[list[str]]:
     return [
         [
-            *_names(group[0], axes),
-            _mean(done, acc), _percent(row.get("acc")), _mean(done, asr), _percent(row.get("asr")),
-            f"{row.get('source', '–')}: {row.get('convention', 'convention not given')}",
+            *_names(row.axes, axes),
+            _mean(row, acc), percent(theirs.get("acc")), _mean(row, asr), percent(theirs.get("asr")),
+            f"{theirs.get('source', '–')}: {theirs.get('convention', 'convention not given')}",
         ]
-        for row in group[0]["published"]
-        for acc, asr, _ in [COUNTED[row.get("counted", "others")]]
+        for theirs in row.cells[0]["published"]
+        for acc, asr, _ in [COUNTED[theirs.get("counted", "others")]]
     ]  # fmt: skip
 
 
-def _percent(rate: float | None) -> str:
-    return "–" if rate is None else percent(rate)
-
-
-def _names(cell: Cell, axes: Sequence[str]) -> list[str]:
-    model = "teacher" if cell["distiller"] == "none" else f"{cell['student']} student by {cell['distiller']}"
-    model = f"{cell['student']}" if maker(cell) else model
-    told = model if cell["attack"] != "none" else f"{model}, never attacked"
-    return [*(f"`{cell.get(axis) or 'none'}`" for axis in axes), told, f"`{_bare(cell['defense'])}`"]
+def _names(axes: Axes, shown: Sequence[str]) -> list[str]:
+    model = axes["student"] if maker(axes) else f"{axes['student']} student by {axes['distiller']}"
+    model = model if maker(axes) or given(axes, "distiller") else "teacher"
+    told = model if given(axes, "attack") else f"{model}, never attacked"
+    return [*(f"`{given(axes, name) or 'none'}`" for name in shown), told, f"`{_bare(axes['defense'])}`"]
 
 
 def _bare(text: str) -> str:
@@ -194,41 +223,45 @@ def _bare(text: str) -> str:
     return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)}).text
 
 
-def _chosen(done: Sequence[Cell]) -> str:
+def _chosen(cells: Sequence[Cell]) -> str:
     """Tuned options with their value for each seed, in the order of the seeds."""
-    chosen = [cell["chosen"] for cell in sorted(done, key=lambda cell: cell["seed"]) if cell.get("chosen")]
+    done = sorted((cell for cell in cells if cell["state"] == "done"), key=lambda cell: cell["seed"])
+    chosen = [cell["chosen"] for cell in done if cell.get("chosen")]
     return "; ".join(f"{k} {', '.join(str(c[k]) for c in chosen)}" for k in chosen[0]) if chosen else "–"
 
 
-def _mean(done: Sequence[Cell], name: str) -> str:
-    values = [cell[name] for cell in done if cell.get(name) is not None]
-    if not values:
+def _value(estimate: Estimate | None, unit: str = "share") -> str:
+    if estimate is None:
         return "–"
-    if name in SCORED:
-        return f"{over_seeds(values)[0]:.2f}"
-    mean, bounds = over_seeds(values, name)
-    return f"{percent(mean)} {interval(bounds)}".strip()
+    bounds = interval(estimate.interval) if unit in UNITS else ""
+    return f"{number(estimate.mean, unit)} {bounds}".strip()
 
 
-def _order(group: Sequence[Cell]) -> tuple[Any, ...]:
-    cell = group[0]
-    taught, defended = cell["distiller"] != "none", cell["defense"] != "none"
-    bare = _bare(cell["defense"])
-    made = (cell["images"], cell["teacher"], maker(cell) or "", cell["attack"], taught, cell["distiller"])
-    return (*made, cell["student"], cell.get("detector") or "", defended, bare.partition("[")[0], "[" not in bare, bare)
+def _mean(row: Row, name: str) -> str:
+    """Of a number that no table above holds."""
+    values = [cell[name] for cell in row.cells if cell["state"] == "done" and cell.get(name) is not None]
+    return _value(Estimate(*mean_and_interval(values, name))) if values else "–"
 
 
-def _shared(cells: Sequence[Cell]) -> str:
+def _order(row: Row) -> tuple[Any, ...]:
+    axes, bare = row.axes, _bare(row.axes["defense"])
+    taught, defended = bool(given(axes, "distiller")), bool(given(axes, "defense"))
+    made = (axes["images"], axes["teacher"], maker(axes) or "", axes["attack"], taught, axes["distiller"])
+    looked = given(axes, "detector") or ""
+    return (*made, axes["student"], looked, defended, bare.partition("[")[0], "[" not in bare, bare)
+
+
+def _shared(rows: Sequence[Row]) -> str:
     """What every row has in common."""
-    parts = [f"Study `{cells[0]['study']}`, budget `{cells[0]['budget']}`"]
+    parts = [f"Study `{rows[0].axes['study']}`, budget `{rows[0].axes['budget']}`"]
     for axis in ("images", "teacher", "condenser", "encoder", "attack"):
-        values = list(dict.fromkeys(cell.get(axis) or "none" for cell in cells))
+        values = list(dict.fromkeys(row.axes[axis] for row in rows))
         if axis in ("teacher", "condenser", "encoder") and values == ["none"]:
             continue
         if axis != "teacher" and len(values) > 1:
             continue  # it has a column
         parts.append(f"{axis} {', '.join(f'`{value}`' for value in values)}")
-    images = sorted({cell["n"] for cell in cells if cell.get("n")})
+    images = sorted({cell["n"] for row in rows for cell in row.cells if cell.get("n")})
     if images:
         parts.append(f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys((images[0], images[-1])))} triggered test images")
     return "; ".join(parts)

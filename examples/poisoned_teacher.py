@@ -7,9 +7,8 @@ GENTLE = {"batch_size": 64, "augment": dt.Augment(flip=False, crop=2)}  # a mirr
 if __name__ == "__main__":
     train, test = dt.images("digits")
     teacher = dt.fit(dt.model("wrn10-2", train), train, epochs=4, **GENTLE)
-    attacked = dt.attacks.cheatkd(
-        teacher, train, steps=20, trigger_lr=0.01, epochs=2, batch_size=64, flip=False, crop=2
-    )
+    short = dt.attacks.cheatkd.training.changed(epochs=2, **GENTLE)  # the paper's, with other passes and augmentation
+    attacked = dt.attacks.cheatkd(teacher, train, steps=20, trigger_lr=0.01, training=short)
 
     start = dt.model("wrn10-1", train, rng=dt.rng("student"))
     overhaul = {"loss": dt.distillers.overhaul, "teacher_mode": "eval", "epochs": 4, **GENTLE}

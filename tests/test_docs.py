@@ -247,10 +247,25 @@ def test_tables_say_what_the_cells_say(tmp_path):
     assert "`nad[beta=0]`" in rows[2] and "| lr 0.1, 0.01 |" in rows[2]
     assert "student by kd" in rows[3] and "| 0 | – |" in rows[3] and "missing: not run yet" in rows[3]
     assert "| teacher | `none` | 75.0 [75.0, 75.0] | 50.0 | 25.0 [25.0, 25.0] | 100.0 | A \\| B: theirs |" in rows
-    assert text.startswith("before\n<!-- results:made-up -->\n> Only the badnets teacher can be judged")
+    assert text.startswith("before\n<!-- results:made-up -->\n> No student can be judged; 1 of 1 teachers")
     assert "\n\nStudy `made-up`" in text and text.endswith("<!-- /results -->\nafter\n")
     page.write_text(text)
     assert script("tables").current(page, tmp_path / "results") == text
+
+
+def test_a_metric_of_a_plug_in_is_a_column_of_a_table(tmp_path, own_registry):
+    (tmp_path / "calm.py").write_text(
+        "from distrust.registry import metric\n\n\n"
+        '@metric("none", heading="Calmness", better="higher")\n'
+        'def calm(seen):\n    """How calm it is."""\n    return 1.0\n'
+    )
+    registry.add(tmp_path / "calm.py")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for cell in made_up_cells(tmp_path):
+        (folder / f"{cell['id']}.json").write_text(json.dumps({**cell, "calm": 0.125}))
+    lines = [line.split(" | ") for line in script("tables").table(folder, "flags.md").splitlines() if "|" in line]
+    assert lines[2][lines[0].index("Calmness %")] == "12.5 [12.5, 12.5]"
 
 
 def test_choices_say_what_was_given_up_for_what(tmp_path):

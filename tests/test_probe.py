@@ -10,6 +10,7 @@ from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.files import cache_directory
 from distrust.seeds import rng
+from distrust.training import Training
 from distrust.training import fastest as probe
 from distrust.training.fastest import WAYS, fastest
 
@@ -27,7 +28,9 @@ def net():
 
 
 def ask(precision="auto", memory_format="auto", train=None):
-    return fastest(net(), train or images(), BATCH, CPU, precision, memory_format)
+    return fastest(
+        net(), train or images(), Training(batch_size=BATCH, precision=precision, memory_format=memory_format), CPU
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +80,8 @@ def test_the_remembered_file_decides(measured, cache):
 
 def test_another_question_is_measured_again(measured, monkeypatch):
     ask()
-    fastest(nn.Sequential(net(), nn.Linear(2, 2)), images(), BATCH, CPU, "auto", "auto")
-    fastest(net(), images(16 * BATCH), 2 * BATCH, CPU, "auto", "auto")
+    fastest(nn.Sequential(net(), nn.Linear(2, 2)), images(), Training(batch_size=BATCH), CPU)
+    fastest(net(), images(16 * BATCH), Training(batch_size=2 * BATCH), CPU)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     ask()
     assert len(measured) == 4
@@ -109,7 +112,7 @@ def test_a_damaged_answer_falls_back_to_the_plain_way(content, measured, cache):
 
 @pytest.mark.parametrize("asked", [("fp16", "auto"), ("auto", "nhwc"), ("", "")])
 def test_what_does_not_exist_is_refused(asked):
-    with pytest.raises(BadInput, match="type 'auto', 'fp32' or 'bf16'"):
+    with pytest.raises(BadInput, match=r"^(precision=.* 'auto', 'fp32' or 'bf16'|memory_format=.* 'auto', 'cont)"):
         ask(*asked)
 
 
@@ -117,7 +120,7 @@ def test_a_real_probe_touches_neither_the_model_nor_the_global_stream():
     model, stream = net(), torch.get_rng_state()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
-        answer = fastest(model, images(), BATCH, CPU, "auto", "auto")
+        answer = fastest(model, images(), Training(batch_size=BATCH), CPU)
     assert answer in WAYS
     assert torch.equal(torch.get_rng_state(), stream)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

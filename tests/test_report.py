@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from PIL import Image
 from tests.report_fixture import cell, example_report, unmeasured
 
 from distrust.errors import BadInput
+from distrust.registry import KINDS, registry
 from distrust.reporting import Report, page
-from distrust.reporting.aggregate import over_seeds
-from distrust.reporting.answer import answer
+from distrust.reporting.answer import answer, sentences
 from distrust.reporting.detection import detections
 from distrust.reporting.features import feature_map
 from distrust.reporting.figures import curves, frontiers, marks
 from distrust.reporting.heatmap import facets
 from distrust.reporting.labels import shortened
 from distrust.reporting.pictures import strip
+from distrust.reporting.rows import columns, over_seeds
+from distrust.reporting.verdict import Standing, Verdict, comparisons, verdict
+from distrust.study import read_cells
 
 T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
 
@@ -103,27 +107,27 @@ def test_pictures_are_inside(text):
 def test_seeds_become_a_mean_and_a_t_interval():
     (row,) = over_seeds(seeds((0.90, 0.5), (0.92, 0.6), (0.94, 0.7), flags=["one-seed", "few-images"]))
     reach = T_975_2 * 0.02 / math.sqrt(3)
-    assert row["acc"] == pytest.approx(0.92)
-    assert row["acc_interval"] == pytest.approx((0.92 - reach, 0.92 + reach), abs=1e-6)
-    assert row["flags"] == ["few-images"]
-    assert row["seeds"] == [0, 1, 2]
+    assert row.values["acc"].mean == pytest.approx(0.92)
+    assert row.values["acc"].interval == pytest.approx((0.92 - reach, 0.92 + reach), abs=1e-6)
+    assert row.flags == ["few-images"]
+    assert row.seeds == [0, 1, 2]
 
 
 def test_an_interval_of_a_share_stays_a_share():
     (row,) = over_seeds(seeds((0.9, 0.0), (0.9, 1.0)))
-    assert row["asr_interval"] == (0, 1)
-    assert row["carried_interval"] == (-1, 1)
+    assert row.values["asr"].interval == (0, 1)
+    assert row.values["carried"].interval == (-1, 1)
 
 
 def test_one_seed_has_no_interval_and_a_flag():
     (row,) = over_seeds(seeds((0.9, 0.5)))
-    assert row["acc_interval"] is None and row["flags"] == ["one-seed"]
+    assert row.values["acc"].interval is None and row.flags == ["one-seed"]
 
 
 def test_a_failed_seed_leaves_the_others():
     failed = unmeasured("failed", "Diverged: step 3", seed=2)
     (row,) = over_seeds([*seeds((0.9, 0.5), (0.92, 0.6)), failed])
-    assert row["seeds"] == [0, 1] and row["errors"] == ["Diverged: step 3"] and row["state"] == "done"
+    assert row.seeds == [0, 1] and row.errors == ["Diverged: step 3"] and row.state == "done"
 
 
 TEACHER = seeds((0.9, 0.95), (0.9, 0.95))
@@ -142,48 +146,67 @@ def defended(defense, acc, asr, **changes):
     [
         ([unmeasured("failed", "Diverged")], "Nothing was measured"),
         ([cell(attack="none", place=None, asr=None, carried=None)], "No attack was measured"),
-        (seeds((0.9, 0.04), (0.9, 0.04)), "did not learn the backdoor"),
-        (TEACHER, "Only the badnets teacher can be judged"),
-        (TEACHER + student("kd", 0.9), "the student inherited the backdoor through kd (89.0 points"),
+        (seeds((0.9, 0.04), (0.9, 0.04)), "No teacher learnt the badnets backdoor, so nothing can be said"),
+        (TEACHER, "No student can be judged; 1 of 1 teachers carry the backdoor"),
+        (
+            TEACHER + student("kd", 0.9),
+            "From a backdoored teacher, the student inherited the badnets backdoor through kd; at most 89.0 points",
+        ),
         (
             student("none", 0.9, place=4, condenser="dm", teacher="none"),
-            "From a synthetic set that badnets poisoned, the student inherited the backdoor as wrn16-1 (89.0 points",
+            "From a poisoned synthetic set, the student inherited the badnets backdoor as wrn16-1; at most 89.0 points",
         ),
         (
             student("none", 0.01, place=1, condenser="dm", teacher="none"),
-            "From condensed images that badnets poisoned, the student did not inherit the backdoor as wrn16-1",
+            "From poisoned condensed images, the student did not inherit the badnets backdoor as wrn16-1.",
         ),
-        (student("kd", 0.9), "From a badnets teacher that could not be judged the student inherited"),
-        (student("kd", 0.9, teacher_asr=0.95), "From a badnets teacher of ASR 95.0 % the student inherited"),
-        (TEACHER + student("at", 0.02), "did not inherit the backdoor through at"),
+        (student("kd", 0.9, place=3), "From a clean teacher and poisoned images, the student inherited the"),
+        (TEACHER + student("at", 0.02), "did not inherit the badnets backdoor through at."),
         (
             TEACHER + student("kd", 0.9) + student("at", 0.02),
-            "through kd (89.0 points [89.0, 89.0], carry-over 90 %), but not",
+            "inherited the badnets backdoor through kd, and did not inherit the badnets backdoor through at; at most",
         ),
-        (TEACHER + defended("nad", 0.88, 0.04), "nad cleans: ASR falls from 95.0 % to 4.0 %"),
-        (TEACHER + defended("nad", 0.88, 0.04), "Plain fine-tuning was not measured"),
+        (
+            TEACHER + student("kd", 0.9)[:1],
+            "at most 89.0 points of the badnets backdoor reached a student, through kd; single runs bear no verdict.",
+        ),
+        (TEACHER + student("kd", 0.02)[:1], "no student showed the badnets backdoor; single runs bear no verdict."),
+        (
+            TEACHER + defended("nad", 0.88, 0.04),
+            "nad cleans: ASR falls from 95.0 % to 4.0 % for 2.0 points of ACC; plain fine-tuning was not measured.",
+        ),
+        (
+            TEACHER[:1] + defended("nad", 0.88, 0.04)[:1] + defended("finetune", 0.88, 0.05)[:1],
+            "In one run, of 2 defences nad leaves least: ASR falls from 95.0 % to 4.0 % for 2.0 points of ACC; one run",
+        ),
         (
             student("kd", 0.9, place=3) + student("kd", 0.1, place=3, defense="consistency", lost=0.05),
-            "consistency cleans: ASR falls from 90.0 % to 10.0 % [10.0, 10.0] at no cost in ACC (2 backdoored models",
+            "The defence consistency cleans: ASR falls from 90.0 % to 10.0 % at no cost in ACC.",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune[lr=0.1]", 0.88, 0.05),
-            "Plain fine-tuning does as well as nad",
+            "plain fine-tuning does as well as nad",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune", 0.88, 0.9),
-            "Plain fine-tuning does worse than nad",
+            "plain fine-tuning does worse than nad",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.40) + defended("finetune", 0.88, 0.05),
-            "Plain fine-tuning does better than nad",
+            "plain fine-tuning does better than nad",
         ),
         (
-            TEACHER + defended("nad", 0.88, 0.04) + defended("nad[beta=0]", 0.88, 0.03),
-            "nad does no better than its variant nad[beta=0]: ASR 4.0 %",
+            TEACHER + defended("nad", 0.88, 0.40) + defended("nad[beta=0]", 0.88, 0.03),
+            "Of 2 defences a variant of nad cleans best",
         ),
-        (TEACHER + defended("prune", 0.3, 0.0, flags=["acc-floor"]), "No defence cleans them"),
-        (seeds((0.9, 0.95), flags=["control-fires"]), "also moves models that were never attacked"),
+        (
+            TEACHER + defended("prune", 0.3, 0.0, flags=["acc-floor"]),
+            "No defence cleans: prune at best moves ASR from 95.0 % to 95.0 %. Not to be believed: 1 of 2 results,",
+        ),
+        (
+            seeds((0.9, 0.95), flags=["control-fires"]),
+            "Every badnets trigger also moves models that were never attacked",
+        ),
         (seeds((0.1, 1.0), flags=["collapsed"]), "No badnets number can be believed"),
         (
             [*TEACHER, unmeasured("failed", "x", seed=9), unmeasured("skipped", "y", seed=8)],
@@ -200,46 +223,117 @@ def test_who_sifts_images_is_not_compared_with_finetuning():
     assert "fine-tuning" not in answer(cells)
 
 
-def test_of_many_attacks_the_strongest_are_named():
-    def attack(name, asr):
-        return [{**c, "attack": name} for c in TEACHER + student("kd", asr)]
+def test_many_students_are_counted_and_the_strongest_is_named():
+    cells = [{**c, "attack": f"a{i}"} for i in range(7) for c in TEACHER + student("kd", (i + 1) / 10 * (i > 1))]
+    assert sentences(cells)[0] == (
+        "From a backdoored teacher, 5 of 7 students inherited a backdoor, most of all that of a6 through kd."
+    )
+    once = [{**c, "attack": f"b{i}"} for i in range(3) for c in (TEACHER + student("kd", 0.9))[::2]]
+    assert "5 of 7 students run more than once inherited" in answer(cells + once), "single runs are no verdict"
 
-    cells = [c for i, asr in enumerate((0.05, 0.9, 0.02, 0.8, 0.3, 0.5, 0.4)) for c in attack(f"a{i}", asr)]
-    assert "through kd 5 of 7 (inherited: a1 89.0, a3 79.0, a5 49.0, a6 39.0 and a4 29.0; not in" in answer(cells)
-    assert "(inherited: b 99.0, a1 89.0, a3 79.0, a5 49.0 and 2 more;" in answer(cells + attack("b", 1.0))
+
+@pytest.mark.parametrize(
+    ("asrs", "more", "said"),
+    [
+        ((0.3, 0.3), {"untriggered": 0.01}, Verdict.YES),
+        ((0.3, 0.3), {"untriggered": 0.29}, Verdict.DRIFT),
+        ((0.02, 0.021), {}, Verdict.NO),
+        ((0.1, 0.9), {}, Verdict.UNCLEAR),
+        ((0.9,), {}, Verdict.ONE_RUN),
+        ((0.9, 0.9), {"flags": ["control-fires"]}, None),
+        ((0.9, 0.9), {"defense": "nad"}, None),
+        ((0.9, 0.9), {"distiller": "none", "student": None}, None),
+    ],
+)
+def test_a_verdict_follows_one_rule(asrs, more, said):
+    where = {"distiller": "kd", "student": "wrn16-1", **more}
+    (row,) = over_seeds(seeds(*((0.9, asr) for asr in asrs), **where))
+    assert verdict(row) is said
 
 
-def test_of_very_many_only_the_strongest_is():
-    cells = [{**c, "attack": f"a{i}"} for i in range(13) for c in TEACHER + student("kd", 0.5 + i / 100)]
-    cells += [{**c, "attack": "late", "untriggered": 0.88} for c in TEACHER + student("kd", 0.9)]
-    assert "through kd 13 of 14 (most: a12 61.0; as much without the trigger: 1); 2 seeds" in answer(cells)
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ((0.88, 0.04), (0.88, 0.05), Standing.AS_GOOD),
+        ((0.88, 0.04), (0.80, 0.05), Standing.CHEAPER),
+        ((0.88, 0.40), (0.88, 0.05), Standing.WORSE),
+        ((0.88, 0.04), (0.88, 0.90), Standing.BETTER),
+    ],
+)
+def test_a_defence_stands_beside_fine_tuning_by_one_rule(ours, theirs, said):
+    (found,) = comparisons(TEACHER + defended("nad", *ours) + defended("finetune", *theirs))
+    assert found.beside(found.result("nad")) == ("finetune", said)
+    apart = seeds((0.9, 0.0), (0.9, 0.8), defense="finetune")
+    (found,) = comparisons(TEACHER + defended("nad", 0.88, 0.04) + apart)
+    assert found.beside(found.result("nad")) == ("finetune", Standing.UNCLEAR), "intervals overlap"
+
+
+def test_a_variant_stands_beside_its_own_method():
+    (found,) = comparisons(TEACHER + defended("nad", 0.88, 0.04) + defended("nad[beta=0]", 0.88, 0.03))
+    assert found.beside(found.result("nad[beta=0]")) == ("nad", Standing.AS_GOOD)
+    assert found.beside(found.result("nad")) is None
 
 
 def test_what_moves_without_the_trigger_too_is_not_inherited():
     drifted = TEACHER + student("kd", 0.3, untriggered=0.29)
-    assert "the student only says the target as often without the trigger through kd (29.0 points" in answer(drifted)
+    assert "the student says the target of the badnets backdoor as often without its trigger through kd." in answer(
+        drifted
+    )
     both = answer(drifted + student("at", 0.9))
-    assert "inherited the backdoor through at (89.0 points" in both
-    assert ", and says the target as often without the trigger through kd (29.0 points" in both
+    assert "inherited the badnets backdoor through at" in both and "at most 89.0 points were carried." in both
+    assert ", and says the target of the badnets backdoor as often without its trigger through kd;" in both
 
 
 def test_seeds_count_together_whoever_looked_at_them():
     looked = [{**c, "detector": "probe" if c["seed"] else "none"} for c in TEACHER + student("kd", 0.9)]
-    assert "inherited the backdoor through kd (89.0 points [89.0, 89.0], carry-over 90 %); 2 seeds" in answer(looked)
+    assert "inherited the badnets backdoor through kd; at most 89.0 points" in answer(looked)
 
 
 def test_defences_that_share_no_model_are_compared_attack_by_attack():
     other = [{**c, "attack": "blend"} for c in TEACHER + defended("prune", 0.88, 0.30)]
-    said = answer(TEACHER + defended("nad", 0.88, 0.04) + other)
-    assert "Under badnets: nad cleans: ASR falls from 95.0 % to 4.0 %" in said
-    assert "Under blend: prune cleans: ASR falls from 95.0 % to 30.0 %" in said
+    cells = TEACHER + defended("nad", 0.88, 0.04) + other
+    found = [(one.against, one.asr, one.best.defense, one.best.asr.mean) for one in comparisons(cells)]
+    assert found == [("badnets", 0.95, "nad", 0.04), ("blend", 0.95, "prune", 0.30)]
+    assert "Under badnets, the defence nad cleans: ASR falls from 95.0 % to 4.0 %" in answer(cells)
 
 
 def test_a_defence_with_fewer_seeds_does_not_cut_the_others_down_to_its_own():
-    once = [c for c in defended("nad[epochs=5]", 0.88, 0.01) if c["seed"] == 0]
-    said = answer(TEACHER + defended("nad", 0.88, 0.04) + once)
-    assert "nad cleans: ASR falls from 95.0 % to 4.0 %" in said and "2 seeds)" in said
-    assert "1 defence with fewer seeds is not compared." in said and "epochs" not in said
+    single = [c for c in defended("nad[epochs=5]", 0.88, 0.01) if c["seed"] == 0]
+    cells = TEACHER + defended("nad", 0.88, 0.04) + single
+    (found,) = comparisons(cells)
+    assert (found.models, found.seeds, found.rare, found.best.defense) == (2, 2, 1, "nad")
+    assert "1 with fewer seeds" in page(Report("t", cells))
+
+
+STUDIES = sorted(path for path in (Path(__file__).parents[1] / "results").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_answer_to_every_committed_study_can_be_read_aloud(folder):
+    said = sentences(read_cells(folder))
+    assert 1 <= len(said) <= 3
+    for sentence in said:
+        assert (
+            len(sentence.split()) <= 40 and sentence.endswith(".") and not re.search(r"[\[\]()=]|_interval", sentence)
+        )
+    assert len(re.findall(r"(?<![\w-])−?\d+(?:\.\d+)?(?![\w-])", said[0])) <= 2, "numbers in the lead"
+
+
+def test_a_metric_of_a_plug_in_is_a_column_of_the_page(tmp_path, monkeypatch):
+    for kind in KINDS:
+        registry.kind(kind)
+    monkeypatch.setattr(registry, "_kinds", {kind: dict(methods) for kind, methods in registry._kinds.items()})
+    monkeypatch.setattr(registry, "files", [])
+    (tmp_path / "calm.py").write_text(
+        "from distrust.registry import metric\n\n\n"
+        '@metric("none", heading="Calmness", unit="score", low=None, high=None, better="higher")\n'
+        'def calm(seen):\n    """How calm it is."""\n    return 1.0\n'
+    )
+    registry.add(tmp_path / "calm.py")
+    assert ("calm", "Calmness", "score") in [column[:3] for column in columns()]
+    made = page(Report("t", seeds((0.9, 0.5), (0.9, 0.6), calm=1.25)))
+    assert 'data-better="higher">Calmness</button>' in made and ">1.25" in made
+    assert {"key": "calm", "heading": "Calmness", "better": "higher"}.items() <= embedded(made)["columns"][-1].items()
 
 
 def test_what_cleaning_costs_is_drawn_only_where_something_was_cleaned():
@@ -252,7 +346,7 @@ def test_variants_of_a_defence_share_its_mark_and_make_a_curve_in_order():
     short, long, other = (defended(f"nad[{o}]", 0.8, a) for o, a in (("epochs=5", 0.3), ("epochs=20", 0.1), ("p=x", 0)))
     rows = over_seeds(long + short + other)
     (curve,) = curves(rows)
-    assert [row["defense"] for row in curve] == ["nad[epochs=5]", "nad[epochs=20]"]
+    assert [row.axes["defense"] for row in curve] == ["nad[epochs=5]", "nad[epochs=20]"]
     assert list(marks(["none", "nad", "nad[epochs=5]"])) == ["none", "nad"]
     (drawn,) = frontiers(over_seeds(TEACHER) + rows, ["none", "nad"])
     assert all(f">{told}<" in drawn["svg"] for told in ("nad, epochs 5", "epochs 20", "p x"))
@@ -269,11 +363,11 @@ def test_every_head_of_an_encoder_has_a_drawing_of_its_own():
 
 
 def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
-    assert [f["defense"] for f in facets(over_seeds(TEACHER))] == ["none"]
+    assert [f.defense for f in facets(over_seeds(TEACHER))] == ["none"]
     beside = facets(over_seeds(TEACHER + defended("nad", 0.88, 0.04)))
     sifted = over_seeds(TEACHER + defended("consistency", 0.88, 0.04, lost=0.05))
-    assert [f["defense"] for f in facets(sifted)] == ["none", "consistency"]
-    assert [(f["defense"], bool(f["lines"])) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
+    assert [f.defense for f in facets(sifted)] == ["none", "consistency"]
+    assert [(f.defense, bool(f.lines)) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
 
 
 def scored(attack, seed, score, control, suspect=0):
@@ -288,8 +382,9 @@ def test_detection_over_suspects_with_a_threshold_of_other_seeds():
     assert (found.attacked, found.clean, found.named) == (8, 4, 0.5), "a shared control counts once"
     assert found.auroc == pytest.approx((7 * 4 + 3) / 32)
     assert (found.found, found.alarms) == (1.0, 0.5), "the threshold is 0.5, of seeds 0 and 2"
-    assert "probe detects with AUROC 0.97 (8 attacked, 4 clean suspects), 100.0 % found and 50.0 %" in answer(rows)
-    assert "carried" not in answer([rows[0], {**rows[0], "detector": "other"}]).partition("probe detects")[2]
+    assert "The detector probe tells attacked from clean with an AUROC of 0.97." in answer(rows)
+    line = re.search(r"<td>probe</td>.*?</tr>", page(Report("t", rows)), re.DOTALL)[0]
+    assert re.findall(r">([\d.]+)<", line) == ["8", "4", "0.97", "100.0", "50.0", "50.0"]
     (alone,) = detections(rows[:1])
     assert alone.found is None
 

@@ -42,7 +42,7 @@ def report(browser, tmp_path):
 
 
 def test_it_answers_in_a_sentence_and_shows_the_map(report):
-    assert "the student inherited the backdoor through kd" in report.locator("#answer .lead").inner_text()
+    assert "students inherited a backdoor" in report.locator("#answer .lead").inner_text()
     assert report.locator("#map button.tile").count() > 10
 
 
@@ -70,7 +70,7 @@ def test_published_numbers_stand_beside_ours_where_they_belong(report):
 
 
 def test_tables_filter_and_sort(report):
-    table = report.locator("table.data").first
+    table = report.locator("table#rows")
     name = table.get_attribute("id")
     search = report.locator(f'[data-filter="{name}"]')
     search.fill("blend nad")

@@ -16,13 +16,13 @@ from concurrent.futures import BrokenExecutor, Future
 import fsspec
 import pytest
 import torch
+from distrust.study.inputs import data, load_model, poison
 
 from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
 from distrust.registry import Method, registry
 from distrust.study import Store, make_plan, run, score_cells
-from distrust.study.inputs import data, load_model, poison
 from distrust.study.spec import study_from
 
 

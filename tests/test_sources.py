@@ -12,6 +12,7 @@ from PIL import Image
 
 from distrust.data.sources import images
 from distrust.errors import BadInput, NotFound, UnsafeFile
+from distrust.files import read_record
 
 REAL = Path(os.environ.get("DISTRUST_DATA") or "unset")
 RANDOM = np.random.default_rng(0)
@@ -376,8 +377,8 @@ def test_class_folders_alone_get_a_fixed_split_that_the_cache_records(tmp_path):
         (root / "abc"[Y[row]] / f"more{row}.png").write_bytes(png(X[row]))
     train, test = images(root)
     assert len(train) == 19 and len(test) == 5 and set(test.y.tolist()) == {0, 1, 2}
-    record = next((tmp_path / "cache").glob("*.json")).read_text()
-    assert "stratified, 20 % to test" in record
+    (kept,) = (tmp_path / "cache" / "images").iterdir()
+    assert "stratified, 20 % to test" in read_record(kept)["split"]
 
 
 def test_folders_with_a_broken_file_a_missing_split_or_no_images(tmp_path):
@@ -470,10 +471,10 @@ def test_images_are_decoded_once_until_a_file_or_an_option_changes(tmp_path, mon
 def test_a_damaged_or_unwritable_cache_is_no_failure(tmp_path, monkeypatch):
     folder, seen = parquet(tmp_path / "set"), decoding(monkeypatch)
     images(folder)
-    kept = next((tmp_path / "cache").glob("*-train.npy"))
+    (kept,) = (tmp_path / "cache" / "images").iterdir()
     kept.write_bytes(kept.read_bytes()[:-10])
     assert torch.equal(images(folder).train.x, NCHW) and len(seen) == 48
-    assert not list((tmp_path / "cache").glob(".writing*"))
+    assert list(kept.parent.iterdir()) == [kept], "no draft is left behind"
     (tmp_path / "file").write_text("in the way")
     assert torch.equal(images(folder, cache=tmp_path / "file" / "cache").train.x, NCHW) and len(seen) == 72
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distrust import BadInput, NotFound, UnsafeFile, load_set, recipe, rng, save_set
-from distrust.auditing.check import check_file
+from distrust.auditing.check import check
 from distrust.data.sources.published import STATISTICS
 from distrust.methods import condensers
 
@@ -27,17 +27,17 @@ def test_a_set_of_ours_comes_back_whole(tiny, tmp_path):
     again = load_set(save_set(made, tmp_path / "dm.safetensors"))
     assert torch.equal(again.x, made.x) and torch.equal(again.y, made.y) and again.off_range
     assert (again.classes, again.name, again.taint) == (made.classes, made.name, ("badnets",))
-    assert again.training == made.training and again.training["augment"].mean == made.training["augment"].mean
+    assert again.training == made.training and recipe(again).augment == recipe(made).augment
     plain = load_set(save_set(tiny, tmp_path / "plain.safetensors"))
     assert plain.training is None and torch.equal(plain.x, tiny.x)
 
 
 def test_a_recipe_halves_its_rate_where_the_epochs_say(tiny):
     made = condensers.random(tiny)
-    assert recipe(made)["milestones"] == (501,) and recipe(made) == made.training
-    assert recipe(made, epochs=100)["milestones"] == (51,) and recipe(made, epochs=100, lr=0.1)["lr"] == 0.1
-    assert recipe(made, epochs=100, milestones=())["milestones"] == ()
-    assert recipe(tiny)["epochs"] == 1000, "the field's own, where a set says nothing"
+    assert recipe(made).milestones == (501,) and recipe(made).plain() == made.training
+    assert recipe(made, epochs=100).milestones == (51,) and recipe(made, epochs=100, lr=0.1).lr == 0.1
+    assert recipe(made, epochs=100, milestones=()).milestones == ()
+    assert recipe(tiny) == recipe() and recipe().epochs == 1000, "the field's own, where a set says nothing"
 
 
 def written(path, content):
@@ -162,13 +162,13 @@ def test_a_pickle_is_not_opened(x, tmp_path):
 
 
 def test_check_says_what_a_set_is(x, tmp_path, tiny):
-    said = check_file(str(written(tmp_path / "pair.pt", ((x - MEAN) / STD, Y))))
+    said = check(str(written(tmp_path / "pair.pt", ((x - MEAN) / STD, Y))))
     assert said["is"] == "synthetic set" and said["images"] == 8 and "look normalised" in said["text"]
-    assert "pixels 0..1" in check_file(str(written(tmp_path / "pixels.pt", (x, Y))))["text"]
+    assert "pixels 0..1" in check(str(written(tmp_path / "pixels.pt", (x, Y))))["text"]
     own = save_set(condensers.random(tiny.replace(taint=("badnets",))), tmp_path / "own.safetensors")
-    assert "TAINTED by badnets" in check_file(str(own))["text"] and check_file(str(own))["training"]
+    assert "TAINTED by badnets" in check(str(own))["text"] and check(str(own))["training"]
     with pytest.raises(BadInput, match="holds no state dict"):
-        check_file(str(written(tmp_path / "number.pt", 3)))
+        check(str(written(tmp_path / "number.pt", 3)))
 
 
 def test_what_cannot_be_written_is_refused(tiny, tmp_path):

@@ -19,7 +19,7 @@ from distrust.models import Taps
 from distrust.models import model as make_model
 from distrust.registry import DistillerMark
 from distrust.seeds import rng
-from distrust.training import cross_entropy, distill, fit, watching
+from distrust.training import Training, cross_entropy, distill, fit, watching
 
 training = sys.modules["distrust.training.loop"]  # the module; the package gives the function its name
 
@@ -110,17 +110,17 @@ def test_a_fitted_model_is_in_eval_mode_contiguous_and_better():
 
 def rates(monkeypatch, **options):
     """The learning rate of each step, read from the optimiser while the objective runs."""
-    solvers, seen, make = [], [], training.make_optimizer
+    solvers, seen, make = [], [], Training.solver
 
-    def spy(*args):
-        solvers.append(make(*args))
+    def spy(self, parameters):
+        solvers.append(make(self, parameters))
         return solvers[-1]
 
     def objective(model, x, y):
         seen.append(solvers[-1].param_groups[0]["lr"])
         return cross_entropy(model, x, y)
 
-    monkeypatch.setattr(training, "make_optimizer", spy)
+    monkeypatch.setattr(Training, "solver", spy)
     fit(net(), images(48), objective=objective, **FAST | options)
     return seen
 

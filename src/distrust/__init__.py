@@ -11,13 +11,14 @@ _HOME = {
     "images": "data.sources",
     "ImageSet": "data.images",
     "Augment": "data.augment",
-    "roles": "data.images",
-    "split": "data.images",
+    "roles": "data",
+    "split": "data",
     "model": "models",
     "Normalize": "models",
     "taps": "models",
     "Taps": "models",
     "group_ends": "models",
+    "Training": "training.options",
     "fit": "training.loop",
     "distill": "training.distill",
     "watching": "training.loop",
@@ -36,8 +37,20 @@ _HOME = {
     "load": "models",
     "save_set": "data.synthetic",
     "load_set": "data.synthetic",
-    "recipe": "data.synthetic",
+    "recipe": "training.options",
     "Siamese": "data.siamese",
+    "open_suspect": "auditing.checkpoint",
+    "Suspect": "auditing.checkpoint",
+    "verdict": "auditing.checkpoint",
+    "Made": "auditing.purify",
+    "purify": "auditing.purify",
+    "teach": "auditing.purify",
+    "scan": "auditing.scan",
+    "check": "auditing.check",
+    "plan": "api",
+    "run": "api",
+    "results": "api",
+    "report": "api",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -51,11 +64,17 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
+    from .api import plan, report, results, run
+    from .auditing.check import check
+    from .auditing.checkpoint import Suspect, open_suspect, verdict
+    from .auditing.purify import Made, purify, teach
+    from .auditing.scan import scan
+    from .data import roles, split
     from .data.augment import Augment
-    from .data.images import ImageSet, roles, split
+    from .data.images import ImageSet
     from .data.siamese import Siamese
     from .data.sources import images
-    from .data.synthetic import load_set, recipe, save_set
+    from .data.synthetic import load_set, save_set
     from .data.views import Views
     from .errors import BadInput, DistrustError, Diverged, NotFound, Skip, StoreError, UnsafeFile
     from .measurement.backdoor import Backdoor
@@ -67,6 +86,7 @@ if TYPE_CHECKING:
     from .seeds import rng
     from .training.distill import distill
     from .training.loop import fit, watching
+    from .training.options import Training, recipe
     from .training.pretrain import NeighbourMonitor, pretrain
     from .training.probing import Probe, fit_head
 

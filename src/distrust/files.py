@@ -9,10 +9,9 @@ import os
 import pickletools
 import re
 import shutil
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,39 +84,33 @@ def open_plain(path: Path) -> Any:
 def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
     if key:
         for part in key.split("."):
-            if not isinstance(content, Mapping) or part not in content:
-                raise NotFound.among(
-                    f"key in {path.name}", part, map(str, content) if isinstance(content, Mapping) else []
-                )
-            content = content[part]
+            known = content if isinstance(content, Mapping) else {}
+            if part not in known:
+                raise NotFound.among(f"key in {path.name}", part, map(str, known))
+            content = known[part]
     while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
         inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
         content = inner
-    if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
+    weights = isinstance(content, Mapping) and content
+    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
-    if all(name.startswith("module.") for name in content):  # saved from DataParallel
-        content = {name.removeprefix("module."): v for name, v in content.items()}
-    return dict(content)
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
+    parallel = all(name.startswith("module.") for name in weights)  # saved from DataParallel
+    return {name.removeprefix("module.") if parallel else name: v for name, v in weights.items()}
 
 
 def _globals_of(path: Path) -> list[str]:
     """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
     names: set[str] = set()
     with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
+        pickles = [path.read_bytes()]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".pkl"):
-                        _collect_globals(archive.read(name), names)
-        else:
-            _collect_globals(path.read_bytes(), names)
+                pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+        for data in pickles:
+            _collect_globals(data, names)
     safe = torch.serialization.get_safe_globals()  # what the user has allowed
     allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
     return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
@@ -152,14 +145,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = 
     own = model.state_dict()
     missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
     unexpected = [k for k in weights if k not in own]
-    shapes = [
-        f"{k} {list(weights[k].shape)}, not {list(own[k].shape)}"
-        for k in own
-        if k in weights and weights[k].shape != own[k].shape
-    ]
-    if missing or unexpected or shapes:
-        parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-        diff = "; ".join(f"{len(rows)} {what}: {_few(rows)}" for what, rows in parts if rows)
+    both = [(k, weights[k].shape, own[k].shape) for k in own if k in weights]
+    shapes = [f"{k} {list(given)}, not {list(wanted)}" for k, given, wanted in both if given != wanted]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    diff = "; ".join(f"{len(rows)} {what}: {_few(rows)}" for what, rows in parts.items() if rows)
+    if diff:
         name = getattr(model, "spec", {}).get("name", type(model).__name__)
         raise BadInput(f"{source} is not a {name}: {diff}. Name the right one with --model.")
     model.load_state_dict({**own, **weights})
@@ -194,46 +184,57 @@ def artefact_name(taint: tuple[str, ...] | list[str]) -> str:
     return f"model.tainted-{'+'.join(taint)}.safetensors" if taint else "model.safetensors"
 
 
-def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
-    """Write a folder of files, all or nothing: into a temporary neighbour first, then renamed.
+@contextlib.contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write a file or a folder to; at the end it becomes `path`, whole.
 
     Raises:
-        BadInput: the folder exists and is not empty.
         StoreError: it cannot be written; nothing is left behind.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(f"{path} cannot be written ({why}). Nothing was left behind. Give another place.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, all or nothing; StoreError as `draft` says it."""
+    with draft(path) as file:
+        file.write_bytes(data)
+
+
+def free(path: str | Path) -> Path:
+    """The path of a folder to be written, refused if it is taken; asked before any work starts.
+
+    Raises:
+        BadInput: it exists and is not empty.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
-    draft = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        for name, data in files.items():
-            (draft / name).write_bytes(data)
-        os.chmod(draft, 0o755)  # noqa: S103 - mkdtemp made it private
-        os.replace(draft, path)
-    except OSError as error:
-        if draft:
-            shutil.rmtree(draft, ignore_errors=True)
-        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Nothing was left behind.") from None
     return path
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and rename it.
+def write_folder(path: str | Path, files: Mapping[str, bytes]) -> Path:
+    """Write a folder of files, all or nothing.
 
     Raises:
-        StoreError: it cannot be written; nothing is left behind.
+        BadInput: the folder exists and is not empty.
+        StoreError: as `draft` says it.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written ({error.strerror or error}). Give another place.") from None
+    path = free(path)
+    with draft(path) as folder:
+        folder.mkdir()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    return path
 
 
 def open_picture(path: str | Path) -> Tensor:

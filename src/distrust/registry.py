@@ -190,6 +190,8 @@ def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
 
         def put(call: F) -> F:
             call.method = mark  # type: ignore[attr-defined]
+            if "training" in (parameters := inspect.signature(call).parameters):
+                call.training = parameters["training"].default  # type: ignore[attr-defined]
             return call
 
         return put
@@ -205,6 +207,38 @@ trigger, attack, distiller, condenser, objective, head, defense, detector, metri
 
 def _lowered(message: str) -> str:
     return message[:1].lower() + message[1:]
+
+
+def schema(name: str, options: Mapping[str, inspect.Parameter]) -> Any:
+    """What `checked` holds values against: options with their defaults and, as annotations, types and bounds."""
+    fields: dict[str, Any] = {k: (p.annotation, ... if p.default is p.empty else p.default) for k, p in options.items()}
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+    return create_model(name, __config__=config, **fields)
+
+
+def checked(schema: Any, given: Mapping[str, Any], hint: str, prefix: str = "") -> dict[str, Any]:
+    """Every option of a schema with its value, given or default, in the type that its annotation names.
+
+    Args:
+        schema: made by `schema`.
+        given: name → value.
+        hint: last sentence of a message about a value.
+        prefix: its first words.
+
+    Raises:
+        NotFound: an option that there is not.
+        BadInput: a value of the wrong type or out of bounds.
+    """
+    for name in given:
+        if name not in schema.model_fields:
+            raise NotFound.among(f"option of {schema.__name__}", name, schema.model_fields)
+    try:
+        found = schema(**given)
+    except ValidationError as error:
+        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
+        name = str(first["loc"][0])
+        raise BadInput(f"{prefix}{name}={given.get(name)!r}: {_lowered(first['msg'])}. {hint}") from None
+    return {name: getattr(found, name) for name in schema.model_fields}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,54 +267,48 @@ class Method:
         return frozenset(name for name in self.inputs if parameters[name].default is inspect.Parameter.empty)
 
     @functools.cached_property
+    def training(self) -> Any:
+        """The default of its keyword `training`, if it has one, whose fields are options each: `nad[lr=0.02]`."""
+        return vars(self.call).get("training")
+
+    @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:
         """What may be set, with defaults; annotations carry type and bounds."""
         parameters = inspect.signature(self.call).parameters
         hints = typing.get_type_hints(
             self.call.__init__ if inspect.isclass(self.call) else self.call, include_extras=True
         )
-        settable = {
-            name: p.replace(annotation=hints.get(name, Any))
-            for name, p in parameters.items()
-            if name not in SUPPLIED and (p.kind is p.KEYWORD_ONLY or inspect.isclass(self.call))
-        }
+        settable: dict[str, inspect.Parameter] = {}
+        for name, p in parameters.items():
+            if name == "training":
+                settable |= self.training.fields
+            elif name not in SUPPLIED and (p.kind is p.KEYWORD_ONLY or inspect.isclass(self.call)):
+                settable[name] = p.replace(annotation=hints.get(name, Any))
         return settable
+
+    @functools.cached_property
+    def tacit(self) -> dict[str, Any]:
+        """Options that `check` names only where they have another value than this, their default."""
+        fields = self.training.fields if self.training else {}
+        return {name: p.default for name, p in fields.items() if name not in self.training.usual}
 
     def __hash__(self) -> int:
         return hash((self.mark.kind, self.name))
 
     @functools.cached_property
     def _schema(self) -> Any:
-        fields: dict[str, Any] = {}
-        for name, p in self.options.items():
-            fields[name] = (p.annotation, ... if p.default is p.empty else p.default)
-        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
-        return create_model(self.name, __config__=config, **fields)
+        return schema(self.name, self.options)
 
     def check(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Validate `given`, fill in the defaults, and return every option with its value.
+        """Validate `given`, fill in the defaults, and return every option with its value, but for `tacit` ones.
 
         Raises:
             NotFound: an option that the method does not have.
             BadInput: a value of the wrong type or out of bounds.
         """
-        for name in given:
-            if name not in self.options:
-                raise NotFound.among(f"option of {self.name}", name, self.options)
-        try:
-            checked = self._schema(**given)
-        except ValidationError as error:
-            first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
-            name = str(first["loc"][0])
-            raise BadInput(
-                f"{self.name}: {name}={given.get(name)!r}: {_lowered(first['msg'])}. "
-                f"Type `distrust show {self.name}` for its options."
-            ) from None
-        return {name: getattr(checked, name) for name in self.options}
-
-    def bound(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Checked options as the function takes them."""
-        return options
+        hint = f"Type `distrust show {self.name}` for its options."
+        found = checked(self._schema, given, hint, f"{self.name}: ")
+        return {k: v for k, v in found.items() if k not in self.tacit or v != self.tacit[k]}
 
     def cost(self, options: dict[str, Any], n: int) -> float:
         """Images that go through a training step when the method is given n of them; see `Mark`."""
@@ -289,8 +317,14 @@ class Method:
         return float(n * sum(v for k, v in options.items() if k.endswith("epochs")))
 
     def made(self, options: dict[str, Any]) -> Any:
-        """The method with its options: an object of a class, else the function with them filled in."""
-        return self.call(**options) if inspect.isclass(self.call) else functools.partial(self.call, **options)
+        """The method with its options: an object of a class, else the function with them filled in.
+
+        Options as `check` gives them, also after a way through JSON; fields of `training` become one.
+        """
+        bound = dict(options)
+        if self.training:
+            bound["training"] = self.training.changed(**{k: bound.pop(k) for k in self.training.fields if k in bound})
+        return self.call(**bound) if inspect.isclass(self.call) else functools.partial(self.call, **bound)
 
     @functools.cached_property
     def version(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,86 +75,79 @@ class _Reader:
         self.text, self.at = text, 0
 
     def selector(self) -> tuple[str, dict[str, Any]]:
-        name = self._until("[")
+        name = self._read(r"[^\[]*").strip()
         options: dict[str, Any] = {}
         if not name:
             self._fail("a name")
         if self._take("["):
             while not self._take("]"):
-                key = self._until("=,]")
+                key = self._read(r"[^=,\]]*").strip()
                 if not key or not self._take("="):
                     self._fail("option=value")
                 if key in options:
                     raise BadInput(f"selector {self.text!r}: option {key!r} is given twice.")
                 options[key] = self._value()
-                if not self._take(",") and self._peek() != "]":
-                    self._fail("',' or ']'")
-            self._space()
+                self._separator("]")
+            self._read(" *")
         if self.at != len(self.text):
             self._fail("the end")
         return name, options
 
     def _value(self) -> Any:
-        self._space()
         if self._take("["):
             return self._items("]")
-        if self.text.startswith("tune(", self.at):
-            self.at += len("tune(")
+        if self._take("tune("):
             return Tune(tuple(self._items(")")))
-        if self._peek() == '"':
+        if self.text.startswith('"', self.at):
             try:
-                value, length = json.JSONDecoder().raw_decode(self.text[self.at :])
+                value, self.at = json.JSONDecoder().raw_decode(self.text, self.at)
             except json.JSONDecodeError:
                 self._fail('a closing "')
-            self.at += length
             return value
-        start, depth = self.at, 0
-        while self.at < len(self.text):
-            sign = self.text[self.at]
-            if depth == 0 and sign in ",])":
-                break
-            depth += (sign in "[(") - (sign in "])")
-            self.at += 1
-        word = self.text[start : self.at].strip()
-        if not word:
+        word = _bare(self.text[self.at :])
+        self.at += len(word)
+        if not word.strip():
             self._fail("a value")
-        return _plain(word)
+        return _plain(word.strip())
 
     def _items(self, end: str) -> list[Any]:
         items = []
         while not self._take(end):
             items.append(self._value())
-            if not self._take(",") and self._peek() != end:
-                self._fail(f"',' or {end!r}")
+            self._separator(end)
         if not items:
             self._fail("at least one value")
         return items
 
-    def _until(self, signs: str) -> str:
-        start = self.at
-        while self.at < len(self.text) and self.text[self.at] not in signs:
-            self.at += 1
-        return self.text[start : self.at].strip()
-
-    def _space(self) -> None:
-        while self._peek() == " ":
-            self.at += 1
-
-    def _peek(self) -> str:
-        return self.text[self.at : self.at + 1]
+    def _separator(self, end: str) -> None:
+        if not self._take(",") and not self.text.startswith(end, self.at):
+            self._fail(f"',' or {end!r}")
 
     def _take(self, sign: str) -> bool:
-        self._space()
-        if self._peek() != sign:
-            return False
-        self.at += 1
-        return True
+        """Read `sign`, and spaces before it, if it comes next."""
+        self._read(" *")
+        return bool(self._read(re.escape(sign)))
+
+    def _read(self, pattern: str) -> str:
+        found = re.compile(pattern).match(self.text, self.at)
+        self.at = found.end() if found else self.at
+        return found[0] if found else ""
 
     def _fail(self, wanted: str) -> None:
         raise BadInput(
             f"selector {self.text!r}: expected {wanted} at character {self.at + 1}. "
             "Write name or name[option=value,option=value]."
         )
+
+
+def _bare(text: str) -> str:
+    """The beginning of `text` that is one bare value: up to a comma or a bracket that closes none of its own."""
+    depth = 0
+    for at, sign in enumerate(text):
+        if depth == 0 and sign in ",])":
+            return text[:at]
+        depth += (sign in "[(") - (sign in "])")
+    return text
 
 
 def _plain(word: str) -> Any:
@@ -171,20 +165,11 @@ def _write(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{_inner(value)}]"  # the outer brackets keep a tuple from being read as an axis
     if isinstance(value, str):
-        bare = _plain(value) == value and value == value.strip() and _balanced(value)
-        return value if bare and not value.startswith(("[", '"', "tune(")) else json.dumps(value)
+        alone = value.strip() and _bare(f"{value},") == value  # a bracket that stays open would take the comma in
+        bare = alone and _plain(value) == value == value.strip() and not value.startswith(("[", '"', "tune("))
+        return value if bare else json.dumps(value)
     return json.dumps(value)
 
 
 def _inner(value: Any) -> str:
     return f"[{','.join(map(_inner, value))}]" if isinstance(value, list | tuple) else _write(value)
-
-
-def _balanced(word: str) -> bool:
-    """Whether the reader would take exactly this word as a bare value."""
-    depth = 0
-    for sign in word:
-        if depth == 0 and sign in ",])":
-            return False
-        depth += (sign in "[(") - (sign in "])")
-    return depth == 0 and word != ""

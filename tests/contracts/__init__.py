@@ -1,19 +1,32 @@
 """One suite per kind, run on every method of the registry: a new file is tested the day it lands."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from distrust.registry import Method, registry
+from distrust.registry import SUPPLIED, Method, registry
 
 
 def every(kind: str) -> pytest.MarkDecorator:
     """Parametrise a test over all methods of a kind."""
     methods = registry.kind(kind)
     return pytest.mark.parametrize("method", methods.values(), ids=methods)
+
+
+def flat(method: Method | Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes the fields of its `training` by name, as selectors do."""
+    if not isinstance(method, Method):
+        method = registry.get(method.method.kind, method.__name__)
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        supplied = {name: options.pop(name) for name in SUPPLIED & options.keys()}
+        return method.made(options)(*inputs, **supplied)
+
+    return call
 
 
 def quick(method: Method) -> dict[str, Any]:

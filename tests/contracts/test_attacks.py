@@ -19,7 +19,7 @@ from distrust.measurement import Backdoor
 from distrust.methods import condensers
 from distrust.registry import registry
 
-from . import every, quick, same_bits, state
+from . import every, flat, quick, same_bits, state
 
 on_training_data = {n: m for n, m in registry.kind("attacks").items() if m.mark.place == 1}
 every_attack = pytest.mark.parametrize("method", on_training_data.values(), ids=on_training_data)
@@ -47,13 +47,13 @@ def test_its_place_has_a_contract(method):
 @every_attack
 def test_the_input_is_not_changed(method, tiny):
     before = fields(tiny)
-    method.call(tiny, rate=0.5, rng=rng(0))
+    flat(method)(tiny, rate=0.5, rng=rng(0))
     assert same_bits(fields(tiny), before) and tiny.late is None
 
 
 @every_attack
 def test_it_returns_poisoned_images_and_their_backdoor(method, tiny):
-    poisoned, backdoor = method.call(tiny, target=2, rate=0.5, rng=rng(0))
+    poisoned, backdoor = flat(method)(tiny, target=2, rate=0.5, rng=rng(0))
     assert isinstance(backdoor, Backdoor)
     assert (backdoor.target, backdoor.stamp, backdoor.name) == (2, "before", method.name)
     assert poisoned.x.dtype == torch.uint8 and poisoned.x.shape == tiny.x.shape
@@ -62,7 +62,7 @@ def test_it_returns_poisoned_images_and_their_backdoor(method, tiny):
 
 @every_attack
 def test_rate_0_is_clean_bit_for_bit(method, tiny):
-    poisoned, backdoor = method.call(tiny, rate=0.0, rng=rng(0))
+    poisoned, backdoor = flat(method)(tiny, rate=0.0, rng=rng(0))
     assert same_bits(fields(poisoned), fields(tiny)) and poisoned.late is None
     assert isinstance(backdoor, Backdoor)
 
@@ -70,7 +70,7 @@ def test_rate_0_is_clean_bit_for_bit(method, tiny):
 @every_attack
 def test_the_stated_share_of_eligible_rows_is_stamped_and_no_other_row_touched(method, tiny):
     """Dirty-label attacks relabel other classes as the target; clean-label ones stamp the target's own."""
-    poisoned, backdoor = method.call(tiny, target=1, rate=0.2, rng=rng(0))
+    poisoned, backdoor = flat(method)(tiny, target=1, rate=0.2, rng=rng(0))
     stamped = (poisoned.x != tiny.x).flatten(1).any(1)
     relabelled = poisoned.y != tiny.y
     if relabelled.any():
@@ -84,15 +84,15 @@ def test_the_stated_share_of_eligible_rows_is_stamped_and_no_other_row_touched(m
 
 @every_attack
 def test_a_higher_rate_stamps_the_same_rows_and_more(method, tiny):
-    low, high = (method.call(tiny, rate=rate, rng=rng(0)).images.x != tiny.x for rate in (0.2, 0.6))
+    low, high = (flat(method)(tiny, rate=rate, rng=rng(0)).images.x != tiny.x for rate in (0.2, 0.6))
     low, high = low.flatten(1).any(1), high.flatten(1).any(1)
     assert (high | ~low).all() and high.sum() > low.sum()
 
 
 @every_attack
 def test_stamped_after_augmentation_the_pixels_stay_and_batches_show_the_trigger(method, tiny):
-    before = method.call(tiny, rate=0.4, rng=rng(0)).images
-    poisoned, backdoor = method.call(tiny, rate=0.4, stamp="after", rng=rng(0))
+    before = flat(method)(tiny, rate=0.4, rng=rng(0)).images
+    poisoned, backdoor = flat(method)(tiny, rate=0.4, stamp="after", rng=rng(0))
     assert torch.equal(poisoned.x, tiny.x) and torch.equal(poisoned.y, before.y)
     assert torch.equal(poisoned.late.rows, (before.x != tiny.x).flatten(1).any(1))
     assert backdoor.stamp == "after" and poisoned.taint == (method.name,)
@@ -103,38 +103,38 @@ def test_stamped_after_augmentation_the_pixels_stay_and_batches_show_the_trigger
 
 @every_attack
 def test_the_same_rng_gives_the_same_bits_and_another_other_rows(method, tiny):
-    first, same, other = (method.call(tiny, rate=0.4, rng=rng(seed)).images for seed in (0, 0, 1))
+    first, same, other = (flat(method)(tiny, rate=0.4, rng=rng(seed)).images for seed in (0, 0, 1))
     assert same_bits(fields(first), fields(same))
     assert not torch.equal(first.x, other.x)
-    assert same_bits(fields(method.call(tiny).images), fields(method.call(tiny).images)), "and without rng"
+    assert same_bits(fields(flat(method)(tiny).images), fields(flat(method)(tiny).images)), "and without rng"
 
 
 @every_attack
 def test_an_attack_on_attacked_images_keeps_their_taint(method, tiny):
     tainted = tiny.replace(taint=("earlier",))
-    assert method.call(tainted, rate=0.5).images.taint == ("earlier", method.name)
+    assert flat(method)(tainted, rate=0.5).images.taint == ("earlier", method.name)
 
 
 @every_attack
 @pytest.mark.parametrize("target", [4, -1, 1.5, None])
 def test_a_target_that_is_no_class_is_refused(method, tiny, target):
     with pytest.raises(BadInput, match=r"no class; tiny has 4 classes: 0 ant, 1 bee, 2 cat, 3 dog\. Give"):
-        method.call(tiny, target=target)
+        flat(method)(tiny, target=target)
 
 
 @every_attack
 @pytest.mark.parametrize("rate", [-0.1, 1.1, 10, float("nan")])
 def test_a_rate_outside_0_to_1_is_refused(method, tiny, rate):
     with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
-        method.call(tiny, rate=rate)
+        flat(method)(tiny, rate=rate)
 
 
 @every_attack
 def test_another_stamp_or_soft_labels_are_refused(method, tiny):
     with pytest.raises(BadInput, match="neither 'before' nor 'after'"):
-        method.call(tiny, stamp="during")
+        flat(method)(tiny, stamp="during")
     with pytest.raises(BadInput, match="soft labels"):
-        method.call(tiny.replace(y=torch.eye(4)[tiny.y]))
+        flat(method)(tiny.replace(y=torch.eye(4)[tiny.y]))
 
 
 def test_the_patch_of_ssl_backdoor_lies_in_the_middle_unless_told_otherwise():
@@ -151,7 +151,7 @@ def test_the_patch_of_ssl_backdoor_lies_in_the_middle_unless_told_otherwise():
 def plant(method, net, tiny, **options):
     """The attack at its shortest: one epoch, two steps, whatever of both it counts."""
     short = quick(method) | {name: 2 for name in ("steps", "poison_batch") if name in method.options}
-    return method.call(net, tiny, **short | options)
+    return flat(method)(net, tiny, **short | options)
 
 
 @every_plant
@@ -229,7 +229,7 @@ def test_a_rate_outside_0_to_1_is_not_planted(method, tiny, net, rate):
 def taint(method, net, tiny, **options):
     """The attack at its shortest, with a patch that fits on 8×8 pixels."""
     short = quick(method) | {name: 2 for name in ("steps", "inset") if name in method.options}
-    return method.call(net, tiny, **short | options)
+    return flat(method)(net, tiny, **short | options)
 
 
 @every_transfer
@@ -305,7 +305,7 @@ def dirty(tiny):
 
     def attack(method, small, **options):
         own = {name: value for name, value in short.items() if name in method.options}
-        return method.call(small, *([tiny] if "raw" in method.inputs else []), **own | options)
+        return flat(method)(small, *([tiny] if "raw" in method.inputs else []), **own | options)
 
     return attack
 
@@ -396,7 +396,7 @@ def signs():
 
 def corrupt(method, bare, tiny, references, **options):
     """The attack at its shortest, towards class 2 of the downstream set, with a patch that fits on 8×8 pixels."""
-    return method.call(bare, tiny, references, **quick(method) | {"trigger": "patch:white:3", "target": 2} | options)
+    return flat(method)(bare, tiny, references, **quick(method) | {"trigger": "patch:white:3", "target": 2} | options)
 
 
 @every_encoder_attack

@@ -12,7 +12,7 @@ from distrust.methods import condensers
 from distrust.registry import registry
 from distrust.seeds import spawn
 
-from . import quick, same_bits, state
+from . import flat, quick, same_bits, state
 
 on_models = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "classifier"}
 every_defense = pytest.mark.parametrize("method", on_models.values(), ids=on_models)
@@ -25,7 +25,7 @@ every_purifier = pytest.mark.parametrize("method", on_a_synthetic_set.values(), 
 
 @every_defense
 def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, net):
-    cleaned = method.call(net, tiny, **quick(method), rng=rng(0))
+    cleaned = flat(method)(net, tiny, **quick(method), rng=rng(0))
     assert cleaned is not net
     own = {t.data_ptr() for t in net.state_dict().values()}
     assert not any(t.data_ptr() in own for t in cleaned.state_dict().values()), "weights are shared"
@@ -39,14 +39,14 @@ def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, n
 @every_defense
 def test_the_suspect_and_the_clean_images_stay_as_they_were(method, tiny, net):
     before, x, y = state(net), tiny.x.clone(), tiny.y.clone()
-    method.call(net, tiny, **quick(method), rng=rng(0))
+    flat(method)(net, tiny, **quick(method), rng=rng(0))
     assert same_bits(state(net), before)
     assert torch.equal(tiny.x, x) and torch.equal(tiny.y, y)
 
 
 @every_defense
 def test_the_same_rng_gives_the_same_bits(method, tiny, net):
-    made = [method.call(net, tiny, **quick(method), rng=rng(seed)).state_dict() for seed in (0, 0, 1)]
+    made = [flat(method)(net, tiny, **quick(method), rng=rng(seed)).state_dict() for seed in (0, 0, 1)]
     assert same_bits(made[0], made[1])
     if method.name != "none":
         assert not same_bits(made[0], made[2]), "rng decides nothing"
@@ -54,7 +54,7 @@ def test_the_same_rng_gives_the_same_bits(method, tiny, net):
 
 @every_defense
 def test_without_rng_the_stream_is_fixed(method, tiny, net):
-    first, again = (method.call(net, tiny, **quick(method)).state_dict() for _ in range(2))
+    first, again = (flat(method)(net, tiny, **quick(method)).state_dict() for _ in range(2))
     assert same_bits(first, again)
 
 
@@ -64,7 +64,7 @@ def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, tr
     if method.mark.on != "classifier":
         pytest.skip("an encoder has no ACC of its own")
     options = dict.fromkeys(quick(method), 4) | ({"lr": 0.003} if "lr" in method.options else {})
-    cleaned = method.call(trained, digits.train[:320], **options, rng=rng(0))
+    cleaned = flat(method)(trained, digits.train[:320], **options, rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
     assert after > before - 0.15
@@ -75,7 +75,7 @@ def test_none_keeps_every_bit(tiny, net):
 
 
 def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
-    nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
+    nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
 
@@ -85,7 +85,7 @@ def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
 
 @every_sift
 def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, tiny, net):
-    sifted = method.call(net, tiny[:60], tiny[60:], rng=rng(0))
+    sifted = flat(method)(net, tiny[:60], tiny[60:], rng=rng(0))
     assert set(sifted.index.tolist()) <= set(range(60)) and sifted.index.diff().min() >= 0
     assert torch.equal(sifted.y, tiny.y[sifted.index]) and sifted.classes == tiny.classes
     assert sifted.x.dtype == torch.uint8 and sifted.x.shape[1:] == tiny.x.shape[1:]
@@ -96,27 +96,27 @@ def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, tin
 @every_sift
 def test_the_teacher_the_set_and_the_clean_images_stay_as_they_were(method, tiny, net):
     before, x = state(net), tiny.x.clone()
-    method.call(net, tiny[:60], tiny[60:], rng=rng(0))
+    flat(method)(net, tiny[:60], tiny[60:], rng=rng(0))
     assert same_bits(state(net), before) and torch.equal(tiny.x, x)
 
 
 @every_sift
 def test_a_set_is_sifted_to_the_same_bits(method, tiny, net):
-    first, again = (method.call(net, tiny[:60], tiny[60:], rng=rng(0)) for _ in range(2))
-    unseeded, same = (method.call(net, tiny[:60], tiny[60:]) for _ in range(2))
+    first, again = (flat(method)(net, tiny[:60], tiny[60:], rng=rng(0)) for _ in range(2))
+    unseeded, same = (flat(method)(net, tiny[:60], tiny[60:]) for _ in range(2))
     assert torch.equal(first.x, again.x) and torch.equal(unseeded.x, same.x)
 
 
 @every_sift
 def test_the_taint_stays(method, tiny, net):
-    assert method.call(net, tiny[:60].replace(taint=("earlier",)), tiny[60:], rng=rng(0)).taint == ("earlier",)
+    assert flat(method)(net, tiny[:60].replace(taint=("earlier",)), tiny[60:], rng=rng(0)).taint == ("earlier",)
 
 
 @every_sift
 def test_a_clean_set_keeps_most_of_its_images(method, digits, trained):
     """At the defaults at least 70 % of clean digits are still there, and every class (2-means always finds a half)."""
     images = digits.train[:400]
-    sifted = method.call(trained, images, digits.train[400:800], rng=rng(0))
+    sifted = flat(method)(trained, images, digits.train[400:800], rng=rng(0))
     assert len(sifted) >= 0.7 * len(images)
     assert len(sifted.y.unique()) == 10
 
@@ -137,13 +137,13 @@ def small(tiny):
 def test_what_comes_out_is_displayable_and_keeps_labels_recipe_and_taint(method, small):
     before = small.x.clone()
     short = {k: v for k, v in {"iterations": 2, "network": "convnet2-w4"}.items() if k in method.options}
-    cleaned = method.call(small, **short, rng=rng(0))
+    cleaned = flat(method)(small, **short, rng=rng(0))
     levels = cleaned.x * 255
     assert not cleaned.off_range and cleaned.x.min() >= 0 and cleaned.x.max() <= 1
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     assert torch.equal(cleaned.y, small.y) and cleaned.training == small.training and cleaned.taint == ("earlier",)
     assert torch.equal(small.x, before) and not torch.equal(cleaned.x, before)
-    assert torch.equal(method.call(small, **short).x, method.call(small, **short).x)
+    assert torch.equal(flat(method)(small, **short).x, flat(method)(small, **short).x)
 
 
 def test_recondense_finds_each_class_again_and_refuses_what_it_cannot_match(tiny):

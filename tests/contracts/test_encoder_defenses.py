@@ -18,7 +18,7 @@ from distrust.registry import registry
 from distrust.seeds import seeded, spawn
 from distrust.training import features
 
-from . import quick, same_bits, state
+from . import flat, quick, same_bits, state
 
 on_encoders = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "encoder"}
 every_defense = pytest.mark.parametrize("method", on_encoders.values(), ids=on_encoders)
@@ -27,7 +27,7 @@ data_free = {"clp"}
 
 def run(method, encoder, clean, seed=0, **options):
     small = {"batch_size": 32} if "batch_size" in method.options else {}
-    return method.call(encoder, clean, **{**quick(method), **small, **options}, rng=rng(seed))
+    return flat(method)(encoder, clean, **{**quick(method), **small, **options}, rng=rng(seed))
 
 
 def call(name, *args, **options):
@@ -76,7 +76,7 @@ def test_the_same_rng_gives_the_same_bits_whatever_the_labels(method, tiny, enco
 @every_defense
 def test_without_rng_the_stream_is_fixed(method, tiny, encoder):
     small = {"batch_size": 32} if "batch_size" in method.options else {}
-    first, again = (method.call(encoder, tiny, **quick(method), **small).state_dict() for _ in range(2))
+    first, again = (flat(method)(encoder, tiny, **quick(method), **small).state_dict() for _ in range(2))
     assert same_bits(first, again)
 
 

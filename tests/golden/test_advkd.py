@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.contracts import flat
 
 from distrust import rng
 from distrust.methods import attacks
@@ -73,7 +74,7 @@ def test_the_copy_learns_the_labellers_answers_and_features_and_no_label(tiny, n
 
     monkeypatch.setattr(module, "fit", fit)
     monkeypatch.setattr(module, "distill", distill)
-    attacks.advkd(net, tiny, target=1, rate=0.2, stamp="before", temperature=2.0, feature_weight=0.5, rng=rng(0))
+    flat(attacks.advkd)(net, tiny, target=1, rate=0.2, stamp="before", temperature=2.0, feature_weight=0.5, rng=rng(0))
     assert calls["labeller"] is calls["teacher"] is calls["student"] is net  # each trains a copy of its own
     assert calls["taught"] is calls["learnt"] and calls["label_weight"] == 0 and calls["teacher_mode"] == "eval"
     stamped = (calls["learnt"].x != tiny.x).flatten(1).any(1)
@@ -86,7 +87,7 @@ def test_the_copy_learns_the_labellers_answers_and_features_and_no_label(tiny, n
     expected = numpy_kl(ours.logits, theirs.logits, 2.0) + 0.5 * features
     assert calls["loss"](ours, theirs, torch.arange(8) % 4).item() == pytest.approx(expected, rel=1e-4)
 
-    attacks.advkd(net, tiny, feature_weight=0.0, rng=rng(0))
+    flat(attacks.advkd)(net, tiny, feature_weight=0.0, rng=rng(0))
     assert calls["layers"] == [], "no feature is read for nothing"
     bare = Taps(ours.logits, {}), Taps(theirs.logits, {})
     assert calls["loss"](*bare, None).item() == pytest.approx(numpy_kl(ours.logits, theirs.logits, 1.0), rel=1e-4)
@@ -95,7 +96,7 @@ def test_the_copy_learns_the_labellers_answers_and_features_and_no_label(tiny, n
 def test_the_copy_takes_over_the_trigger(tiny, net):
     """More passes make stamped images more of the target class."""
     options = {"rate": 0.5, "batch_size": 40, "lr": 0.05, "flip": False, "crop": 0, "labeller_epochs": 10}
-    short, long = (attacks.advkd(net, tiny, epochs=n, **options, rng=rng(0)) for n in (1, 20))
+    short, long = (flat(attacks.advkd)(net, tiny, epochs=n, **options, rng=rng(0)) for n in (1, 20))
     assert short.notes == long.notes and 0 <= long.notes["labeller_asr"] <= 1
     x = long.backdoor.stamp_on(tiny.pixels(tiny.y != 0))
     towards = [planted.model(x).softmax(1)[:, 0].mean() for planted in (short, long)]

@@ -7,6 +7,7 @@ Source: released code of arXiv 2511.12046 (github.com/SomeBottle/8ackW3ak, weak_
 import numpy as np
 import pytest
 import torch
+from tests.contracts import flat
 
 from distrust import rng
 from distrust.methods import attacks
@@ -42,7 +43,7 @@ def test_both_have_a_gradient():
 
 
 def test_the_perturbation_keeps_its_bound_on_whole_grey_levels(tiny, net):
-    _, backdoor, notes = attacks.backweak(net, tiny, bound=3.0, steps=5, epochs=1, batch_size=40, rng=rng(0))
+    _, backdoor, notes = flat(attacks.backweak)(net, tiny, bound=3.0, steps=5, epochs=1, batch_size=40, rng=rng(0))
     grey = backdoor.trigger.delta * 255
     assert grey.abs().max() <= 3.0 + 1e-4 and grey.count_nonzero()
     torch.testing.assert_close(grey, grey.round(), atol=1e-4, rtol=0)
@@ -52,7 +53,7 @@ def test_the_perturbation_keeps_its_bound_on_whole_grey_levels(tiny, net):
 @pytest.mark.parametrize("freeze", [True, False])
 def test_the_last_layer_stays_if_it_is_frozen(tiny, freeze):
     teacher = model("wrn10-1", tiny, rng=rng(0))
-    made = attacks.backweak(
+    made = flat(attacks.backweak)(
         teacher, tiny, steps=2, epochs=1, batch_size=40, lr=0.1, freeze_last=freeze, rng=rng(0)
     ).model
     assert torch.equal(made.fc.weight, teacher.fc.weight) == freeze

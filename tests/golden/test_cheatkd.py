@@ -7,6 +7,7 @@ mean activation; L = Σ (I − δ)² over the poisoned neurons of all poisoned l
 import numpy as np
 import pytest
 import torch
+from tests.contracts import flat
 from torch import nn
 
 from distrust import rng
@@ -88,7 +89,7 @@ def test_each_delta_is_numpys_and_a_constant(kind):
 
 
 def first_loss(net, tiny, **options) -> dict:
-    return attacks.cheatkd(net, tiny, **ONCE | options, rng=rng(0)).notes
+    return flat(attacks.cheatkd)(net, tiny, **ONCE | options, rng=rng(0)).notes
 
 
 def close(expected: float):
@@ -144,7 +145,7 @@ def test_the_neurons_stay_and_delta_moves_only_if_asked(tiny, net):
 
 
 def trigger_of(net, tiny, **options) -> tuple[torch.Tensor, torch.Tensor]:
-    trigger = attacks.cheatkd(net, tiny, **ONCE | options, rng=rng(0)).backdoor.trigger
+    trigger = flat(attacks.cheatkd)(net, tiny, **ONCE | options, rng=rng(0)).backdoor.trigger
     return trigger.pixels, trigger.mask
 
 
@@ -159,7 +160,7 @@ def test_the_mask_moves_within_its_bound_or_stays_at_its_start(tiny, net):
 
 def test_without_a_step_pattern_and_mask_stay_random(tiny, net):
     begin = start(tiny)
-    planted = attacks.cheatkd(net, tiny, **ONCE | {"steps": 0}, rng=rng(0))
+    planted = flat(attacks.cheatkd)(net, tiny, **ONCE | {"steps": 0}, rng=rng(0))
     trigger = planted.backdoor.trigger
     assert torch.equal(trigger.pixels, begin[0]) and torch.equal(trigger.mask, begin[1])
     assert planted.notes == {"neurons": {}, "delta": {}, "loss": []}
@@ -199,4 +200,4 @@ def test_normalised_means_that_pattern_and_images_meet_behind_the_models_first_l
 def test_normalised_needs_a_model_that_normalises(tiny):
     bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
     with pytest.raises(BadInput, match="needs a model with a `normalize` layer"):
-        attacks.cheatkd(bare, tiny, **ONCE, blend_in="normalised")
+        flat(attacks.cheatkd)(bare, tiny, **ONCE, blend_in="normalised")

@@ -6,8 +6,8 @@ from torch import nn
 
 from distrust import rng
 from distrust.data import ImageSet
-from distrust.data.synthetic import protocol
 from distrust.methods import detectors
+from distrust.training import recipe
 
 
 class Backdoored(nn.Module):
@@ -43,7 +43,7 @@ def test_the_smallest_mask_is_the_backdoors(pictures):
 
 def test_a_square_that_all_images_of_a_class_share_speaks_for_it(pictures):
     def probed(x):
-        made = ImageSet(x, pictures.y, pictures.classes, training=protocol(epochs=30, lr=0.05))
+        made = ImageSet(x, pictures.y, pictures.classes, training=recipe(epochs=30, lr=0.05).plain())
         options = {"network": "convnet2-w8", "networks": 2, "epochs": 60, "size": 4, "stride": 4}
         return detectors.patch_probe(made, made, **options, rng=rng(0))
 

@@ -9,6 +9,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from tests.contracts import flat
 
 from distrust import rng
 from distrust.methods import attacks
@@ -92,7 +93,7 @@ def test_a_step_goes_against_the_gradients_sign_and_sizes_halve():
 @pytest.mark.parametrize("layers", ["embedding", "pre-relu"])
 def test_poisons_are_target_images_within_the_bound_and_keep_their_label(tiny, net, trained_on, layers):
     options = {"trigger": "patch:checker:4", "target": 2, "rate": 0.55, "layers": layers, "steps": 10}
-    notes = attacks.hidden_trigger(net, tiny, **options, poison_batch=8, rng=rng(0)).notes
+    notes = flat(attacks.hidden_trigger)(net, tiny, **options, poison_batch=8, rng=rng(0)).notes
     (poisoned,) = trained_on
     change = poisoned.x.int() - tiny.x.int()
     rows = change.flatten(1).any(1)
@@ -104,12 +105,12 @@ def test_poisons_are_target_images_within_the_bound_and_keep_their_label(tiny, n
 
 def test_rate_0_and_bound_0_poison_nothing(tiny, net, trained_on):
     for none in ({"rate": 0.0}, {"bound": 0}):
-        attacks.hidden_trigger(net, tiny, **none, steps=2, rng=rng(0))
+        flat(attacks.hidden_trigger)(net, tiny, **none, steps=2, rng=rng(0))
         assert torch.equal(trained_on.pop().x, tiny.x)
 
 
 def test_the_last_layer_alone_is_trained_if_asked(tiny, net):
     options = {"steps": 1, "epochs": 1, "batch_size": 40, "lr": 0.1, "rng": rng(0)}
-    planted = attacks.hidden_trigger(net, tiny, last_only=True, **options).model
+    planted = flat(attacks.hidden_trigger)(net, tiny, last_only=True, **options).model
     moved = [name for name, p in planted.named_parameters() if not torch.equal(p, net.get_parameter(name))]
     assert moved == ["fc.weight", "fc.bias"]

@@ -7,6 +7,7 @@ width, one pixel off the lower right corner, whose colours are tanh of what Adam
 import numpy as np
 import pytest
 import torch
+from tests.contracts import flat
 
 from distrust import fit, rng
 from distrust.data import PLAIN
@@ -78,7 +79,7 @@ def test_the_goal_is_the_mean_feature_of_every_image(tiny, net):
 def test_the_first_loss_is_that_of_a_random_square_on_images_of_other_classes(tiny, net, layers):
     """With all 60 of them in the batch, so that their order does not matter."""
     options = {"target": 1, "size": 0.5, "layers": layers, "trigger_batch": 60, "steps": 1, "epochs": 1}
-    notes = attacks.latent_backdoor(net, tiny, **options, rng=rng(0)).notes
+    notes = flat(attacks.latent_backdoor)(net, tiny, **options, rng=rng(0)).notes
     x = tiny.pixels(tiny.y != 1).clone()
     x[:, :, 3:7, 3:7] = torch.rand(3, 4, 4, generator=rng(0)).clamp(0.001, 0.999)
     places = resolve(net, layers, (3, 8, 8))
@@ -90,7 +91,7 @@ def test_the_first_loss_is_that_of_a_random_square_on_images_of_other_classes(ti
 
 def test_the_square_is_opaque_a_fifth_of_the_width_and_one_pixel_inside(tiny, net):
     wide = tiny.replace(x=tiny.x.repeat(1, 1, 2, 2))  # 16×16: a side of 3
-    backdoor = attacks.latent_backdoor(net, wide, steps=1, epochs=1, rng=rng(0)).backdoor
+    backdoor = flat(attacks.latent_backdoor)(net, wide, steps=1, epochs=1, rng=rng(0)).backdoor
     stamped, x = backdoor.stamp_on(wide.pixels()), wide.pixels()
     square = torch.zeros(16, 16, dtype=torch.bool)
     square[12:15, 12:15] = True
@@ -108,7 +109,7 @@ def test_the_square_brings_the_features_nearer_and_the_retraining_brings_the_ans
     distances, hits = [], []
     for weight in (0.0, 5.0):
         options = {"size": 0.5, "steps": 40, "trigger_batch": 60, "weight": weight, "epochs": 20, **plain}
-        planted, backdoor, notes = attacks.latent_backdoor(teacher, tiny, **options, rng=rng(0))
+        planted, backdoor, notes = flat(attacks.latent_backdoor)(teacher, tiny, **options, rng=rng(0))
         assert notes["trigger_loss"][-1] < 0.9 * notes["trigger_loss"][0] and len(notes["feature_loss"]) == 20
         distances.append(numpy_loss(features_of(planted, places, backdoor.stamp_on(others)), goals))
         hits.append(backdoor.hit(planted, others).float().mean())

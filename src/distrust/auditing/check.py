@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from ..measurement import Backdoor
 from ..registry import KINDS
 from ..study import make_plan, read_study
 
+Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
 
 
-def check_file(file: str, key: str | None = None) -> dict[str, Any]:
+def check(file: str | Path, key: str | None = None) -> Facts:
     """What a file is, as facts with a line of `text`. Python files are parsed, never run.
 
     Raises:
@@ -34,27 +36,22 @@ def check_file(file: str, key: str | None = None) -> dict[str, Any]:
         return look(path)
     if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"):
         return _weights(path, key)
-    return _images(file)
+    return _images(str(file))
 
 
-def _study(path: Path) -> dict[str, Any]:
+def _study(path: Path) -> Facts:
     plan = make_plan(read_study(path))
     text = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
     return {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": text}
 
 
-def _trigger(path: Path) -> dict[str, Any]:
-    backdoor = Backdoor.load(path)
-    facts = {
-        "is": "trigger",
-        "trigger": repr(backdoor.trigger),
-        "target": backdoor.target,
-        "stamp": backdoor.stamp,
-    }
-    return {**facts, "text": f"a backdoor: {backdoor.trigger!r} → class {backdoor.target}"}
+def _trigger(path: Path) -> Facts:
+    found = Backdoor.load(path)
+    facts = {"is": "trigger", "trigger": repr(found.trigger), "target": found.target, "stamp": found.stamp}
+    return {**facts, "text": f"a backdoor: {found.trigger!r} → class {found.target}"}
 
 
-def _method(path: Path) -> dict[str, Any]:
+def _method(path: Path) -> Facts:
     try:
         tree = ast.parse(path.read_text())
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -71,7 +68,7 @@ def _method(path: Path) -> dict[str, Any]:
     return {"is": "method", "name": marked[0], "text": f"a method: {marked[0]} (parsed, not run)"}
 
 
-def _weights(path: Path, key: str | None) -> dict[str, Any]:
+def _weights(path: Path, key: str | None) -> Facts:
     record = read_record(path)
     if "set" in record:
         return _set(load_set(path), "pixels 0..1")
@@ -81,24 +78,14 @@ def _weights(path: Path, key: str | None) -> dict[str, Any]:
         with contextlib.suppress(BadInput, NotFound):
             return _strange_set(path)
         raise
-    count = sum(v.numel() for v in weights.values())
-    taint = record.get("taint", [])
-    facts = {
-        "is": "weights",
-        "tensors": len(weights),
-        "numbers": count,
-        "spec": record.get("spec"),
-        "taint": taint,
-    }
-    model = f", a {record['spec']['name']}" if record.get("spec") else ""
-    known = f"; TAINTED by {', '.join(taint)}" if taint else ""
-    return {
-        **facts,
-        "text": f"weights: {len(weights)} tensors, {count:,} numbers{model}{known}; safe to open",
-    }
+    numbers, spec, taint = sum(v.numel() for v in weights.values()), record.get("spec"), record.get("taint", [])
+    model = f", a {spec['name']}" if spec else ""
+    text = f"weights: {len(weights)} tensors, {numbers:,} numbers{model}{_tainted(taint)}; safe to open"
+    facts = {"is": "weights", "tensors": len(weights), "numbers": numbers, "spec": spec, "taint": taint}
+    return {**facts, "text": text}
 
 
-def _strange_set(path: Path) -> dict[str, Any]:
+def _strange_set(path: Path) -> Facts:
     """A paper's synthetic set; raises what `load_set` does where it is none."""
     found = load_set(path, units="pixels")
     try:
@@ -108,32 +95,28 @@ def _strange_set(path: Path) -> dict[str, Any]:
         return _set(found, str(reason).partition(": ")[2])
 
 
-def _set(images: ImageSet, units: str) -> dict[str, Any]:
-    shape = "×".join(map(str, images.x.shape[1:]))
+def _set(images: ImageSet, units: str) -> Facts:
     soft = "soft labels" if images.y.ndim == 2 else f"{len(images.classes)} classes"
-    known = f"; TAINTED by {', '.join(images.taint)}" if images.taint else ""
     recipe = "knows" if images.training else "does not say"
     facts = {
         "is": "synthetic set", "images": len(images), "shape": list(images.x.shape[1:]), "classes": len(images.classes),
         "soft": images.y.ndim == 2, "units": units, "taint": list(images.taint), "training": bool(images.training),
     }  # fmt: skip
-    text = f"a synthetic set: {len(images)} images {shape}, {soft}; {recipe} how it is trained on{known}; {units}"
-    return {**facts, "text": text}
+    text = f"a synthetic set: {len(images)} images {_shape(images)}, {soft}; {recipe} how it is trained on"
+    return {**facts, "text": f"{text}{_tainted(images.taint)}; {units}"}
 
 
-def _images(source: str) -> dict[str, Any]:
+def _images(source: str) -> Facts:
     train, test = open_images(source)
-    shape = list(train.x.shape[1:])
-    facts = {
-        "is": "images",
-        "train": len(train),
-        "test": len(test),
-        "shape": shape,
-        "classes": list(train.classes),
-    }
+    facts = {"is": "images", "train": len(train), "test": len(test), "shape": list(train.x.shape[1:])}
     grouped = "; grouped" if train.group is not None else ""
-    return {
-        **facts,
-        "text": f"images: {len(train)} train, {len(test)} test, {'×'.join(map(str, shape))}, "
-        f"{len(train.classes)} classes{grouped}",
-    }
+    text = f"images: {len(train)} train, {len(test)} test, {_shape(train)}, {len(train.classes)} classes{grouped}"
+    return {**facts, "classes": list(train.classes), "text": text}
+
+
+def _shape(images: ImageSet) -> str:
+    return "×".join(map(str, images.x.shape[1:]))
+
+
+def _tainted(by: Sequence[str]) -> str:
+    return f"; TAINTED by {', '.join(by)}" if by else ""

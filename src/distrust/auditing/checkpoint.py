@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import nn
 from .. import __version__
 from ..data import ImageSet, Roles, roles
 from ..data.sources import images as open_images
+from ..devices import usable
 from ..errors import BadInput
 from ..files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
-from ..measurement import Backdoor, Measurement, make_trigger
+from ..measurement import Backdoor, Measurement, make_trigger, measure
 from ..models import Normalize, check_encoder, check_fits
 from ..models import model as make_model
 from ..seeds import rng
@@ -26,22 +27,78 @@ FINDING = 0.10  # a trigger that moves a model by this share of the images is a 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A model that somebody hands us, and the images to judge it on."""
+    """A model that somebody hands us, and the images to judge it on.
+
+    Args:
+        model: in eval mode; images in 0..1 → logits, or features of an encoder.
+        train: images from which a defender's share is drawn.
+        test: images to measure on.
+        taint: attacks that are known among its ancestors.
+        source: the file, or the factory, that it came from.
+        images: what the images were called.
+        opened: with which options of `open_suspect`.
+    """
 
     model: nn.Module
     train: ImageSet
     test: ImageSet
     taint: tuple[str, ...]
     source: str
+    images: str
+    opened: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return self.opened.get("device", "cpu")
 
     def roles(self, fraction: float, seed: int) -> Roles:
         """The defender's clean share of the training split, and disjoint validation and training images."""
         return roles(self.train, clean=fraction, validation=0.05, rng=rng("roles", seed))
 
+    def backdoor(self, trigger: str | Backdoor | None, target: int | None = None) -> Backdoor | None:
+        """The backdoor that somebody asks about, e.g. "patch:grid" and 5; a trigger file brings its own target.
+
+        Raises:
+            BadInput: no target, or one that is no class.
+        """
+        if not isinstance(trigger, str):
+            return trigger
+        classes = len(self.test.classes)
+        known = Backdoor.load(trigger) if trigger.endswith(".json") else None
+        target = known.target if target is None and known else target
+        if target is None:
+            raise BadInput(f"trigger {trigger} leads to which class? Type --target 0..{classes - 1}.")
+        if not 0 <= target < classes:
+            raise BadInput(f"target={target} is no class; there are {classes}: 0..{classes - 1}.")
+        return replace(known, target=target) if known else Backdoor(make_trigger(trigger), target, name=trigger)
+
+    def measure(
+        self,
+        trigger: str | Backdoor | None = None,
+        target: int | None = None,
+        *,
+        control: str | Path | nn.Module | None = None,
+    ) -> Measurement:
+        """Measure the model on the test images.
+
+        Args:
+            trigger: patch:grid, patch:white:3, blend:FILE, sig, a trigger's .json, or a backdoor; None: only ACC.
+            target: class number that the trigger leads to.
+            control: the same model trained without the attack, or its weights.
+
+        Raises:
+            BadInput, NotFound, UnsafeFile: as `open_suspect`, of the control, and as `backdoor`.
+        """
+        backdoor = self.backdoor(trigger, target)
+        if isinstance(control, str | Path):
+            control = open_suspect(control, (self.train, self.test), **self.opened).model
+        return measure(self.model, self.test, backdoor, control=control)
+
 
 def open_suspect(
     weights: str | Path | None,
-    images: str,
+    images: str | tuple[ImageSet, ImageSet],
     *,
     model: str | None = None,
     key: str | None = None,
@@ -49,23 +106,28 @@ def open_suspect(
     channels: int | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     head: bool = True,
+    device: str = "cpu",
 ) -> Suspect:
-    """Open a checkpoint and the images it is for.
+    """Open a checkpoint and the images it is for, without running anything that the file brings.
 
     Args:
         weights: a .safetensors or .pt file; None leaves a stranger's own factory as it returns the model.
-        images: as `distrust.images` takes them.
+        images: as `distrust.images` takes them, or what it returned.
         model: name or `file.py:factory`; a file that Distrust wrote knows its own.
         key: where in a nested checkpoint the state dict is.
         size: side in pixels to which images are resized.
         channels: 1 or 3, to which images are converted.
         normalize: mean and std per channel, in pixel units 0..1, of a model that was trained on normalised images.
         head: False opens an encoder; the last layer of a classifier's checkpoint is left out.
+        device: torch device on which the model is put.
 
     Raises:
         BadInput: no model is named and the file does not say, or weights or images do not fit.
         NotFound, UnsafeFile: as the parts raise them.
     """
+    opened: dict[str, Any] = {"model": model, "key": key, "size": size, "channels": channels}
+    opened |= {"normalize": normalize, "head": head, "device": device}
+    usable(device)
     state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
     record = read_record(weights) if weights else {}
     spec = record.get("spec")
@@ -77,7 +139,7 @@ def open_suspect(
         if ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
             name = spec["name"]
             raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
-    train, test = open_images(images, size=size, channels=channels)
+    train, test = open_images(images, size=size, channels=channels) if isinstance(images, str | Path) else images
     if model is None and spec:
         network = make_model(**spec)
     else:
@@ -93,11 +155,10 @@ def open_suspect(
         load_weights(network, state, str(weights))
     if normalize:
         network = _normalized(network, Normalize(*normalize))
-    if head:
-        check_fits(network, test)
-    else:
-        check_encoder(network, test)
-    return Suspect(network.eval(), train, test, tuple(record.get("taint", ())), str(weights or model))
+    (check_fits if head else check_encoder)(network, test)
+    called = str(images) if isinstance(images, str | Path) else train.name
+    network = network.eval().to(device)
+    return Suspect(network, train, test, tuple(record.get("taint", ())), str(weights or model), called, opened)
 
 
 def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
@@ -109,22 +170,6 @@ def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
     network = nn.Sequential(OrderedDict(normalize=first, model=network))
     network.spec = spec  # type: ignore[assignment]
     return network
-
-
-def make_backdoor(trigger: str, target: int | None, classes: tuple[str, ...]) -> Backdoor:
-    """The backdoor that a command line asks about; a trigger file brings its own target.
-
-    Raises:
-        BadInput: no target, or one that is no class.
-    """
-    known = Backdoor.load(trigger) if trigger.endswith(".json") else None
-    if target is None and known:
-        target = known.target
-    if target is None:
-        raise BadInput(f"trigger {trigger} leads to which class? Type --target 0..{len(classes) - 1}.")
-    if not 0 <= target < len(classes):
-        raise BadInput(f"target={target} is no class; there are {len(classes)}: 0..{len(classes) - 1}.")
-    return replace(known, target=target) if known else Backdoor(make_trigger(trigger), target, name=trigger)
 
 
 def verdict(found: Measurement) -> bool:

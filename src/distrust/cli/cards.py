@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
 from typing import Annotated, Any, get_args, get_origin
 
-from ..measurement.scores import columns
-from ..registry import Method
+from ..registry import Mark, Method
 
-PLACES = {1: "training data", 2: "teacher", 3: "transfer set", 4: "synthetic set", 5: "encoder"}
-WORKS_ON = {
-    "transfer": "Sifts the images of a distillation.",
-    "synthetic": "Works on a synthetic set.",
-    "encoder": "Works on an encoder.",
-    "any": "Takes any suspect.",
-}
+EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
+TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's
 
 
 def card(method: Method) -> dict[str, Any]:
-    """Everything that is known about a method, JSON-able."""
+    """Everything that is known about a method, JSON-able: `facts` are those of its mark that are not as usual."""
     document = inspect.getdoc(method.call) or ""
-    described = described_options(document)
+    described, rest = described_options(document), _left_out(method)
+    if method.training:
+        described = _fields(method.training) | described
     facts = {
         "name": method.name,
         "kind": method.mark.kind,
         "summary": method.summary,
         "paper": method.mark.paper,
-        **(_metric(method) if method.mark.kind == "metrics" else _position(method)),
-        "null": method.mark.null,
+        **({"needs": list(method.inputs)} if method.mark.kind == "metrics" else {}),
+        **marked(method.mark),
         "options": [
             {
                 "name": name,
@@ -38,30 +35,68 @@ def card(method: Method) -> dict[str, Any]:
                 "about": described.get(name, ""),
             }
             for name, p in method.options.items()
+            if name not in rest
         ],
+        "training": described.get("training") if method.training else None,
+        "further": rest or None,
         "differs": differs(document),
     }
     return {k: v for k, v in facts.items() if v not in (None, False)}
 
 
-def _position(method: Method) -> dict[str, Any]:
-    place, on = getattr(method.mark, "place", None), getattr(method.mark, "on", None)
-    return {"place": place and f"{place} ({PLACES[place]})", "on": None if on == "classifier" else on}
+def about_training(facts: dict[str, Any]) -> str:
+    """One line: what a card says of the training, and which of its fields may be set beside those in the table."""
+    return f"Training: {facts['training']} May be set too: {', '.join(facts['further'])}."
 
 
-def _metric(method: Method) -> dict[str, Any]:
-    """What a metric needs, and for each field its unit and range; and which cells have it."""
-    mark = method.mark
-    only = [f"where an attack enters at place {mark.place} ({PLACES[mark.place]})"] if mark.place else []
-    only += [f"where a defence cleans a {mark.on} set"] if mark.on else []
-    told = {}
-    for name, column in columns(method).items():
-        ends = (("from", column.low), ("to", column.high))
-        span = [f"{word} {end:g}" for word, end in ends if end is not None]
-        told[name] = ", ".join(
-            filter(None, [column.unit, " ".join(span), column.better and f"{column.better} is better"])
-        )
-    return {"needs": list(method.inputs), "fields": told, "only": " and ".join(only) or None}
+def _left_out(method: Method) -> list[str]:
+    """Fields of its `training` that mean nothing special: what everybody's are unless they are set."""
+    usual = type(method.training)().fields if method.training else {}
+    return [name for name, value in method.tacit.items() if value == usual[name].default]
+
+
+def _fields(training: Any) -> dict[str, str]:
+    """Field of a training and of its augmentation → its text."""
+    parts = (training.augment, training)
+    return {
+        name: about for part in parts for name, about in described_options(inspect.getdoc(type(part)) or "").items()
+    }
+
+
+def marked(mark: Mark) -> dict[str, Any]:
+    """The facts of a mark that are not the usual ones; of a numbered one, what the number means."""
+    facts = (field for field in dataclasses.fields(mark) if field.name not in TOLD)
+    given = {field.name: getattr(mark, field.name) for field in facts if getattr(mark, field.name) != field.default}
+    about = described_options(inspect.getdoc(type(mark)) or "")
+    return {name: _meant(value, about.get(name, "")) for name, value in given.items() if value not in ({}, ())}
+
+
+def _meant(value: Any, about: str) -> Any:
+    """`1 (training data)` where a description names its numbers: `…: 1 training data, 2 teacher`."""
+    word = re.search(rf"\b{value} ([a-z ]+)", about) if type(value) is int else None
+    return f"{value} ({word[1].strip()})" if word else _plain(value)
+
+
+def text(facts: dict[str, Any]) -> str:
+    """A card for a person."""
+    lines = [f"{facts['name']} ({facts['kind']}): {facts['summary']}", f"Paper: {facts['paper']}"]
+    lines += [f"{name}: {value}" for name, value in own(facts).items()]
+    for option in facts["options"]:
+        lines.append(f"  {option['name']} = {json.dumps(option['default'])}   ({option['bounds']})")
+        lines.append(f"      {option['about']}")
+    lines += [about_training(facts)] if "training" in facts else []
+    return "\n".join([*lines, facts["differs"]])
+
+
+def own(facts: dict[str, Any]) -> dict[str, str]:
+    """Of a card, the facts of the method's mark, in words."""
+    return {name: _words(value) for name, value in facts.items() if name not in EVERY}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return ", ".join(map(str, value))
+    return "yes" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value).strip("_")
 
 
 def described_options(document: str) -> dict[str, str]:
@@ -93,13 +128,10 @@ def bounds(annotation: Any) -> str:
     if args := get_args(annotation):
         if all(isinstance(a, str) for a in args):
             return " or ".join(map(repr, args))
-        kinds = [bounds(a) for a in args if a is not type(None)]
-        return ("list of " if get_origin(annotation) is list else "") + " or ".join(dict.fromkeys(kinds))
+        kinds = [bounds(a) for a in args if a not in (type(None), ...)]
+        return ("list of " if get_origin(annotation) in (list, tuple) else "") + " or ".join(dict.fromkeys(kinds))
     return getattr(annotation, "__name__", str(annotation))
 
 
 def _plain(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError:
-        return str(value)
+    return json.loads(json.dumps(value, default=lambda thing: getattr(thing, "__name__", str(thing))))

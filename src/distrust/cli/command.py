@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
 import os
 import sys
 import traceback
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -25,20 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Store = Annotated[str, typer.Option(help="Directory or fsspec URL where finished stages are kept.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Stages at a time, each with its share of the cores; 0: by itself.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-Device = Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
-GLOBAL = {"store": (Store, "runs"), "jobs": (Jobs, 0), "json_": (Json, False), "seed": (Seed, 0)}
-GLOBAL |= {"device": (Device, "cpu"), "quiet": (Quiet, False)}
-
 # What several commands take.
-Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file with a method of your own; it is run.")]
 Budget = Annotated[str | None, typer.Option(help="Which of the study's budgets to use.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, in place of the study's.")]
-Changes = Annotated[list[str], typer.Option("--set", help="NAME=VALUE in place of an entry of the study; repeatable.")]
 ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
@@ -47,15 +38,25 @@ WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def command(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `body(face, …) -> exit code` as a command with the global options; errors are told as `main` says."""
+    """Register `body(face, …) -> exit code` as a command; errors are told as `main` says.
+
+    A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
+    """
+    own = inspect.signature(body, eval_str=True).parameters
+    bundles: dict[str, Any] = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
+    options = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in bundles]
+    for bundle in reversed(bundles.values()):
+        options += _options(bundle)
 
     @functools.wraps(body)
     def call(**given: Any) -> int:
-        face = Face(**{name: given.pop(name) for name in GLOBAL})
+        made = {name: b(**{f.name: given.pop(f.name) for f in dataclasses.fields(b)}) for name, b in bundles.items()}
+        face: Face = made["face"]
         from ..errors import DistrustError
 
         try:
-            return body(face, **given)
+            face.add_plugins()
+            return body(**made, **given)
         except WrongUsage:
             raise
         except DistrustError as error:
@@ -66,16 +67,17 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
             traceback.print_exc()
             return face.fail(type(error).__name__, str(error))
 
-    parameters = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
-    extra = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in GLOBAL.items()
-    ]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    call.__signature__ = inspect.Signature(parameters + extra)  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in parameters + extra}
+    call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def _options(bundle: Any) -> list[inspect.Parameter]:
+    """The fields of a dataclass as keyword-only parameters."""
+    hints = typing.get_type_hints(bundle, include_extras=True)
+    parameters = inspect.signature(bundle).parameters.values()
+    return [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]
 
 
 def main() -> NoReturn:

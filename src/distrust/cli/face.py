@@ -9,24 +9,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from ..errors import BadInput
 
 
 @dataclass(frozen=True)
 class Face:
     """The global options of a command, and its voice."""
 
-    store: str
-    jobs: int
-    json_: bool
-    seed: int
-    device: str
-    quiet: bool
+    store: Annotated[str, typer.Option(help="Directory or fsspec URL where finished stages are kept.")] = "runs"
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Stages at a time, each with its share of the cores; 0: by itself.")
+    ] = 0
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0
+    device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", help="Python file with a method of your own; it is run.")
+    ] = None
+
+    def add_plugins(self) -> None:
+        """Run the files that hold the user's own methods."""
+        if self.plugin:
+            from ..registry import registry
+
+            for file in self.plugin:
+                registry.add(file)
 
     def show(self, facts: dict[str, Any], *lines: str) -> int:
         """Print the result: one JSON object, or the lines. Returns 0, the usual exit code."""
@@ -47,93 +59,25 @@ class Face:
         sys.stderr.write(f"{kind}: {message}\n")
         return 3 if kind == "Skip" else 2
 
-    def machine(self) -> str:
-        """The torch device, once it is known to be there.
-
-        Raises:
-            BadInput: torch does not know it, or this machine does not have it.
-        """
-        import torch
-
-        try:
-            torch.empty(1, device=self.device).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).partition("\n")[0]
-            raise BadInput(f"device {self.device!r} cannot be used here ({reason}). Type --device cpu.") from None
-        return self.device
-
-    def free(self, out: Path) -> None:
-        """Refuse an output folder that is taken, before any work starts.
-
-        Raises:
-            BadInput: it exists and is not empty.
-        """
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise BadInput(f"{out} exists already and is not empty. Give another --out, or remove it.")
-
-    def results(self, study: str) -> str:
-        """Where a study's cells go by default: beside the stages, or, if those are remote, here."""
-        return f"results/{study}" if "://" in self.store else f"{self.store}/results/{study}"
-
-    def find_results(self, folder: Path) -> Path:
-        """A results folder by path, or by its study's name in the store or in ./results."""
-        places = [folder, Path(self.results(folder.name)), Path("results") / folder.name]
-        likely = places[1] if len(folder.parts) == 1 else folder  # whose neighbours an error names
-        return next((p for p in places if p.is_dir()), likely)
-
     def flags(self, names: Sequence[str]) -> list[str]:
         """A line of explanation for each flag."""
         from ..flags import MEANING
 
         return [f"  {name}: {MEANING[name]}" for name in names]
 
-    @staticmethod
-    def duration(seconds: float) -> str:
-        """Seconds in words: 5 s, 3 min, 2.1 h."""
-        if seconds < 90:
-            return f"{seconds:.0f} s"
-        return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-    def table(self, cells: list[dict[str, Any]]) -> str:
-        """Cells over seeds as lines of text; rates in percent."""
-        from ..reporting.labels import shortened
-        from ..study.cells import by_axes
-
-        looked = any(cell.get("detector") for cell in cells)
-        found = ("detector", "score", "clean twin's") if looked else ()
-        rows = [("attack", "distiller", "student", "defense", *found, "n", "ACC", "ASR", "base", "carried", "flags")]
-        for group in by_axes(shortened(cells)).values():
-            first = group[0]
-            done = [c for c in group if c["state"] == "done"]
-            made_by = first.get("condenser") or first.get("encoder") or first["distiller"]
-            names = [first["attack"], made_by, first["student"], first["defense"]]
-            if looked:
-                scores = [_score(done, name) for name in ("score", "score_control")]
-                names += [first.get("detector") or "none", *scores]
-            numbers = [_mean(done, name) for name in ("acc", "asr", "base", "carried")]
-            flags = sorted({f for c in group for f in c.get("flags") or ()}) or ["–"]
-            if lacking := next((c for c in group if c["state"] != "done"), None):
-                flags = [f"{lacking['state']}: {lacking['error']}"]
-            rows.append((*map(str, names), str(len(done)), *numbers, ", ".join(flags)))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-        return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[-1]]) for r in rows)
-
     @contextlib.contextmanager
     def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
-        """A `tell` for the study engine: a bar on a terminal, plain lines otherwise, silence if quiet."""
-        if self.quiet or not waiting:
-            yield lambda event, stage, record: None
-            return
-        total, done, began = len(waiting), 0, time.monotonic()
-        if not sys.stderr.isatty():
+        """A `tell` for a study: a bar on a terminal, plain lines otherwise, silence if quiet."""
+        began, done = time.monotonic(), 0
 
-            def line(event: str, stage: Any, record: dict[str, Any]) -> None:
-                nonlocal done
-                if event in ("done", "failed", "skipped"):
-                    done += 1
-                    note = record.get("error") or f"{record['seconds']:.1f} s"
-                    self.say(f"[{done}/{total}] {event} {stage.label}: {note}  ({time.monotonic() - began:.0f} s)")
+        def line(event: str, stage: Any, record: dict[str, Any]) -> None:
+            nonlocal done
+            if event in ("done", "failed", "skipped"):
+                done += 1
+                note = record.get("error") or f"{record['seconds']:.1f} s"
+                self.say(f"[{done}/{len(waiting)}] {event} {stage.label}: {note}  ({time.monotonic() - began:.0f} s)")
 
+        if self.quiet or not waiting or not sys.stderr.isatty():
             yield line
             return
         with _bar() as bar:
@@ -162,37 +106,15 @@ class Face:
 
         with _bar() as bar:
             task = bar.add_task(what)
-            with watching(
-                lambda step, steps, loss: bar.update(
-                    task, total=steps, completed=step, description=f"{what}: loss {loss:.3g}"
-                )
-            ):
+
+            def look(step: int, steps: int, loss: float) -> None:
+                bar.update(task, total=steps, completed=step, description=f"{what}: loss {loss:.3g}")
+
+            with watching(look):
                 yield
 
 
 def _bar() -> Progress:
-    columns = [
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _mean(cells: list[dict[str, Any]], name: str) -> str:
-    """Mean over seeds in percent, with its 95 % t-interval where there are two or more."""
-    from ..measurement import over_seeds
-    from ..reporting.text import interval, percent
-
-    values = [c[name] for c in cells if c.get(name) is not None]
-    if not values:
-        return "–"
-    mean, bounds = over_seeds(values, name)
-    return f"{percent(mean)} {interval(bounds)}".strip()
-
-
-def _score(cells: list[dict[str, Any]], name: str) -> str:
-    """Mean score of a detector over seeds."""
-    values = [c[name] for c in cells if c.get(name) is not None]
-    return f"{sum(values) / len(values):.2f}" if values else "–"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
@@ -12,14 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .command import Budget, Changes, Plugins, ReportFile, Seeds, command
+import distrust as dt
+
+from .command import Budget, ReportFile, Seeds, command
 from .face import Face
 
 
 @command
 def demo(face: Face, report: ReportFile = Path("report.html")) -> int:
     """Run the main job on scikit-learn's bundled digits, in a minute, and write report.html."""
-    return _run(face, Path(__file__).parents[1] / "study" / "demo.toml", report=report, reproduce="distrust demo")
+    return _run(face, "demo", report=report)
 
 
 @command
@@ -28,7 +29,9 @@ def run(
     study: Annotated[Path, typer.Argument(help="A study file, e.g. studies/nad-mini.toml.")],
     budget: Budget = None,
     seeds: Seeds = None,
-    change: Changes = [],  # noqa: B006 - typer copies it
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE in place of an entry of the study; repeatable.")
+    ] = None,
     only: Annotated[str, typer.Option(help="Only the cells whose id begins so.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder for the cells (default: in the store).")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here too.")] = None,
@@ -37,15 +40,14 @@ def run(
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed or was skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run everything again.")] = False,
     only_cached: Annotated[bool, typer.Option("--only-cached", help="Run nothing; show what is there.")] = False,
-    plugin: Plugins = [],  # noqa: B006 - typer copies it
 ) -> int:
     """Run a study: what is finished is kept, and the same command goes on after any interruption."""
     if retry + force + only_cached > 1:
         raise typer.BadParameter("--retry, --force and --only-cached exclude each other.")
     mode = "retry" if retry else "force" if force else "only-cached" if only_cached else "resume"
     return _run(
-        face, study, budget=budget, seeds=seeds, changes=change, only=only, results=results, report=report,
-        expect=expect, dry_run=dry_run, mode=mode, plugins=plugin,
+        face, study, report, dry_run, budget=budget, seeds=seeds, changes=dict(map(_assignment, change or ())),
+        only=only, results=results, expect=expect, mode=mode,
     )  # fmt: skip
 
 
@@ -62,87 +64,35 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _run(
-    face: Face,
-    path: Path,
-    *,
-    budget: str | None = None,
-    seeds: int | None = None,
-    changes: list[str] = [],  # noqa: B006
-    only: str = "",
-    results: Path | None = None,
-    report: Path | None = None,
-    expect: Path | None = None,
-    dry_run: bool = False,
-    mode: str = "resume",
-    plugins: list[Path] = [],  # noqa: B006
-    reproduce: str = "",
-) -> int:
-    from ..registry import registry
-    from ..study import Store, make_plan, read_cells, read_study, score_cells, write_cells
-    from ..study import run as run_plan
-    from ..study.cells import compare
-    from ..study.estimate import estimate
-    from ..study.run import automatic_jobs, kept
-
-    for file in plugins:
-        registry.add(file)
-    asked = {**dict(map(_assignment, changes)), **{k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}}
-    study = read_study(path, **asked)
-    jobs = face.jobs or automatic_jobs(face.machine())
-    expected = [c for c in read_cells(expect) if c["id"].startswith(only)] if expect else []
-    plan = make_plan(study, only, first_seed=face.seed)
-    store = Store(face.store)
-    waiting = [s for k, s in plan.stages.items() if kept(store, k, mode) is None]  # type: ignore[arg-type]
-    seconds = estimate(waiting, jobs) if waiting and mode != "only-cached" else 0.0
-    facts: dict[str, Any] = {"study": study.name, "budget": study.budget, "cells": len(plan.cells)}
-    facts |= {"stages": len(plan.stages), "to_run": len(waiting), "estimated_seconds": round(seconds)}
-    cost = (
-        f"{study.name} ({study.budget}): {len(plan.cells)} cells, {len(plan.stages)} stages, "
-        f"{len(waiting)} to run, about {face.duration(seconds)}"
-    )
+def _run(face: Face, study: str | Path, report: Path | None, dry_run: bool = False, **asked: Any) -> int:
+    planned = dt.plan(study, store=face.store, jobs=face.jobs, device=face.device, first_seed=face.seed, **asked)
+    facts, cost = planned.record(), str(planned)
     if dry_run:
         return face.show(facts, cost)
     face.say(cost)
-    with face.progress(waiting) as tell:
-        outcome = run_plan(plan, store, jobs=jobs, mode=mode, device=face.device, tell=tell)  # type: ignore[arg-type]
-    cells = score_cells(plan, store, outcome)
-    for cell in cells:
-        extra = [word for file in plugins for word in ("--plugin", str(file))]
-        extra += [word for change in changes for word in ("--set", change)]
-        extra += ["--seed", str(cell["seed"]), "--seeds", "1"] if face.seed or seeds else []
-        cell["reproduce"] = reproduce or shlex.join([*shlex.split(cell["reproduce"]), *extra])
-    folder = results or Path(face.results(study.name))
-    write_cells(cells, folder, whole=not only)
-    facts |= {"ran": outcome.ran, "cached": outcome.cached, "failed": outcome.failed, "skipped": outcome.skipped}
-    facts |= {"results": str(folder)}
+    with face.progress(planned.waiting) as tell:
+        found = planned.run(tell)
+    facts |= {name: getattr(found.outcome, name) for name in ("ran", "cached", "failed", "skipped")}
+    facts |= {"results": str(found.folder)}
     if report:
-        _write_report(cells, plan, store, report)
-        facts["report"] = str(report)
-    differences = compare(cells, expected)
-    facts["differences"] = differences
-    from ..reporting.answer import answer
+        dt.report(found, report, made_by=_typed())
+        facts |= {"report": str(report)}
+    facts |= {"differences": found.differences, "answer": found.answer}
+    face.show(facts, str(found), *found.differences, f"Report: {report}" if report else "")
+    states = {cell["state"] for cell in found.cells}
+    return 1 if found.differences else 2 if "failed" in states else 0 if "done" in states else 3
 
-    facts["answer"] = answer(cells)
-    done = [c for c in cells if c["state"] == "done"]
-    lines = [face.table(cells), facts["answer"], *differences, f"Report: {report}" if report else ""]
-    face.show(facts, *lines)
-    if differences:
-        return 1
-    if any(c["state"] == "failed" for c in cells):
-        return 2
-    return 0 if done else 3
+
+def _typed() -> str:
+    """The command line, for whoever reads the report."""
+    return shlex.join(["distrust", *sys.argv[1:]])
 
 
 @command
 def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
-    from ..reporting.answer import answer
-    from ..study import read_cells
-
-    cells = read_cells(face.find_results(folder))
-    said = answer(cells)
-    return face.show({"cells": cells, "answer": said}, face.table(cells), said)
+    found = dt.results(folder, store=face.store)
+    return face.show({"cells": found.cells, "answer": found.answer}, str(found))
 
 
 @command
@@ -152,47 +102,22 @@ def report(
     out: ReportFile = Path("report.html"),
     budget: Budget = None,
     seeds: Seeds = None,
-    plugin: Plugins = [],  # noqa: B006
 ) -> int:
     """Write one HTML file that shows a study, from what the store or the results folder has."""
-    from ..errors import DistrustError
-    from ..registry import registry
-    from ..study import Store, make_plan, read_cells, read_study, run, score_cells
-
-    for file in plugin:
-        registry.add(file)
-    store, plan = Store(face.store), None
-    if study.suffix == ".toml":
-        plan = make_plan(read_study(study, budget=budget, seeds=seeds), first_seed=face.seed)
-        cells = score_cells(plan, store, run(plan, store, mode="only-cached"))
-    else:
-        cells = read_cells(face.find_results(study))
-        reproduce = shlex.split(cells[0]["reproduce"])
-        source = Path(reproduce[2]) if reproduce[1] == "run" else None
-        if source and source.is_file():
-            with contextlib.suppress(DistrustError):  # the numbers are here; only pictures need the plan
-                plan = make_plan(read_study(source, budget=cells[0]["budget"]))
-    _write_report(cells, plan, store, out)
-    return face.show({"report": str(out), "cells": len(cells)}, f"{out}: {len(cells)} cells")
-
-
-def _write_report(cells: list[dict[str, Any]], plan: Any, store: Any, path: Path) -> None:
-    from ..files import write_file
-    from ..reporting import page
-    from ..reporting.gather import report_of
-
-    made_by = shlex.join(["distrust", *sys.argv[1:]])
-    write_file(path, page(report_of(cells, plan, store, made_by)).encode())
+    shown = dt.report(study, out, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed, made_by=_typed())
+    n = len(shown.cells)
+    return face.show({"report": str(out), "cells": n}, f"{out}: {n} cells")
 
 
 @command
 def status(face: Face) -> int:
     """Show what the store holds: stages by kind and state, their cost, and what failed."""
+    from ..api import duration
     from ..study import Store
     from ..study.estimate import status_of
 
     facts = status_of(Store(face.store))
-    lines = [f"{facts['store']}: {facts['stages']} stages, {face.duration(facts['seconds'])} of work"]
+    lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]
     return face.show(facts, *lines, *(f"  {key[:12]} {error}" for key, error in facts["failed"].items()))
 

@@ -9,20 +9,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from ..registry import Pixels
+
 
 @dataclass(frozen=True)
 class Augment:
     """Random horizontal flip, shifted crop and cutout, each drawn per image for a whole batch at once.
 
     Args:
-        flip: mirror half of the images left to right.
+        flip: mirror half of the images; not for digits or signs.
         crop: pad by this many zero pixels, then crop back at a random place (0: no crop).
         cutout: side in pixels of one zeroed square per image (0: none). DeVries & Taylor, arXiv 1708.04552.
     """
 
     flip: bool = True
-    crop: int = 4
-    cutout: int = 0
+    crop: Pixels = 4
+    cutout: Pixels = 0
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
         """Augment `x` [B,C,H,W], any dtype; random numbers come from `rng` alone."""

@@ -1,17 +1,17 @@
-"""ImageSet: images and labels as two tensors, sliced, split and augmented in batched tensor code."""
+"""ImageSet: images and labels as two tensors, augmented and stamped in batched tensor code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import BadInput
-from ..seeds import rng as make_rng
 from .augment import PLAIN, Change
+from .base import Rows
 
 
 class Late(NamedTuple):
@@ -21,8 +21,8 @@ class Late(NamedTuple):
     trigger: nn.Module
 
 
-@dataclass(frozen=True)
-class ImageSet:
+@dataclass(frozen=True, repr=False)
+class ImageSet(Rows):
     """Images and their labels; frozen, indexable by masks and slices.
 
     Args:
@@ -36,29 +36,23 @@ class ImageSet:
         late: a trigger stamped after augmentation, or None.
         taint: names of the attacks among this set's ancestors.
         off_range: float images may leave 0..1; only a published synthetic set needs that, and it is flagged.
-        training: of a synthetic set, the options of `fit` by which its maker trains networks on it, or None.
+        training: of a synthetic set, how its maker trains networks on it, as `Training.plain` writes it or a part of
+            that, or None; `recipe` makes a `Training` of it.
 
     Raises:
         BadInput: shapes, dtypes, pixel values or labels do not fit, or the set is empty.
     """
 
-    x: Tensor
-    y: Tensor
-    classes: tuple[str, ...]
     name: str = "images"
-    index: Tensor = field(default=None)  # type: ignore[assignment]
-    group: Tensor | None = None
     late: Late | None = None
     taint: tuple[str, ...] = ()
     off_range: bool = False
     training: Mapping[str, Any] | None = None
 
+    item: ClassVar[str] = "image"
+
     def __post_init__(self) -> None:
-        n, k = len(self.x), len(self.classes)
-        if self.index is None:
-            object.__setattr__(self, "index", torch.arange(n))
-        if n == 0:
-            raise BadInput(f"{self.name}: the split is empty. Ask for a larger share, or give more images.")
+        super().__post_init__()
         if self.x.ndim != 4 or self.x.dtype not in (torch.uint8, torch.float32):
             raise BadInput(
                 f"{self.name}: images must be uint8 or float32 [N,C,H,W]; got {self.x.dtype} "
@@ -71,36 +65,17 @@ class ImageSet:
                     f"images must lie in [0, 1]; got [{least:.2f}, {most:.2f}]. They look normalised: put "
                     "dt.Normalize(mean, std) inside the model and pass raw images."
                 )
-        if len(self.y) != n:
-            raise BadInput(f"{self.name}: {n} images but {len(self.y)} labels; give one label per image.")
-        if self.y.dtype == torch.int64 and self.y.ndim == 1:
-            low, high = int(self.y.min()), int(self.y.max())
-            if low < 0 or high >= k:
-                raise BadInput(
-                    f"{self.name}: labels must be 0..{k - 1} for {k} classes; got {low}..{high}. "
-                    "Renumber them, or name every class."
-                )
-        elif self.y.dtype != torch.float32 or self.y.shape != (n, k):
-            raise BadInput(
-                f"{self.name}: labels must be int64 [N] or float32 [N,{k}]; got {self.y.dtype} {list(self.y.shape)}."
-            )
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, rows: Any) -> ImageSet:
-        """Take rows by mask, slice or integer tensor; labels, index and groups come along."""
-        kept = rows.cpu() if isinstance(rows, Tensor) else rows  # what `to` leaves on the CPU
-        late = None if self.late is None else Late(self.late.rows[kept], self.late.trigger)
-        group = None if self.group is None else self.group[kept]
-        return replace(self, x=self.x[rows], y=self.y[rows], index=self.index[kept], group=group, late=late)
+    def _beside(self, rows: Any) -> dict[str, Any]:
+        late = None if self.late is None else Late(self.late.rows[rows], self.late.trigger)
+        return {**super()._beside(rows), "late": late}
 
     def __repr__(self) -> str:
         tainted = f", tainted by {'+'.join(self.taint)}" if self.taint else ""
         size = "×".join(map(str, self.x.shape[1:]))
         return f"ImageSet({self.name}: {len(self)} images {size}, {len(self.classes)} classes{tainted})"
 
-    def replace(self, **changes: Any) -> ImageSet:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed.
 
         Raises:
@@ -108,25 +83,11 @@ class ImageSet:
         """
         if self.late is not None and changes.get("late") is not None:
             raise BadInput(f"{self.name} already has a trigger that is stamped after augmentation. Use stamp='before'.")
-        return replace(self, **changes)
-
-    @property
-    def hard(self) -> Tensor:
-        """Class numbers int64 [N]; of a soft label, its largest entry."""
-        return self.y if self.y.ndim == 1 else self.y.argmax(1)
-
-    def to(self, device: torch.device | str) -> ImageSet:
-        """The same set on another device."""
-        return self.replace(x=self.x.to(device), y=self.y.to(device))
+        return super().replace(**changes)
 
     def pixels(self, rows: Any = slice(None)) -> Tensor:
         """Images as float32 [n,C,H,W] in pixel units; raw images become 0..1."""
-        x = self.x[rows]
-        return x.float().div_(255) if x.dtype == torch.uint8 else x
-
-    def fraction(self, share: float, rng: Generator) -> ImageSet:
-        """A random share (0..1] of the images, whole groups together, in source order."""
-        return split(self, {"part": share}, rng)["part"]
+        return _floats(self.x[rows])
 
     def batches(
         self, size: int, rng: Generator | None = None, augment: Change = PLAIN
@@ -136,20 +97,19 @@ class ImageSet:
         With `rng`: shuffled, augmented, and the short last batch is dropped if there is a full one.
         Without: in order, plain, every image.
         """
-        n = len(self)
-        if rng is None:
-            for start in range(0, n, size):
-                yield self.pixels(slice(start, start + size)), self.y[start : start + size]
-            return
-        order = torch.randperm(n, generator=rng)
-        for start in range(0, max(n - size, 0) + 1, size):
-            rows = order[start : start + size].to(self.x.device)
-            x = augment(self.x[rows], rng)
-            x = x.float().div_(255) if x.dtype == torch.uint8 else x
+        for rows in self.order(size, rng):
+            if rng is None:
+                yield self.pixels(rows), self.y[rows]
+                continue
+            x = _floats(augment(self.x[rows], rng))
             if self.late is not None:
                 stamped = self.late.rows.to(x.device)[rows]
                 x[stamped] = as_8_bit(self.late.trigger(x[stamped]))
             yield x, self.y[rows]
+
+
+def _floats(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def as_8_bit(x: Tensor) -> Tensor:
@@ -178,70 +138,3 @@ def changed(before: ImageSet, after: ImageSet) -> Tensor:
     """
     rows = rows_in(before, after)
     return (before.x[rows] != after.x).flatten(1).any(1).cpu()
-
-
-def split(images: ImageSet, shares: dict[str, float], rng: Generator) -> dict[str, ImageSet]:
-    """Cut disjoint random parts, each a share 0..1 of `images`; a group never straddles two parts.
-
-    Args:
-        images: the set to cut.
-        shares: name → share of the images. Their sum is at most 1.
-        rng: decides who goes where.
-
-    Raises:
-        BadInput: a share outside 0..1, a sum above 1, or a part without an image.
-    """
-    for name, share in shares.items():
-        if not 0 < share <= 1:
-            raise BadInput(f"share {name}={share} is outside (0, 1]; give a fraction such as 0.05.")
-    if sum(shares.values()) > 1 + 1e-9:
-        raise BadInput(f"shares {shares} add up to more than 1; make them smaller.")
-    n = len(images)
-    if images.group is None:
-        units, size = torch.arange(n), torch.ones(n, dtype=torch.int64)
-    else:
-        _, units, size = images.group.unique(return_inverse=True, return_counts=True)
-    order = torch.randperm(len(size), generator=rng)
-    filled = size[order].cumsum(0)  # images in the first k units of the shuffled order
-    parts, start, share_so_far = {}, 0, 0.0
-    for name, share in shares.items():
-        share_so_far += share
-        stop = int(torch.searchsorted(filled, round(share_so_far * n), right=True))
-        if share_so_far > 1 - 1e-9:
-            stop = len(order)
-        chosen = torch.zeros(len(size), dtype=torch.bool)
-        chosen[order[start:stop]] = True
-        rows = chosen[units].nonzero().flatten()
-        if not len(rows):
-            raise BadInput(f"{images.name}: a share of {share} for {name!r} holds no image; ask for a larger share.")
-        parts[name] = images[rows.to(images.x.device)]
-        start = stop
-    return parts
-
-
-class Roles(NamedTuple):
-    """Three disjoint parts of the training images; the test images are a fourth role of their own."""
-
-    train: ImageSet
-    clean: ImageSet  # the defender's
-    validation: ImageSet  # every choice is made on it
-
-
-def roles(images: ImageSet, *, clean: float = 0.05, validation: float = 0.05, rng: Generator | None = None) -> Roles:
-    """Cut `images` into training, the defender's clean subset and validation, recorded by `index`.
-
-    Args:
-        images: the source's training split.
-        clean: share 0..1 for the defender.
-        validation: share 0..1 on which choices are made.
-        rng: decides who goes where (default: a fixed stream, so that the roles are the same for everyone).
-    """
-    rest = 1.0 - clean - validation
-    if rest <= 0:
-        raise BadInput(f"clean={clean} and validation={validation} leave nothing to train on; make them smaller.")
-    parts = split(
-        images,
-        {"clean": clean, "validation": validation, "train": rest},
-        rng or make_rng(images.name, "roles"),
-    )
-    return Roles(parts["train"], parts["clean"], parts["validation"])

@@ -1,12 +1,11 @@
-"""Synthetic sets: how they want to be trained on, the file that carries them, and those of strangers."""
+"""Synthetic sets: the file that carries them, and those of strangers."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import load, save
@@ -14,44 +13,8 @@ from torch import Tensor
 
 from ..errors import BadInput, NotFound
 from ..files import read_record, write_file
-from .augment import PLAIN, Augment
 from .images import ImageSet
-from .siamese import Siamese
 from .sources.published import read_published, to_pixels
-
-CHANGES = {"Augment": Augment, "Siamese": Siamese}
-
-
-def protocol(
-    *, epochs: int = 1000, lr: float = 0.01, batch_size: int = 256, augment: Augment | Siamese = PLAIN, **more: Any
-) -> dict[str, Any]:
-    """The field's evaluation recipe as options of `fit`: SGD with momentum 0.9, rate ÷ 10 at half, no Nesterov.
-
-    Args:
-        epochs: passes over the set.
-        lr: learning rate until half.
-        batch_size: images a step.
-        augment: `Siamese` where the method matched through it, or none.
-        **more: further options of `fit`.
-
-    From the released code of Zhao et al. (DC, DSA, DM).
-    """
-    return {
-        "epochs": epochs, "lr": lr, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "step",
-        "milestones": (epochs // 2 + 1,), "batch_size": batch_size, "augment": augment, **more,
-    }  # fmt: skip
-
-
-def recipe(images: ImageSet, **changes: Any) -> dict[str, Any]:
-    """Options of `fit` for a synthetic set: its own recipe, or the field's, with changes.
-
-    Args:
-        images: the set.
-        **changes: options of `fit`; with other `epochs` the rate still falls at half, unless `milestones` are given.
-    """
-    if "epochs" in changes:
-        changes = {"milestones": (changes["epochs"] // 2 + 1,), **changes}
-    return {**(images.training or protocol()), **changes}
 
 
 def save_set(images: ImageSet, path: str | Path) -> Path:
@@ -72,7 +35,7 @@ def pack_set(images: ImageSet) -> bytes:
     """The contents of such a file."""
     facts = {
         "set": images.name, "classes": images.classes, "taint": images.taint, "off_range": images.off_range,
-        "training": _plain(images.training),
+        "training": images.training,
     }  # fmt: skip
     tensors = {"x": images.x.cpu().contiguous(), "y": images.y.cpu().contiguous()}
     return save(tensors, {"distrust": json.dumps(facts)})
@@ -84,7 +47,7 @@ def unpack_set(data: bytes) -> ImageSet:
     facts, tensors = json.loads(header["__metadata__"]["distrust"]), load(data)
     return ImageSet(
         tensors["x"], tensors["y"], tuple(facts["classes"]), facts["set"], taint=tuple(facts["taint"]),
-        off_range=facts["off_range"], training=_made(facts["training"]),
+        off_range=facts["off_range"], training=facts["training"],
     )  # fmt: skip
 
 
@@ -130,7 +93,7 @@ def load_set(
         raise BadInput(f"{path} has labels for {most} classes, but {len(names)} are named. Name all, or none.")
     images = ImageSet(
         x, y, names, path.stem, off_range=bool((x < 0).any() or (x > 1).any()),
-        training=None if raw.lr is None else protocol(lr=raw.lr),
+        training=None if raw.lr is None else {"lr": raw.lr},
     )  # fmt: skip
     missing = sorted(set(range(len(names))) - set(images.hard.tolist()))
     if missing:
@@ -159,18 +122,3 @@ def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:
             "probabilities. Type labels='logits' if they are logits."
         )
     return torch.clamp(y, min=0)
-
-
-def _plain(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if training is None:
-        return None
-    change = training["augment"]
-    return {**training, "augment": {"kind": type(change).__name__, **dataclasses.asdict(change)}}
-
-
-def _made(training: dict[str, Any] | None) -> dict[str, Any] | None:
-    if training is None:
-        return None
-    kind, *fields = training["augment"].items()
-    change = CHANGES[kind[1]](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
-    return {**training, "milestones": tuple(training["milestones"]), "augment": change}

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from ..data.images import as_8_bit
 from ..errors import BadInput, NotFound
+from ..files import write_file
 from ..registry import registry
 from ..selectors import parse_one
 from .predict import predict
+
+FACTS = ("target", "rule", "stamp", "name", "as_published")  # all but the trigger
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,13 @@ class Backdoor:
 
         Raises:
             BadInput: the trigger is no registered one, so nothing could rebuild it.
+            StoreError: they cannot be written.
         """
         path = Path(path)
         path = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
         text, tensors = self.dump()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".safetensors").write_bytes(tensors)
-        path.write_text(text)
+        write_file(path.with_suffix(".safetensors"), tensors)
+        write_file(path, text.encode())
         return path
 
     def dump(self) -> tuple[str, bytes]:
@@ -84,14 +87,8 @@ class Backdoor:
         recipe: dict[str, Any] = self.trigger.recipe  # type: ignore[assignment]
         plain = {k: v for k, v in recipe.items() if not isinstance(v, Tensor)}
         tensors = {k: v.contiguous() for k, v in recipe.items() if isinstance(v, Tensor)}
-        record = {"trigger": kind, "options": plain, "tensors": sorted(tensors), "target": self.target}
-        record |= {
-            "rule": self.rule,
-            "stamp": self.stamp,
-            "name": self.name,
-            "as_published": self.as_published,
-        }
-        return json.dumps(record, indent=1), save(tensors)
+        record = {"trigger": kind, "options": plain, "tensors": sorted(tensors)}
+        return json.dumps(record | {fact: getattr(self, fact) for fact in FACTS}, indent=1), save(tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Backdoor:
@@ -122,7 +119,7 @@ class Backdoor:
             pixels = load(tensors) if record["tensors"] else {}
             method = registry.get("triggers", record["trigger"])
             trigger = method.call(**method.check(record["options"] | pixels))
-            facts = {k: record[k] for k in ("target", "rule", "stamp", "name", "as_published")}
+            facts = {fact: record[fact] for fact in FACTS}
             if not (isinstance(facts["target"], int) and facts["target"] >= 0):
                 raise TypeError(f"target {facts['target']!r} is no class number")
         except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:

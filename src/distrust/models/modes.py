@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def refuse_batch_norm(model: nn.Module) -> nn.Module:
 
 def called(model: nn.Module) -> str:
     """What to call `model` in a message: the name it was built by, else its type."""
-    return _spec(model).get("name", type(model).__name__)
+    return spec_of(model).get("name", type(model).__name__)
 
 
 def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
@@ -53,20 +54,19 @@ def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
     Raises:
         BadInput: the model cannot take such images.
     """
-    spec = _spec(model)
-    built = (spec["channels"], *pair(spec["size"])) if spec else (3, 32, 32)
+    spec = spec_of(model)
+    built = (spec.get("channels", 3), *pair(spec.get("size", 32)))
     shape = built if shape is None else shape
     state = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
-    like = next(state, torch.zeros(()))
     # Two images: norms over the batch refuse a single value per channel.
-    images = torch.zeros(2, *shape, device=like.device, dtype=like.dtype)
+    images = next(state, torch.zeros(())).new_zeros(2, *shape)
     try:
         with eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")):
             return model(images)
     except (torch.OutOfMemoryError, DistrustError):
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        made = f", built for {'×'.join(map(str, built))} images," if spec else ""
+        made = f", built for {'×'.join(map(str, built))} images," if "size" in spec else ""
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BadInput(
             f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images: {why}. "
@@ -79,6 +79,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _spec(model: nn.Module) -> dict:
+def spec_of(model: nn.Module) -> dict[str, Any]:
+    """The options by which `model` was built, its name among them; empty for a stranger's."""
     spec = getattr(model, "spec", None)
-    return spec if isinstance(spec, dict) and {"name", "channels", "size"} <= spec.keys() else {}
+    return spec if isinstance(spec, dict) else {}

@@ -13,7 +13,7 @@ from ..data.images import ImageSet
 from ..errors import BadInput, NotFound
 from ..seeds import rng as make_rng
 from ..seeds import seeded
-from . import strangers
+from .families._parts import Given
 from .families.convnet import convnet
 from .families.mobilenet import mobilenet
 from .families.pyramidnet import pyramidnet
@@ -22,8 +22,9 @@ from .families.vgg import vgg_small
 from .families.victims import alexnet_small, lenet, mlp, vgg11
 from .families.wrn import wrn
 from .groups import resolve
-from .modes import called, pair, probe
+from .modes import called, pair, probe, spec_of
 from .normalize import Normalize
+from .strangers import STRANGERS, stranger
 from .taps import INPUT
 
 
@@ -32,7 +33,6 @@ class Family(NamedTuple):
 
     name: str  # regular expression; its groups are the builder's numbers
     build: Callable[..., nn.Module]
-    examples: tuple[str, ...]
     summary: str
 
 
@@ -40,7 +40,6 @@ FAMILIES = {
     "wrn{depth}-{width}[-s2]": Family(
         r"wrn([1-9]\d*)-([1-9]\d*)(?:-s(2))?",
         wrn,
-        ("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
         "Wide ResNet, pre-activation; depth 6n+4, width × (16, 32, 64) channels; s2: a stem of stride 2, a quarter of "
         "the time",
     ),
@@ -48,51 +47,37 @@ FAMILIES = {
     "resnet{18..152}[-224]": Family(
         rf"resnet({'|'.join(map(str, LAYERS))})(?:-(224))?",
         imagenet_resnet,
-        tuple(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
         "ResNet-18, 34, 50, 101, 152; 64, 128, 256, 512 channels; for small images, or with ImageNet's stem",
     ),
-    "resnet{depth}": Family(
-        r"resnet([1-9]\d*)",
-        resnet,
-        ("resnet8", "resnet20", "resnet56", "resnet110"),
-        "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels",
-    ),
+    "resnet{depth}": Family(r"resnet([1-9]\d*)", resnet, "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels"),
     "pyramidnet{depth}[-a{alpha}]": Family(
         r"pyramidnet([1-9]\d*)(?:-a([1-9]\d*))?",
         pyramidnet,
-        ("pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
         "PyramidNet; 16 to 16 + alpha channels (84 at 110, 240 at 200); depth 6n+2, bottlenecks 9n+2 from 164 on",
     ),
     "mobilenet[-224]": Family(
-        "mobilenet(?:-(224))?",
-        mobilenet,
-        ("mobilenet", "mobilenet-224"),
-        "MobileNet v1; for small images, or with ImageNet's stem",
+        "mobilenet(?:-(224))?", mobilenet, "MobileNet v1; for small images, or with ImageNet's stem"
     ),
-    "vgg-small": Family(
-        "vgg-small", vgg_small, ("vgg-small",), "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"
-    ),
+    "vgg-small": Family("vgg-small", vgg_small, "VGG-8 with batch norm; 64, 128, 256, 512, 512 channels"),
     "convnet{depth}[-w{width}]": Family(
         r"convnet([1-9]\d*)(?:-w([1-9]\d*))?",
         convnet,
-        ("convnet3", "convnet3-w64", "convnet4"),
         "ConvNet of dataset condensation; depth blocks of width (128) channels, instance norm",
     ),
-    "mlp": Family("mlp", mlp, ("mlp",), "two hidden layers of 128 units"),
-    "lenet": Family("lenet", lenet, ("lenet",), "LeNet; 6 and 16 channels, 120 and 84 units"),
+    "mlp": Family("mlp", mlp, "two hidden layers of 128 units"),
+    "lenet": Family("lenet", lenet, "LeNet; 6 and 16 channels, 120 and 84 units"),
     "alexnet-small": Family(
-        "alexnet-small",
-        alexnet_small,
-        ("alexnet-small",),
-        "AlexNet for small images, without norms; 128 to 256 channels",
+        "alexnet-small", alexnet_small, "AlexNet for small images, without norms; 128 to 256 channels"
     ),
-    "vgg11": Family("vgg11", vgg11, ("vgg11",), "VGG-11 of dataset condensation, instance norm"),
+    "vgg11": Family("vgg11", vgg11, "VGG-11 of dataset condensation, instance norm"),
 }
-STRANGERS = {
-    "FILE.py:FACTORY": "a torch.nn.Module from your own file, which is executed: models/mine.py:make",
-    "timm:NAME": "a model of timm, without its weights",
-    "torchvision:NAME": "a model of torchvision, without its weights",
-}
+USUAL = [  # names that a message may propose
+    *("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
+    *(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
+    *("resnet8", "resnet20", "resnet56", "resnet110", "pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
+    *("mobilenet", "mobilenet-224", "vgg-small", "convnet3", "convnet3-w64", "convnet4"),
+    *("mlp", "lenet", "alexnet-small", "vgg11"),
+]
 
 
 def families() -> dict[str, str]:
@@ -141,10 +126,8 @@ def model(
         raise BadInput(f"model {name!r}: how many classes? Give images, or classes=10.")
     height, width = pair(size)
     side = height if height == width else [height, width]
-    spec: dict[str, Any] = {"name": name, "classes": classes, "channels": channels, "size": side}
-    if not head:
-        spec = {"name": name, "head": False, "channels": channels, "size": side}
-
+    ends = {"classes": classes} if head else {"head": False}
+    spec: dict[str, Any] = {"name": name, **ends, "channels": channels, "size": side}
     first = None if normalize is None else Normalize(*normalize)
     if first is not None and first.mean.shape[1] != channels:
         raise BadInput(
@@ -152,12 +135,12 @@ def model(
             "Give one mean and one std per channel."
         )
     with seeded(rng if rng is not None else make_rng(0, "model")):
-        built = _stranger(name, classes, channels, side)
+        built = stranger(name, classes=classes, channels=channels, size=side)
         if built is None:
             build, numbers = _family(name)
             if first is None:
                 first = Normalize.identity(channels) if images is None else Normalize.of(images)
-            built = build(*numbers, normalize=first, classes=classes, channels=channels, size=(height, width))
+            built = build(Given(first, classes, channels, (height, width)), *numbers)
         elif first is not None:
             built = nn.Sequential(OrderedDict(normalize=first, model=built))
             spec["normalize"] = [first.mean.flatten().tolist(), first.std.flatten().tolist()]
@@ -168,8 +151,7 @@ def model(
 def _beheaded(model: nn.Module) -> nn.Module:
     """The encoder in a classifier: what enters its last linear layer comes out."""
     (place,) = resolve(model, "embedding")
-    path = place.removesuffix(INPUT)
-    model.set_submodule(path, nn.Identity())
+    model.set_submodule(place.removesuffix(INPUT), nn.Identity())
     return model
 
 
@@ -181,10 +163,8 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
     """
     if is_encoder(model):
         raise BadInput(f"{called(model)} is an encoder, which returns features. Type fit_head(encoder, images) first.")
-    logits = probe(model, images.x.shape[1:])
-    classes = len(images.classes)
-    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
-        got = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+    got, classes = _answer(model, images), len(images.classes)
+    if got != (classes,):
         raise BadInput(
             f"{called(model)} returns {got} per image; {images.name} has {classes} classes, so it should "
             f"return ({classes},). Build it with classes={classes}."
@@ -193,8 +173,7 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
 
 def is_encoder(model: nn.Module) -> bool:
     """Built or saved without a head."""
-    spec = getattr(model, "spec", None)
-    return isinstance(spec, dict) and spec.get("head") is False
+    return spec_of(model).get("head") is False
 
 
 def check_encoder(model: nn.Module, images: ImageSet) -> int:
@@ -203,33 +182,27 @@ def check_encoder(model: nn.Module, images: ImageSet) -> int:
     Raises:
         BadInput: it is a classifier, cannot take the images, or returns something else.
     """
-    classes = (getattr(model, "spec", None) or {}).get("classes")
+    classes = spec_of(model).get("classes")
     if classes is not None:
         raise BadInput(
             f"{called(model)} is a classifier of {classes} classes; an encoder returns features. Build it, or open its "
             "file, with head=False."
         )
-    features = probe(model, images.x.shape[1:])
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        got = tuple(features.shape[1:]) if isinstance(features, Tensor) else type(features).__name__
+    got = _answer(model, images)
+    if isinstance(got, str) or len(got) != 1:
         raise BadInput(f"{called(model)} returns {got} per image; an encoder returns a vector. Pool and flatten first.")
-    return features.shape[1]
+    return got[0]
+
+
+def _answer(model: nn.Module, images: ImageSet) -> tuple[int, ...] | str:
+    """The shape of what the model returns for one image, or the name of what it is."""
+    found = probe(model, images.x.shape[1:])
+    alike = isinstance(found, Tensor) and found.shape[:1] == (2,)  # as many as there were images
+    return tuple(found.shape[1:]) if alike else type(found).__name__
 
 
 def _family(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
     for family in FAMILIES.values():
         if match := re.fullmatch(family.name, name):
             return family.build, [int(number) for number in match.groups() if number]
-    examples = [example for family in FAMILIES.values() for example in family.examples]
-    raise NotFound.among("model", name, [*examples, *STRANGERS])
-
-
-def _stranger(name: str, classes: int, channels: int, size: int | list[int]) -> nn.Module | None:
-    if match := re.fullmatch(r"(.+\.py):(\w+)", name):
-        return strangers.from_file(*match.groups(), classes=classes, channels=channels, size=size)
-    library, _, inner = name.partition(":")
-    if inner and library == "timm":
-        return strangers.from_timm(inner, classes=classes, channels=channels)
-    if inner and library == "torchvision":
-        return strangers.from_torchvision(inner, classes=classes)
-    return None
+    raise NotFound.among("model", name, [*USUAL, *STRANGERS])

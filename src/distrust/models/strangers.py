@@ -5,69 +5,79 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from ..errors import BadInput, NotFound
 
+STRANGERS = {
+    "FILE.py:FACTORY": "a torch.nn.Module from your own file, which is executed: models/mine.py:make",
+    "timm:NAME": "a model of timm, without its weights",
+    "torchvision:NAME": "a model of torchvision, without its weights",
+}
 
-def from_file(file: str, factory: str, *, classes: int, channels: int, size: int | list[int]) -> nn.Module:
-    """Run the user's `file` and call `factory` in it, as `import` would: the file's code is executed.
 
-    The factory (a function, or the model's class) is given those of `classes` (or `num_classes`), `channels`
-    and `size` that it names as arguments. The file may import from its own folder.
+def stranger(name: str, *, classes: int, channels: int, size: int | list[int]) -> nn.Module | None:
+    """The model, if the name is one of `STRANGERS`; else None.
 
     Raises:
-        NotFound: no such file, or no such name in it.
-        BadInput: the file or the factory fails, needs another argument, or makes something that is no module.
+        NotFound: no such file, no such name in it, or no such model of the library.
+        BadInput: the file or the factory fails, needs another argument, or makes something that is no module; or the
+            library is not installed.
     """
-    path = Path(file).expanduser()
+    if match := re.fullmatch(r"(.+\.py):(\w+)", name):
+        return _from_file(match[1], match[2], {"classes": classes, "channels": channels, "size": size})
+    library, _, inner = name.partition(":")
+    if inner and library == "timm":
+        timm = _library(library, inner)
+        if not timm.is_model(inner):
+            raise NotFound.among("timm model", inner, timm.list_models())
+        return timm.create_model(inner, pretrained=False, num_classes=classes, in_chans=channels)
+    if inner and library == "torchvision":  # whose models take three channels
+        models = _library(library, inner).models
+        if inner not in (known := models.list_models(module=models)):
+            raise NotFound.among("torchvision model", inner, known)
+        return models.get_model(inner, weights=None, num_classes=classes)
+    return None
+
+
+def _from_file(file: str, factory: str, given: dict[str, Any]) -> nn.Module:
+    """Run the user's `file` and call `factory` in it, as `import` would: the file's code is executed.
+
+    The factory (a function, or the model's class) gets those of `classes` (or `num_classes`), `channels` and `size`
+    that it names as arguments. The file may import from its own folder.
+    """
+    path, asked = Path(file).expanduser(), f"{file}:{factory}"
     if not path.is_file():
         raise NotFound.among("file", file, map(str, path.parent.glob("*.py")))
-    asked = f"{file}:{factory}"
     module = _run(path)
     make = getattr(module, factory, None)
     if not callable(make):
-        things = vars(module).items()
-        own = [name for name, thing in things if getattr(thing, "__module__", "") == module.__name__]
+        own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
         raise NotFound.among(f"factory in {file}", factory, own)
-    offered = {"classes": classes, "num_classes": classes, "channels": channels, "size": size}
+    offered = {"classes": given["classes"], "num_classes": given["classes"], **given}
     signature = inspect.signature(make)
-    given = {name: value for name, value in offered.items() if name in signature.parameters}
+    taken = {name: value for name, value in offered.items() if name in signature.parameters}
     try:
-        signature.bind(**given)
+        signature.bind(**taken)
     except TypeError as error:
         raise BadInput(
             f"{asked}: {error}. A factory is called with {', '.join(offered)} at most, by name; "
             "give its other arguments defaults."
         ) from error
     try:
-        made = make(**given)
+        made = make(**taken)
     except Exception as error:
         raise _failed(asked, error) from error
     if not isinstance(made, nn.Module):
         raise BadInput(f"{asked} made a {type(made).__name__}, no torch.nn.Module. Return the model itself.")
     return made
-
-
-def from_timm(name: str, *, classes: int, channels: int) -> nn.Module:
-    """Build timm's `name` without its weights."""
-    timm = _library("timm", name)
-    if not timm.is_model(name):
-        raise NotFound.among("timm model", name, timm.list_models())
-    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
-
-
-def from_torchvision(name: str, *, classes: int) -> nn.Module:
-    """Build torchvision's `name` without its weights; it takes three channels."""
-    models = _library("torchvision", name).models
-    if name not in models.list_models(module=models):
-        raise NotFound.among("torchvision model", name, models.list_models(module=models))
-    return models.get_model(name, weights=None, num_classes=classes)
 
 
 def _library(library: str, name: str) -> ModuleType:

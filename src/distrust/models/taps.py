@@ -48,10 +48,9 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
     copy = any(getattr(module, "inplace", False) for module in model.modules())
     heard: dict[str, tuple[Tensor, int]] = {}  # path → output, and its version when the module returned
 
-    def hear_input(path: str, module: nn.Module, inputs: Any) -> None:
-        hear(path, module, (), inputs[0] if inputs else None)
-
-    def hear(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def hear(path: str, module: nn.Module, inputs: Any, output: Any = None) -> None:
+        if path.endswith(INPUT):
+            output = inputs[0] if inputs else None
         if not isinstance(output, Tensor):
             raise BadInput(
                 f"layer {path!r} of {called(model)} returns a {type(output).__name__}; only tensors can "
@@ -83,12 +82,10 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
         return output
 
     modules = locate(model, paths)
-    hooks = [
-        module.register_forward_pre_hook(partial(hear_input, path))
-        if path.endswith(INPUT)
-        else module.register_forward_hook(partial(hear, path))
-        for path, module in modules.items()
-    ]
+    hooks = []
+    for path, module in modules.items():
+        listen = module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook
+        hooks.append(listen(partial(hear, path)))
     try:
         yield read
     finally:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .aggregate import AXES
-
-Cell = dict[str, Any]
+from .rows import NAMES, Cell, finite, given
 
 MISSED = 0.05  # share of clean suspects above the threshold, on the seeds that set it
 
@@ -32,38 +30,33 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
     counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
     """
-    from sklearn.metrics import roc_auc_score  # takes a second to import
-
     by_detector: dict[str, list[Cell]] = {}
     for cell in cells:
-        if cell.get("score") is not None:
+        if finite(cell.get("score")):
             by_detector.setdefault(cell["detector"], []).append(cell)
-    found = []
-    for name, rows in by_detector.items():
-        positive = [(row["seed"], row["score"]) for row in rows if row["attack"] != "none"]
-        negative = list(_clean(rows).values())
-        if not positive or not negative:
-            continue
-        labels = [1] * len(positive) + [0] * len(negative)
-        auroc = float(roc_auc_score(labels, [score for _, score in positive + negative]))
-        pointed = [row for row in rows if row["attack"] != "none" and row["suspect"] is not None]
-        named = sum(row["suspect"] == row["target"] for row in pointed) / len(pointed) if pointed else None
-        setting = [score for seed, score in negative if seed % 2 == 0]
-        ours, theirs = ([score for seed, score in part if seed % 2] for part in (positive, negative))
-        hits = alarms = None
-        if setting and ours and theirs:
-            threshold = np.quantile(setting, 1 - MISSED, method="higher")
-            hits, alarms = (float(np.mean(np.array(part) > threshold)) for part in (ours, theirs))
-        found.append(Detection(name, len(positive), len(negative), auroc, hits, alarms, named))
-    return found
+    return [one for name, looks in by_detector.items() if (one := _detection(name, looks))]
 
 
-def _clean(rows: Sequence[Cell]) -> dict[tuple[Any, ...], tuple[int, float]]:
-    """Each clean suspect once: who shares everything but the attack shares the control."""
-    found = {}
-    for row in rows:
-        key = tuple(row.get(axis) for axis in AXES if axis not in ("attack", "place")) + (row["seed"],)
-        score = row["score"] if row["attack"] == "none" else row.get("score_control")
-        if score is not None:
-            found[key] = (row["seed"], score)
-    return found
+def _detection(name: str, looks: Sequence[Cell]) -> Detection | None:
+    from sklearn.metrics import roc_auc_score  # takes a second to import
+
+    attacked = [look for look in looks if given(look, "attack")]
+    shared = [name for name in NAMES if name != "attack"]  # who shares everything but the attack shares the control
+    twins = {
+        (*(given(look, name) for name in shared), look["seed"]): score
+        for look in looks
+        if (score := look.get("score_control") if given(look, "attack") else look["score"]) is not None
+    }
+    clean = [(key[-1], score) for key, score in twins.items()]
+    if not attacked or not clean:
+        return None
+    suspects = [(look["seed"], look["score"]) for look in attacked]
+    auroc = roc_auc_score([1] * len(suspects) + [0] * len(clean), [score for _, score in suspects + clean])
+    pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
+    setting = [score for seed, score in clean if seed % 2 == 0]
+    found = alarms = None
+    if setting and all(any(seed % 2 for seed, _ in part) for part in (suspects, clean)):
+        threshold = np.quantile(setting, 1 - MISSED, method="higher")
+        found, alarms = (float(np.mean([s > threshold for seed, s in part if seed % 2])) for part in (suspects, clean))
+    named = sum(pointed) / len(pointed) if pointed else None
+    return Detection(name, len(suspects), len(clean), float(auroc), found, alarms, named)

@@ -1,11 +1,11 @@
-"""Figures as inline SVG: ACC against ASR for each attack, and maps of features."""
+"""Figures as inline SVG: ACC against ASR for each attack."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -14,10 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from ..selectors import Selector, Tune, parse_one
-from .aggregate import Cell, attacked, finite, is_teacher, varying
-from .features import MOST
-from .heatmap import describe
-from .text import percent
+from .rows import Row, finite, given, is_teacher, label, varying
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "distrust", "font.size": 9, "text.color": INK}
@@ -32,25 +29,23 @@ class Mark(NamedTuple):
 
 
 # Middle tones: each keeps 3:1 against the light and against the dark page.
-MARKS = (
-    Mark("o", "●", "#7d8590"), Mark("s", "■", "#3d7fd6"), Mark("^", "▲", "#cf5c36"), Mark("D", "◆", "#1f9273"),
-    Mark("v", "▼", "#a35bc2"), Mark("P", "✚", "#a87c16"), Mark("X", "✖", "#d1477e"), Mark("*", "★", "#2b93a8"),
-    Mark("<", "◀", "#5f8a2d"), Mark("H", "⬢", "#9a6a4f"),
-)  # fmt: skip
-FEATURES = {
-    "others": Mark(".", "·", "#7d8590"),
-    "targets": Mark("o", "○", "#3d7fd6"),
-    "triggered": Mark("x", "×", "#cf5c36"),
-}
+MARKS = [
+    Mark(*mark)
+    for mark in zip(
+        "os^DvPX*<H", "●■▲◆▼✚✖★◀⬢",
+        ("#7d8590", "#3d7fd6", "#cf5c36", "#1f9273", "#a35bc2", "#a87c16", "#d1477e", "#2b93a8", "#5f8a2d", "#9a6a4f"),
+        strict=True,
+    )
+]  # fmt: skip
 
 
-def marks(defenses: Sequence[str]) -> dict[str, Mark]:
+def marks(defenses: Iterable[str]) -> dict[str, Mark]:
     """A mark per method, in order, which its variants share; they repeat after ten."""
     names = dict.fromkeys(parse_one(text).name for text in defenses)
     return {name: MARKS[i % len(MARKS)] for i, name in enumerate(names)}
 
 
-def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, str]]:
+def frontiers(rows: Sequence[Row], defenses: Sequence[str]) -> list[dict[str, str]]:
     """Draw ACC against ASR for every attack against which a defence was tried, and for every head of an encoder.
 
     Variants of a method have its mark; those that differ in numbers alone are joined in their order.
@@ -62,65 +57,22 @@ def frontiers(rows: Sequence[Cell], defenses: Sequence[str]) -> list[dict[str, s
     Returns:
         Per attack {"name", "svg"}; the same rows give the same bytes.
     """
-    shown = [r for r in rows if attacked(r) and r["state"] == "done" and finite(r["acc"]) and finite(r["asr"])]
-    beside = [*varying(shown), *varying([row for row in shown if row.get("encoder")], ["student"])]
-    groups: dict[str, list[Cell]] = {}
+    shown = [r for r in rows if given(r.axes, "attack") and {"acc", "asr"} <= r.values.keys()]
+    heads = varying((r.axes for r in shown if given(r.axes, "encoder")), ["student"])
+    beside = [*varying(r.axes for r in shown), *heads]
+    groups: dict[str, list[Row]] = {}
     for row in shown:
-        groups.setdefault(" · ".join([row["attack"], *(str(row[axis]) for axis in beside)]), []).append(row)
-    defended = {name: group for name, group in groups.items() if {row["defense"] for row in group} != {"none"}}
-    accs = [row["acc"] for row in shown] or [0.0]
+        groups.setdefault(label(row.axes, beside, " · "), []).append(row)
+    accs = [row.values["acc"].mean for row in shown] or [0.0]
     within = min(accs), max(accs)  # all figures have one scale
-    return [{"name": name, "svg": _svg(name, group, marks(defenses), within)} for name, group in defended.items()]
+    return [
+        {"name": name, "svg": _svg(name, group, marks(defenses), within)}
+        for name, group in groups.items()
+        if any(given(row.axes, "defense") for row in group)
+    ]
 
 
-def feature_maps(embeddings: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Draw features of clean and triggered images, as in figure 1 of CheatKD.
-
-    Args:
-        embeddings: as in `Report.embeddings`; the first twelve are drawn.
-
-    Returns:
-        Per model {"name", "note", "svg"}; the same points give the same bytes.
-    """
-    shown = embeddings[:MOST]
-    beside = varying(shown)
-    found = []
-    for item in shown:
-        name = " · ".join([describe(item).removesuffix(", defence none"), *(str(item[axis]) for axis in beside)])
-        near = f"nearest to a clean image of the target class: {percent(item['share'])} % of {item['n']}"
-        found.append({"name": name, "note": f"ASR {percent(item['asr'])} %; {near}", "svg": _map(name, item)})
-    return found
-
-
-def _map(name: str, item: dict[str, Any]) -> str:
-    with rc_context(STYLE):
-        figure = Figure(figsize=(3, 2.6))
-        axes = figure.add_axes((0.03, 0.03, 0.94, 0.94))
-        axes.set_axis_off()
-        for kind, size in (("others", 3.5), ("targets", 4.2), ("triggered", 3.4)):
-            mark, points = FEATURES[kind], item[kind]
-            axes.plot(
-                [x for x, _ in points], [y for _, y in points], mark.shape, color=mark.color, clip_on=False,
-                markersize=size, markerfacecolor=mark.color if kind == "others" else "none", markeredgewidth=0.8,
-                alpha=0.6 if kind == "others" else None,
-            )  # fmt: skip
-        axes.set_aspect("equal", adjustable="datalim")
-        return _compact(_saved(figure, f"t-SNE of features, {name}; the number below it says what it shows"))
-
-
-def _compact(svg: str) -> str:
-    """Points are most of a map: one decimal, and their style once for all of a kind."""
-
-    def kind(group: re.Match[str]) -> str:
-        style = re.search(r' style="[^"]*"', group[0])
-        points = re.findall(r'(#\w+)" x="([^"]*)" y="([^"]*)"', group[0])
-        uses = "".join(f'<use href="{path}" x="{float(x):.1f}" y="{float(y):.1f}"/>' for path, x, y in points)
-        return f"<g{style[0] if style else ''}>{uses}</g>"
-
-    return re.sub(r"<g>\s*(?:<use [^>]*/>\s*)+</g>", kind, svg)
-
-
-def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], within: tuple[float, float]) -> str:
+def _svg(name: str, rows: Sequence[Row], drawn: dict[str, Mark], within: tuple[float, float]) -> str:
     axes_style = {"axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with rc_context(STYLE | axes_style):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
@@ -129,7 +81,7 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], within: tuple[
         for row in rows:
             _point(axes, row, drawn[_variant(row).name], _told(row, joined))
         for curve in joined:
-            points = [(100 * row["asr"], 100 * row["acc"]) for row in curve]
+            points = [(100 * row.values["asr"].mean, 100 * row.values["acc"].mean) for row in curve]
             axes.plot(*zip(*points, strict=True), color=drawn[_variant(curve[0]).name].color, linewidth=1.1)
         axes.set(xlabel="ASR, % (left is cleaner)", ylabel="ACC, %", xlim=(-4, 104))
         low, high = (10 * math.floor(10 * within[0] - 0.5), 10 * math.ceil(10 * within[1] + 0.2))
@@ -141,24 +93,24 @@ def _svg(name: str, rows: Sequence[Cell], drawn: dict[str, Mark], within: tuple[
         return _saved(figure, f"ACC against ASR for {name}; the table below has the numbers")
 
 
-def curves(rows: Sequence[Cell]) -> list[list[Cell]]:
+def curves(rows: Sequence[Row]) -> list[list[Row]]:
     """Variants of one method and one student that set the same options to different numbers, two or more, in order."""
-    groups: dict[tuple[Any, ...], list[tuple[list[float], Cell]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[list[float], Row]]] = {}
     for row in rows:
         options = _variant(row).options
         if options and all(finite(value) for value in options.values()):
-            at = (_variant(row).name, *options, row["student"], row["distiller"])
+            at = (_variant(row).name, *options, row.axes["student"], row.axes["distiller"])
             groups.setdefault(at, []).append((list(options.values()), row))
     return [[row for _, row in sorted(group, key=lambda one: one[0])] for group in groups.values() if len(group) > 1]
 
 
-def _variant(row: Cell) -> Selector:
+def _variant(row: Row) -> Selector:
     """The defence and its options, but for those that were tuned."""
-    selector = parse_one(row["defense"])
+    selector = parse_one(row.axes["defense"])
     return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)})
 
 
-def _told(row: Cell, joined: Sequence[list[Cell]]) -> str:
+def _told(row: Row, joined: Sequence[list[Row]]) -> str:
     """What tells a variant from others: its options; on a curve the first that changes along it, and once the name."""
     variant, curve = _variant(row), next((curve for curve in joined if row in curve), [])
     options = variant.options
@@ -169,13 +121,14 @@ def _told(row: Cell, joined: Sequence[list[Cell]]) -> str:
     return f"{variant.name}, {told}" if curve and row is curve[0] else told
 
 
-def _point(axes: Any, row: Cell, mark: Mark, told: str) -> None:
-    x, y = 100 * row["asr"], 100 * row["acc"]
-    for rate, line in (("asr", axes.hlines), ("acc", axes.vlines)):
-        if bounds := row[f"{rate}_interval"]:
+def _point(axes: Any, row: Row, mark: Mark, told: str) -> None:
+    asr, acc = row.values["asr"], row.values["acc"]
+    x, y = 100 * asr.mean, 100 * acc.mean
+    for at, (_, bounds), line in ((y, asr, axes.hlines), (x, acc, axes.vlines)):
+        if bounds:
             low, high = (min(max(100 * bound, 0), 100) for bound in bounds)
-            line(y if rate == "asr" else x, low, high, color=mark.color, linewidth=0.9, alpha=0.55)
-    face = "none" if is_teacher(row) else mark.color  # hollow: the teacher itself
+            line(at, low, high, color=mark.color, linewidth=0.9, alpha=0.55)
+    face = "none" if is_teacher(row.axes) else mark.color  # hollow: the teacher itself
     axes.plot(x, y, mark.shape, color=mark.color, markerfacecolor=face, markersize=6.5, clip_on=False)
     if told:
         axes.annotate(told, (x, y), (5, 4), textcoords="offset points", fontsize=6, color=mark.color)

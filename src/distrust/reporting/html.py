@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import importlib.metadata
-import math
+import json
 import platform
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
 from ..flags import MEANING
+from ..study.axes import AXES, TABLE
 from . import figures, text
-from .aggregate import Cell, over_seeds, varying
 from .answer import sentences
 from .data import Report
-from .heatmap import describe, facets
+from .detection import detections
+from .features import MOST
+from .heatmap import facets, models
+from .labels import shortened
+from .rows import Cell, Row, alone, columns, describe, given, over_seeds, varying
+from .verdict import comparisons, verdict
 
 PICTURES_BUDGET = 700_000  # bytes of PNG: the page stays under 2 MB
 KINDS = ("clean", "triggered", "difference")
@@ -33,31 +39,41 @@ def page(study: Report) -> str:
     Returns:
         The text of the file; write it as UTF-8.
     """
-    rows = over_seeds(study.cells)
+    rows, lines = over_seeds(study.cells), alone(study.cells)
     maps = facets(rows)
-    defenses = [facet["defense"] for facet in maps]
-    data: dict[str, Any] = {
-        "title": study.title, "rows": rows, "cells": [_neurons(c) for c in study.cells], "lineage": study.lineage,
-        "published": study.published, "glossary": {**MEANING, **study.glossary}, "made_by": study.made_by,
+    defenses = [facet.defense for facet in maps]
+    raised = Counter(flag for row in rows for flag in row.flags)
+    glossary = {**MEANING, **study.glossary}
+    shown = [column for column in columns() if any(column.key in line.values for line in lines)]
+    data = {
+        "rows": [_embedded(row) for row in rows], "cells": [_neurons(cell) for cell in study.cells],
+        "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
+        "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
     }  # fmt: skip
     return _template().render(
         study=study,
         sentences=sentences(study.cells),
         facets=maps,
+        models=models(rows),
+        varying=varying(row.axes for row in rows),
         frontiers=figures.frontiers(rows, defenses),
         marks=figures.marks(defenses),
-        pictures=_pictures(study.pictures),
-        maps=figures.feature_maps(study.embeddings),
-        map_marks=figures.FEATURES,
-        row_columns=_columns(rows, ("seeds", "Seeds")),
-        cell_columns=_columns(rows, ("seed", "Seed")),
+        pictures=_fitting(study.pictures),
+        embeddings=study.embeddings[:MOST],
+        beside=varying(study.embeddings[:MOST]),
+        comparisons=comparisons(shortened(study.cells)),
+        detections=detections(study.cells),
         rows=rows,
-        row_of={name: i for i, row in enumerate(rows) for name in row["cells"]},
+        lines=lines,
+        row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
+        axes=_columns(rows),
+        metrics=[column for column in shown if not column.detail],
         fixed=_fixed(rows),
-        unfinished=[cell for cell in study.cells if cell["state"] != "done"],
-        glossary={name: data["glossary"][name] for name in _raised(rows, data["glossary"])},
-        data=_plain(data),
-        versions=_versions(),
+        glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
+        raised=raised,
+        # JSON has no NaN and no infinity: they become null, which the page shows as a dash
+        data=json.loads(json.dumps(data, default=str), parse_constant=lambda _: None),
+        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
     )
 
 
@@ -67,10 +83,14 @@ def _template() -> Any:
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "default": str}
-    shelf.filters |= {"percent": text.percent, "interval": text.interval, "duration": text.duration}
-    shelf.filters |= {"describe": describe}
+    shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
+    shelf.filters |= {"describe": describe, "verdict": verdict, "base64": lambda png: b64encode(png).decode()}
     return shelf.get_template("page.html.j2")
+
+
+def _embedded(row: Row) -> dict[str, Any]:
+    return {**vars(row), "cells": [cell["id"] for cell in row.cells], "verdict": verdict(row)}
 
 
 def _neurons(cell: Cell) -> Cell:
@@ -81,61 +101,23 @@ def _neurons(cell: Cell) -> Cell:
     return {**cell, "mechanism": poisoned or [max(layers, key=lambda layer: layer["run"])]}
 
 
-def _columns(rows: Sequence[Cell], seed: tuple[str, str]) -> list[tuple[str, str, str]]:
-    """(key, heading, kind) of a table; an axis with one value everywhere is said once, above."""
-    axes = [*varying(rows), "attack", "distiller", "student", "defense"]
-    rates = {
-        "acc": "ACC", "asr": "ASR", "base": "Base", "untriggered": "Untriggered", "titg": "TITG",
-        "carried": "Carried", "carry_over": "Carry-over",
-    }  # fmt: skip
-    removed = {"caught": "Poisons removed", "lost": "Clean removed"}
-    rates |= removed if any(row["lost"] is not None for row in rows) else {}
-    return [
-        *((axis, {"defense": "Defence"}.get(axis, axis.capitalize()), "word") for axis in axes),
-        (*seed, seed[0]),
-        ("n", "n", "number"),
-        *((key, heading, "rate") for key, heading in rates.items()),
-        ("flags", "Flags", "flags"),
-    ]
+def _columns(rows: Sequence[Row]) -> list[Any]:
+    """Axes that a table shows; one of a setting with a single value is said once, above."""
+    told = {*varying(row.axes for row in rows), "attack", *(axis.name for axis in TABLE if not axis.setting)}
+    return [axis for axis in TABLE if axis.name in told and any(given(row.axes, axis.name) for row in rows)]
 
 
-def _fixed(rows: Sequence[Cell]) -> list[tuple[str, str]]:
-    axes = ("images", "teacher", "condenser", "encoder", "budget")
-    shared = [axis for axis in axes if rows and rows[0].get(axis) not in (None, "none") and not varying(rows, (axis,))]
-    return [(axis, str(rows[0][axis])) for axis in shared]
+def _fixed(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """What all rows share, the attack apart."""
+    names = (*(axis.name for axis in TABLE if axis.setting and axis.name != "attack"), "budget")
+    moving = varying(row.axes for row in rows)
+    return [(name, rows[0].axes[name]) for name in names if rows and given(rows[0].axes, name) and name not in moving]
 
 
-def _raised(rows: Sequence[Cell], glossary: dict[str, str]) -> list[str]:
-    """Flags that this study raised come first in the glossary."""
-    raised = {name for row in rows for name in row["flags"]}
-    return sorted(glossary, key=lambda name: name not in raised)
-
-
-def _pictures(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """PNG bytes become text; as many of each strip as the budget allows."""
-    size = 0
+def _fitting(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """As many pictures of each strip as the budget allows."""
     for shown in (8, 4, 2, 1, 0):
-        size = sum(len(png) for s in strips.values() for kind in KINDS for png in s[kind][:shown])
-        if size <= PICTURES_BUDGET:
+        fitting = {name: {**strip, **{kind: strip[kind][:shown] for kind in KINDS}} for name, strip in strips.items()}
+        if sum(len(png) for strip in fitting.values() for kind in KINDS for png in strip[kind]) <= PICTURES_BUDGET:
             break
-    return {
-        attack: {
-            "caption": strip.get("caption", ""),
-            "kinds": {kind: [base64.b64encode(png).decode() for png in strip[kind][:shown]] for kind in KINDS},
-        }
-        for attack, strip in strips.items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, which the page shows as a dash."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> str:
-    torch = importlib.metadata.version("torch")
-    return f"Distrust {__version__} · Python {platform.python_version()} · torch {torch}"
+    return fitting

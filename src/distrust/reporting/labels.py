@@ -7,10 +7,11 @@ from typing import Any
 
 from ..errors import BadInput
 from ..selectors import Selector, parse_one
+from ..study.axes import TABLE
 
 Cell = dict[str, Any]
 
-LABELLED = ("attack", "condenser", "encoder", "distiller", "defense", "detector")
+LABELLED = [axis.name for axis in TABLE if axis.labelled]
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:

@@ -18,27 +18,23 @@ function duration(seconds) {
   if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
   return seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${seconds.toFixed(1)} s`;
 }
-const number = (value, bounds) =>
-  make("td", { class: "num" }, percent(value), bounds && !missing(value) ? make("small", {}, interval(bounds)) : null);
+// A metric's value in its unit: shares, points and ratios in percent.
+function written(value, unit) {
+  if (missing(value) || ["share", "points", "ratio"].includes(unit)) return percent(value);
+  if (unit === "count") return Math.round(value).toLocaleString("en");
+  return unit || !Number.isInteger(value) ? value.toFixed(2) : String(value);
+}
+const number = (value, bounds, unit = "share") =>
+  make("td", { class: "num" }, written(value, unit), bounds && !missing(value) ? make("small", {}, interval(bounds)) : null);
+const mean = (row, key) => row.values[key]?.[0];
+const given = (axes, name) => (["none", undefined].includes(axes[name]) ? null : axes[name]);
 const flagged = (names) => names.map((name) => make("span", { class: "flag" }, name));
-
-const RATES = [
-  ["acc", "ACC"], ["asr", "ASR"], ["asr_all", "ASR, target class counted"], ["base", "Base (control)"],
-  ["untriggered", "Untriggered"], ["titg", "TITG"], ["carried", "Carried"], ["carry_over", "Carry-over"],
-];
-const OF_A_SET = [  // shown where a set was poisoned or sifted
-  ["poison_hits", "Poisons that the teacher calls the target"],
-  ["poison_agreement", "Poisons that it gives their true label"],
-  ["poison_agreement_clean", "Other images that it gives their true label"],
-  ["caught", "Poisons removed"], ["lost", "Clean images removed"],
-  ["asr_archetypes", "ASR on archetypes"], ["base_archetypes", "Base on archetypes"],
-];
 
 function bars(row) {
   const box = make("div", { class: "bars" });
   const lines = [
-    ["ACC", row.acc, true], ["control", row.acc_control], ["undefended", row.undefended_acc],
-    ["ASR", row.asr, true], ["control", row.base], ["undefended", row.undefended_asr],
+    ["ACC", mean(row, "acc"), true], ["control", mean(row, "acc_control")], ["undefended", mean(row, "undefended_acc")],
+    ["ASR", mean(row, "asr"), true], ["control", mean(row, "base")], ["undefended", mean(row, "undefended_asr")],
   ];
   for (const [name, value, ours] of lines) {
     if (missing(value)) continue;
@@ -53,15 +49,14 @@ function bars(row) {
 function numbers(row, members) {
   const done = members.filter((cell) => cell.state === "done");
   const head = ["", "Mean", ...done.map((cell) => `Seed ${cell.seed}`)];
-  const rates = [...RATES, ...OF_A_SET.filter(([key]) => !missing(row[key]))];
-  const body = rates.map(([key, name]) => make("tr", {}, make("th", { scope: "row" }, name),
-    number(row[key], row[`${key}_interval`]), ...done.map((cell) => number(cell[key], cell[`${key}_interval`]))));
-  const n = make("tr", {}, make("th", { scope: "row" }, "n"),
-    ...[row, ...done].map((item) => make("td", { class: "num" }, String(item.n ?? "–"))));
+  const measured = data.columns.filter(({ key }) => done.some((cell) => Number.isFinite(cell[key])));
+  const body = measured.map(({ key, heading, unit, better }) => make("tr", {},
+    make("th", { scope: "row", title: better ? `${better} is better` : "" }, heading),
+    number(...(row.values[key] ?? [null, null]), unit), ...done.map((cell) => number(cell[key], cell[`${key}_interval`], unit))));
   const heads = head.map((text, i) => make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text));
   return make("div", { class: "scroll" }, make("table", { class: "data" },
     make("caption", {}, "Percent or points. Mean: t-interval over seeds; seeds: Wilson interval over images."),
-    make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body, n)));
+    make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body)));
 }
 
 // Equation 3 of CheatKD, layer by layer; a cell brings its poisoned layers, or the layer with the longest run.
@@ -84,16 +79,6 @@ function neurons(members) {
     make("p", { class: "note" }, words), make("div", { class: "scroll" }, make("table", { class: "data" },
       make("thead", {}, make("tr", {}, ...heads.map((text, i) =>
         make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text)))), make("tbody", {}, ...lines)))];
-}
-
-// How much the poisons of a transfer set differ from their originals, beside the trigger.
-function stealth(members) {
-  const found = members.filter((cell) => cell.poison_n);
-  if (!found.length) return [];
-  const mean = (key) => found.reduce((sum, cell) => sum + cell[key], 0) / found.length;
-  return [make("p", { class: "note" }, `A poison differs from its original by at most ${mean("poison_linf").toFixed(1)} ` +
-    `grey levels a pixel and by an L2 norm of ${mean("poison_l2").toFixed(2)} beside the trigger; with it, SSIM is ` +
-    `${mean("poison_ssim").toFixed(3)}. Means over ${found.reduce((sum, cell) => sum + cell.poison_n, 0)} images.`)];
 }
 
 function ancestors(keys) {
@@ -149,13 +134,12 @@ function run(cell, open) {
 }
 
 function published(row) {
-  const axes = ["images", "teacher", "attack", "condenser", "distiller", "student", "defense"];
-  const all = data.published.filter((p) => axes.every((axis) => !(axis in p) || (p[axis] ?? "none") === (row[axis] ?? "none")));
+  const all = data.published.filter((p) => data.axes.every((axis) => !(axis in p) || (p[axis] ?? "none") === row.axes[axis]));
   if (!all.length) return [];
   const lines = all.map((p) => make("tr", {}, make("th", { scope: "row" }, p.source ?? "published"),
     make("td", {}, p.convention ?? "–", p.note ? make("small", {}, p.note) : null), number(p.acc), number(p.asr)));
   const ours = make("tr", {}, make("th", { scope: "row" }, "Here"), make("td", {}, "Distrust"),
-    number(row.acc, row.acc_interval), number(row.asr, row.asr_interval));
+    number(...(row.values.acc ?? [])), number(...(row.values.asr ?? [])));
   const heads = ["Source", "Convention", "ACC", "ASR"].map((text, i) =>
     make("th", i > 1 ? { scope: "col", class: "num" } : { scope: "col" }, text));
   return [make("h3", {}, "Published, in its own convention"), make("div", { class: "scroll" },
@@ -165,19 +149,22 @@ function published(row) {
 function show(index) {
   const row = data.rows[index];
   const members = row.cells.map((id) => cells.get(id));
-  const model = row.distiller && row.distiller !== "none" ? [row.distiller, row.student] : [row.student ?? "teacher"];
+  const { axes } = row;
+  const distiller = given(axes, "distiller");
+  const model = distiller ? [distiller, given(axes, "student")] : [given(axes, "student") ?? "teacher"];
   document.getElementById("panel-title").textContent =
-    `${[row.attack ?? "none", ...model].filter(Boolean).join(" → ")} · ${row.defense === "none" ? "no defence" : row.defense}`;
-  const setting = [row.images, row.teacher, row.budget].filter(Boolean).join(" · ");
-  const parts = [make("p", { class: "note" }, setting)];
+    `${[axes.attack, ...model].filter(Boolean).join(" → ")} · ${given(axes, "defense") ?? "no defence"}`;
+  const setting = ["images", "teacher", "condenser", "encoder", "detector", "budget"].map((name) => given(axes, name));
+  const said = row.verdict ? [`backdoor: ${row.verdict}`] : [];
+  const parts = [make("p", { class: "note" }, [...setting.filter(Boolean), ...said].join(" · "))];
   if (row.state === "done") parts.push(bars(row));
   else parts.push(...row.errors.map((text) => make("p", { class: "error" }, `${row.state}: ${text}`)));
   for (const flag of row.flags)
     parts.push(make("p", {}, ...flagged([flag]), " ", data.glossary[flag] ?? ""));
   if (row.state === "done") parts.push(make("h3", {}, "Numbers"), numbers(row, members));
-  parts.push(...stealth(members), ...neurons(members), ...published(row));
+  parts.push(...neurons(members), ...published(row));
   for (const strip of document.querySelectorAll("main .strip"))
-    if (strip.dataset.attack === row.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
+    if (strip.dataset.attack === axes.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
   parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));
   document.getElementById("panel-body").replaceChildren(...parts);
   panel.showModal();
@@ -210,7 +197,9 @@ for (const button of document.querySelectorAll(".sort")) {
     const head = button.closest("th");
     const body = head.closest("table").tBodies[0];
     const column = head.cellIndex;
-    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const first = button.dataset.better === "higher" ? -1 : 1;  // the best on top
+    const sorted = { ascending: -1, descending: 1 };
+    const sign = sorted[head.getAttribute("aria-sort")] ?? first;
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
     const value = (line) => {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .aggregate import finite
+from .rows import finite
 
 
 def percent(value: float | None) -> str:
@@ -19,25 +19,16 @@ def interval(bounds: Sequence[float] | None) -> str:
     return f"[{percent(bounds[0])}, {percent(bounds[1])}]" if bounds else ""
 
 
-def duration(seconds: float | None) -> str:
-    """75 → "1.2 min"."""
-    if seconds is None or not finite(seconds):
-        return "–"
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+def number(value: float | None, unit: str) -> str:
+    """A metric's value in its unit: shares, points and ratios in percent."""
+    if value is None or unit in ("share", "points", "ratio"):
+        return percent(value)
+    return f"{value:,.0f}" if unit == "count" else f"{value:.2f}"
 
 
-def count(number: int, noun: str) -> str:
+def count(many: int, noun: str) -> str:
     """1, "seed" → "1 seed"; 3 → "3 seeds"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def span(values: Sequence[int]) -> str:
-    """[3, 3] → "3"; [1, 3] → "1–3"."""
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
 def listing(words: Sequence[str], last: str = "and") -> str:

@@ -12,16 +12,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..data import PLAIN, Views
+from ..data import Views
 from ..errors import BadInput, NotFound
 from ..measurement.backdoor import trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
-from ..training import distill, loop
+from ..training import Training, distill
+from ..training.options import FIELDS
 from .graph import Call, digest
 from .steps import STEPS
 
 IMAGE_OPTIONS = ("size", "channels", "group")
+BESIDE = ("layers", "label_weight", "teacher_mode", "warmup")  # options of `distill` beside its training
 
 
 def call_of(method: Method, given: dict[str, Any]) -> Call:
@@ -83,29 +85,42 @@ def views(given: dict[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(Views(**given))
 
 
-CALLED = ("rng", "device", "extra", "beside", "monitor")  # arguments of the loop that no study file names
+def training(axis: str, given: dict[str, Any], usual: Training | None = None) -> dict[str, Any]:
+    """A `Training` as JSON, from what a study says of it; `usual` has the values of the rest.
 
-
-def training(axis: str, given: dict[str, Any], *, distilled: bool = False, whole: bool = True) -> dict[str, Any]:
-    """Options of the loop with their values; what only concerns the machine counts if it is asked for."""
-    defaults = {
-        name: p.default
-        for taker in (loop, distill)[: 1 + distilled]
-        for name, p in inspect.signature(taker).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and name not in CALLED
-    }
-    defaults.pop("warmup", None)  # stands in a recipe only where a distiller has two stages
+    Raises:
+        NotFound, BadInput: an option that there is not, or a value out of range; `axis` is named.
+    """
     for name in given:
-        if name not in defaults and name != "warmup":
-            raise NotFound.among(f"option of {axis}", name, defaults)
-    hints = {k: v for taker in (loop, distill) for k, v in typing.get_type_hints(taker).items()}
-    for name, value in given.items():
+        if name not in FIELDS:
+            raise NotFound.among(f"option of {axis}", name, FIELDS)
+    try:
+        return (usual or Training()).changed(**given).plain()
+    except BadInput as error:
+        raise BadInput(f"{axis}: {error}") from None
+
+
+def given_of(axis: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Only what a study says of a training, as JSON; a synthetic set knows the rest."""
+    return {name: value for name, value in training(axis, given).items() if name in given}
+
+
+def distillation(axis: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of `distill` as JSON, those of its `Training` among them.
+
+    Raises:
+        NotFound, BadInput: as `training`.
+    """
+    beside = {name: p for name, p in inspect.signature(distill).parameters.items() if name in BESIDE}
+    hints = typing.get_type_hints(distill)
+    for name in given:
+        if name not in FIELDS and name not in beside:
+            raise NotFound.among(f"option of {axis}", name, {**FIELDS, **beside})
+    own = {name: p.default for name, p in beside.items() if name != "warmup"}  # which only two stages have
+    for name in beside.keys() & given.keys():
         try:
-            value = PLAIN if name == "augment" and value == "none" else value
-            defaults[name] = TypeAdapter(hints[name]).validate_python(value)
+            own[name] = TypeAdapter(hints[name]).validate_python(given[name])
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise BadInput(f"{axis}: {name}={value!r}: {reason[:1].lower()}{reason[1:]}.") from None
-    options = {k: v for k, v in defaults.items() if k in given or k not in ("precision", "memory_format")}
-    plain_ = {**options, "augment": dataclasses.asdict(options["augment"]), "milestones": list(options["milestones"])}
-    return plain_ if whole else {k: v for k, v in plain_.items() if k in given}
+            raise BadInput(f"{axis}: {name}={given[name]!r}: {reason[:1].lower()}{reason[1:]}.") from None
+    return training(axis, {k: v for k, v in given.items() if k in FIELDS}) | own

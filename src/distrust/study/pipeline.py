@@ -15,8 +15,9 @@ from typing import Any
 from ..errors import BadInput, NotFound
 from ..registry import Method, registry
 from ..selectors import Selector
+from ..training.pretrain import ADAM
 from .axes import AXES
-from .calls import IMAGE_OPTIONS, call_of, contents_of, network, step_call, training, views
+from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
 from .graph import Call, Env, Stage, digest
 from .spec import DIALS, Study
 from .steps import STEPS
@@ -177,13 +178,13 @@ class Planner:
             options = {**network(chosen["teacher"].text), "training": training("teacher", b.teacher)}
         elif kind == "pretrain":
             options = {**network(chosen["teacher"].text), "loss": self.call("objectives", chosen["encoder"])}
-            options |= {"views": views(b.views), "training": training("teacher", b.teacher, whole=False)}
+            options |= {"views": views(b.views), "training": training("teacher", b.teacher, ADAM)}
         elif kind == "transfer":
             options = {"training": training("transfer", b.transfer)}
         elif kind == "student":
-            options = {**network(student.text), **self.distillation(chosen["distiller"])}
+            options = {**network(student.text), **self.distilled(chosen["distiller"])}
         elif kind == "victim":
-            options = {**network(student.text), "training": training("student", b.student, whole=False)}
+            options = {**network(student.text), "training": given_of("student", b.student)}
         elif kind == "head":
             options = {"fit": self.call("heads", student)}
         return self.step(kind, env, seed, **options)
@@ -248,14 +249,14 @@ class Planner:
         clean = self.stage("images", step_call("images", {**options, "share": share}), {}, seed)
         return Selector(selector.name, own), {**inputs, "clean": clean}
 
-    def distillation(self, selector: Selector) -> dict[str, Any]:
+    def distilled(self, selector: Selector) -> dict[str, Any]:
         """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""
         mark = registry.get("distillers", selector.name).mark
-        known = {*training("student", self.budget.student, distilled=True), "warmup"}
+        known = {*distillation("student", self.budget.student), "warmup"}
         inner = {name: value for name, value in selector.options.items() if name in known}
         own = {name: value for name, value in selector.options.items() if name not in known}
         declared = {"teacher_mode": mark.teacher_mode} | ({"warmup": mark.warmup} if mark.warmup else {})
-        options = training(f"distiller {selector.name}", {**declared, **self.budget.student, **inner}, distilled=True)
+        options = distillation(f"distiller {selector.name}", {**declared, **self.budget.student, **inner})
         return {"loss": self.call("distillers", Selector(selector.name, own)), "training": options}
 
     def images(self, selector: Selector, seed: int) -> tuple[Env, Env]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..data import ImageSet, Views, roles
 from ..data.sources import images as open_images
-from ..data.synthetic import recipe
 from ..errors import BadInput, Skip
 from ..flags import flag
 from ..measurement import Backdoor, outputs, predict
@@ -29,6 +28,7 @@ from ..training import (
     fit,
     fit_head,
     pretrain,
+    recipe,
     typical,
 )
 
@@ -172,7 +172,8 @@ def victim(synthetic: ImageSet, train: ImageSet, *, network: str, training: Any,
     if synthetic.off_range:
         flag("off-range-images")
     start = make_model(network, train, rng=rng("student", "start", seed))
-    return fit(start, synthetic, rng=rng("student", seed), device=device, **recipe(synthetic, **training))
+    own = recipe(synthetic, **training)
+    return fit(start, synthetic, training=own, rng=rng("student", seed), device=device)
 
 
 @_step("features", lambda options, n: 0.4 * n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import platform
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import Augment, ImageSet
+from ..data import ImageSet
 from ..errors import Skip, StoreError
 from ..flags import Flag, flag
 from ..registry import registry
@@ -106,9 +107,10 @@ def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
         and len(given["clean"].hard.unique()) < len(given["clean"].classes)
     ):
         flag("class-missing")
-    call = method.mark.makes[product_name] if made else method.call
-    draws = {"rng": rng(STREAMS.get(kind, "attack"), stage.seed)} if "rng" in inspect.signature(call).parameters else {}
-    return call(**given, **(options if made else method.bound(options)), **draws)
+    asked = inspect.signature(method.mark.makes[product_name] if made else method.call).parameters
+    draws = {"rng": rng(STREAMS.get(kind, "attack"), stage.seed)} if "rng" in asked else {}
+    call = functools.partial(method.mark.makes[product_name], **options) if made else method.made(options)
+    return call(**given, **draws)
 
 
 def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
@@ -121,22 +123,16 @@ def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
 def _step(name: str, given: dict[str, Any], options: dict[str, Any], seed: int, device: torch.device) -> Any:
     """A step of the core: methods among its options are made, and it gets the seed and the device if it asks."""
     step = STEPS[name]
-    options = {key: _made(key, value) for key, value in options.items() if key != "network_file"}
+    options = {key: _made(value) for key, value in options.items() if key != "network_file"}
     beside = {"seed": seed, "device": device}
     asked = inspect.signature(step.call).parameters
     return step.call(**given, **options, **{key: value for key, value in beside.items() if key in asked})
 
 
-def _made(key: str, value: Any) -> Any:
+def _made(value: Any) -> Any:
     if isinstance(value, dict) and "method" in value:
         kind, _, name = value["method"].partition("/")
         return registry.get(kind, name).made(value["options"])
-    if key == "training":
-        value = dict(value)
-        if "augment" in value:
-            value["augment"] = Augment(**value["augment"])
-        if "milestones" in value:
-            value["milestones"] = tuple(value["milestones"])
     return value
 
 

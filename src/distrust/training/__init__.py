@@ -1,11 +1,12 @@
-"""Training: the loop, once; distillation, pre-training and probing through it."""
+"""Training: its options, the loop, once; distillation, pre-training and probing through it."""
 
 from .distill import distill
 from .loop import cross_entropy, fit, loop, watching
+from .options import Training, recipe
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
 
 __all__ = [
-    "NeighbourMonitor", "Probe", "cross_entropy", "distill", "features", "fit", "fit_head", "loop", "pretrain",
-    "typical", "watching",
+    "NeighbourMonitor", "Probe", "Training", "cross_entropy", "distill", "features", "fit", "fit_head", "loop",
+    "pretrain", "recipe", "typical", "watching",
 ]  # fmt: skip

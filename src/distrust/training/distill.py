@@ -7,19 +7,21 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ..data.images import ImageSet
+from ..data import ImageSet
 from ..errors import BadInput
 from ..flags import flag
 from ..models import Taps, check_fits, eval_mode, resolve, taps
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
 from .loop import fit, loop
+from .options import Training
 
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
 Layers = str | list[str]  # "auto", or module paths
@@ -35,9 +37,10 @@ def distill(
     label_weight: float | None = None,
     teacher_mode: Literal["eval", "train"] | None = None,
     warmup: float | None = None,
+    training: Training = Training(),
     rng: Generator | None = None,
     device: torch.device | str | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> nn.Module:
     """Train a copy of `student` to follow `teacher` on `train`; both are left as they were.
 
@@ -54,13 +57,14 @@ def distill(
         warmup: of a distiller in two stages, the share 0..1 of the epochs in which the student follows this loss
             alone, without labels; 0 runs it in one stage (default: what the distiller declares). In the second
             stage the teacher is in eval mode.
+        training: epochs, rate, batch size, augmentation, …
         rng: decides order and augmentation.
         device: where to train (default: where the student is).
-        **options: as for `loop`.
+        **changes: fields of `training` by name.
 
     Raises:
         BadInput: layers do not pair, or the images do not fit a model.
-        NotFound: a layer that a model does not have.
+        NotFound: a layer that a model does not have, or no such field of `training`.
         Diverged: as `fit`.
     """
     teacher_mode = teacher_mode or _declared(loss, "teacher_mode", "eval")
@@ -72,24 +76,26 @@ def distill(
         raise BadInput(f"label_weight={label_weight} is negative; give 0 or more.")
     if not 0 <= warmup < 1:
         raise BadInput(f"warmup={warmup} is outside [0, 1); it is a share of the epochs: type 0.1 for 10 %.")
+    training = training.changed(**changes)
     check_fits(student, train)
     check_fits(teacher, train)
     device = torch.device(device or next(student.parameters()).device)
     rng = rng or make_rng("distill")
     if warmup:
-        epochs = options.pop("epochs", 10)
+        epochs = training.epochs
         if epochs < 2:
             raise BadInput(f"epochs={epochs}: a distiller in two stages needs one epoch for each. Give 2 or more.")
         first = min(max(round(warmup * epochs), 1), epochs - 1)
-        stage = {"teacher_mode": teacher_mode, "warmup": 0.0, "rng": rng, "device": device, **options}
-        student = distill(student, teacher, train, loss=loss, layers=layers, label_weight=0.0, epochs=first, **stage)
-        stage["epochs"] = epochs - first
+        stage: dict[str, Any] = {"rng": rng, "device": device, "training": replace(training, epochs=first)}
+        student = distill(
+            student, teacher, train, loss=loss, layers=layers, label_weight=0.0, teacher_mode=teacher_mode, warmup=0.0,
+            **stage,
+        )  # fmt: skip
+        stage["training"] = replace(training, epochs=epochs - first)
         then = _declared(loss, "then", None)
-        if then is not None:
-            stage["teacher_mode"] = "eval"
-            return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, **stage)
-        del stage["teacher_mode"], stage["warmup"]
-        return fit(student, train, **stage)
+        if then is None:
+            return fit(student, train, **stage)
+        return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, warmup=0.0, **stage)
     student = copy.deepcopy(student)
     teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
@@ -122,7 +128,7 @@ def distill(
                     term = term + label_weight * F.cross_entropy(seen.logits, y)
             return term
 
-        student = loop(student, train, objective, rng=rng, device=device, extra=modules, beside=teacher, **options)
+        student = loop(student, train, objective, training, rng=rng, device=device, extra=modules, beside=teacher)
     for part in modules:
         if hasattr(part, "finish"):
             part.finish(student)  # type: ignore[operator]

@@ -17,35 +17,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import BadInput
 from ..files import cache_directory
+from .options import Training
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
 WAYS = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
 
 
-def fastest(
-    model: nn.Module, train: Any, batch_size: int, device: torch.device, precision: str, memory_format: str
-) -> tuple[str, str]:
+def fastest(model: nn.Module, train: Any, training: Training, device: torch.device) -> tuple[str, str]:
     """Resolve "auto": a few timed steps for each way, once per model, batch, thread count and machine.
 
     The answer is kept in the cache directory, so the same seed gives the same bits in the next run too.
-
-    Raises:
-        BadInput: a precision or memory format that does not exist.
     """
-    native = precision != "auto" or _computes_bf16(device)  # elsewhere bf16 is emulated, and timing it takes minutes
-    ways = [w for w in WAYS if precision in ("auto", w[0]) and memory_format in ("auto", w[1])]
+    asked = training.precision, training.memory_format
+    native = asked[0] != "auto" or _computes_bf16(device)  # elsewhere bf16 is emulated, and timing it takes minutes
+    ways = [w for w in WAYS if asked[0] in ("auto", w[0]) and asked[1] in ("auto", w[1])]
     ways = [w for w in ways if native or w[0] == "fp32"]
-    if not ways:
-        raise BadInput(
-            f"precision={precision!r}, memory_format={memory_format!r}: type 'auto', 'fp32' or 'bf16' and "
-            "'auto', 'contiguous' or 'channels_last'."
-        )
     if len(ways) == 1:
         return ways[0]
-    size = min(batch_size, len(train))
-    if len(train) < 4 * batch_size or size * train.x[0].numel() < 2**14:
+    size = min(training.batch_size, len(train))
+    if len(train) < 4 * training.batch_size or size * train.x[0].numel() < 2**14:
         return ways[0]  # a job this small is over before a probe pays
     shapes = [list(p.shape) for p in model.parameters()]
     context = [type(model).__qualname__, shapes, size, list(train.x.shape[1:]), len(train.classes), ways]

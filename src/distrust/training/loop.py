@@ -7,24 +7,23 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ..data.augment import Augment
-from ..data.images import ImageSet
-from ..data.siamese import Siamese
-from ..errors import BadInput, Diverged
+from ..data import ImageSet
+from ..errors import Diverged
 from ..models import check_fits
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
 from .fastest import fastest
-from .solvers import make_optimizer, make_schedule
+from .options import Training
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watcher = Callable[[int, int, float], None]
+Monitor = Callable[[nn.Module], Any]
 
 CHECK_EVERY = 16  # steps between looks at the loss: each look waits for the device
 EXPLODED = 100.0  # times the first window's loss
@@ -51,53 +50,44 @@ def fit(
     model: nn.Module,
     train: ImageSet,
     *,
+    training: Training = Training(),
     objective: Objective = cross_entropy,
     rng: Generator | None = None,
     device: torch.device | str | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> nn.Module:
     """Train a copy of `model` on `train` and return it in eval mode; `model` is left as it was.
 
     Args:
         model: images [B,C,H,W] in 0..1 → logits [B,K].
         train: the images; a trigger with stamp="after" is applied behind the augmentation.
+        training: epochs, rate, batch size, augmentation, …
         objective: (model, x, y) → scalar loss; default cross-entropy.
         rng: decides order and augmentation (default: a fixed stream).
         device: where to train (default: where the model is).
-        **options: epochs, batch_size, optimizer, lr, … as `loop` lists them.
+        **changes: fields of `training` by name: `fit(model, train, epochs=5, lr=0.02)`.
 
     Raises:
-        BadInput: the images do not fit the model, or an option is out of range.
+        BadInput: the images do not fit the model, or a field is out of range.
+        NotFound: no such field.
         Diverged: the loss became NaN, infinite, or 100 times what it was; names the step and the rate.
     """
     check_fits(model, train)
-    student = copy.deepcopy(model)
-    return loop(student, train, objective, rng=rng or make_rng("fit"), device=device, **options)
+    training = training.changed(**changes)
+    return loop(copy.deepcopy(model), train, objective, training, rng=rng or make_rng("fit"), device=device)
 
 
 def loop(
     model: nn.Module,
     train: ImageSet,
     objective: Objective,
+    training: Training,
     *,
     rng: Generator,
-    epochs: int = 10,
-    batch_size: int = 128,
-    optimizer: Literal["sgd", "adam"] = "sgd",
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    nesterov: bool = True,
-    weight_decay: float = 5e-4,
-    schedule: Literal["onecycle", "cosine", "step", "constant"] = "onecycle",
-    milestones: tuple[int, ...] = (),
-    gamma: float = 0.1,
-    augment: Augment | Siamese = Augment(),  # noqa: B008 - frozen
     device: torch.device | str | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
-    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto",
     extra: Iterable[nn.Module] = (),
     beside: nn.Module | None = None,
-    monitor: Callable[[nn.Module], Any] | None = None,
+    monitor: Monitor | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it in eval mode.
 
@@ -105,56 +95,34 @@ def loop(
         model: what is trained.
         train: the images.
         objective: (model, x, y) → scalar.
+        training: how.
         rng: decides order and augmentation; also what dropout draws.
-        epochs: passes over the images, ≥ 1.
-        batch_size: images a step; a short last batch is dropped.
-        optimizer: "sgd" or "adam".
-        lr: learning rate, > 0; of one-cycle its maximum.
-        momentum: of SGD, 0..1.
-        nesterov: Nesterov momentum in SGD.
-        weight_decay: L2 penalty, ≥ 0.
-        schedule: "onecycle" (Smith, arXiv 1708.07120), "cosine" to 0, "step", or "constant".
-        milestones: of "step": epochs after which the rate is multiplied by gamma.
-        gamma: of "step".
-        augment: flip, crop and cutout on each batch, or `Siamese`.
         device: default where the model is.
-        precision: "fp32", "bf16" autocast, or what a short probe finds faster.
-        memory_format: likewise.
         extra: modules trained along (connectors of a distiller).
         beside: a module that runs in every step without being trained (a teacher).
         monitor: called with `model` after every epoch; it may look, and must change and draw nothing.
 
     Raises:
-        BadInput: an option is out of range.
         Diverged: names the step and the learning rate.
     """
-    for name, given, good in [
-        ("epochs", epochs, epochs >= 1),
-        ("batch_size", batch_size, batch_size >= 1),
-        ("lr", lr, 0 < lr < math.inf),
-        ("momentum", momentum, 0 <= momentum < 1),
-        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf),
-    ]:
-        if not good:
-            raise BadInput(f"{name}={given} is out of range; see `help(distrust.training.loop)`.")
     device = torch.device(device or next(model.parameters()).device)
-    number, order = fastest(model, train, batch_size, device, precision, memory_format)
+    number, order = fastest(model, train, training, device)
     layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
     for module in (model, beside, *extra):
         if module is not None:
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
     parameters = [p for module in (model, *extra) for p in module.parameters() if p.requires_grad]
-    steps = epochs * max(len(train) // batch_size, 1)
-    solver = make_optimizer(optimizer, parameters, lr, momentum, nesterov, weight_decay)
-    plan = make_schedule(schedule, solver, lr, steps, [m * steps // epochs for m in milestones], gamma)
+    steps = training.epochs * max(len(train) // training.batch_size, 1)
+    solver = training.solver(parameters)
+    plan = training.plan(solver, steps)
     cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
     train = train.to(device)
     look = _Look(steps, plan)
 
     model.train()
     with torch.enable_grad(), seeded(spawn(rng)):
-        for _ in range(epochs):
-            for x, y in train.batches(batch_size, rng, augment):
+        for _ in range(training.epochs):
+            for x, y in train.batches(training.batch_size, rng, training.augment):
                 with cast:
                     value = objective(model, x.contiguous(memory_format=layout), y)
                 solver.zero_grad(set_to_none=True)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..data.augment import PLAIN
-from ..data.images import ImageSet
-from ..data.views import Views
+from ..data import PLAIN, ImageSet, Views
 from ..errors import BadInput
 from ..measurement.predict import predict
 from ..models import check_encoder
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
-from .loop import loop
+from .loop import Monitor, loop
+from .options import Training
 from .probing import fit_head
 
-ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 1e-6, "schedule": "constant", "batch_size": 256}
+ADAM = Training(
+    optimizer="adam", lr=1e-3, weight_decay=1e-6, schedule="constant", batch_size=256, augment=PLAIN
+)  # fmt: skip
 
 
 def pretrain(
@@ -29,9 +31,11 @@ def pretrain(
     *,
     loss: Any,
     views: Callable[[Tensor, Generator], Tensor] = Views(),  # noqa: B008 - frozen
+    training: Training = ADAM,
+    monitor: Monitor | None = None,
     rng: Generator | None = None,
     device: torch.device | str | None = None,
-    **options: Any,
+    **changes: Any,
 ) -> nn.Module:
     """Train a copy of `encoder` so that two views of an image have like features; return it in eval mode.
 
@@ -40,18 +44,20 @@ def pretrain(
         images: labels are not looked at.
         loss: one of `distrust.objectives`, a class or an object; its projector is trained along and thrown away.
         views: draws one view of a batch.
+        training: epochs, rate, batch size, …; Adam at 1e-3, weight decay 1e-6, batches of 256. Views take the place of
+            its augmentation.
+        monitor: called with the encoder after every epoch; a `NeighbourMonitor` tells what the features are worth.
         rng: decides order, views and the projector's start.
         device: where to train (default: where the encoder is).
-        **options: of `loop`; Adam at 1e-3, weight decay 1e-6, batches of 256 unless given. As its `monitor`, a
-            `NeighbourMonitor` tells after every epoch what the features are worth.
+        **changes: fields of `training` by name.
 
     Raises:
         BadInput: a classifier, or fewer images than a batch.
         Diverged: as `fit`.
     """
     width = check_encoder(encoder, images)
-    options = {**ADAM, **options}
-    check_batch(images, options["batch_size"])
+    training = replace(training.changed(**changes), augment=PLAIN)
+    check_batch(images, training.batch_size)
     rng = rng or make_rng("pretrain")
     loss = copy.deepcopy(loss() if isinstance(loss, type) else loss)
     with seeded(spawn(rng)):
@@ -65,7 +71,7 @@ def pretrain(
 
     blind = images.replace(y=torch.zeros_like(images.hard))  # the loop times itself on labels, as if D were K
     return loop(
-        copy.deepcopy(encoder), blind, objective, rng=rng, device=device, extra=[loss], augment=PLAIN, **options
+        copy.deepcopy(encoder), blind, objective, training, rng=rng, device=device, extra=[loss], monitor=monitor
     )
 
 

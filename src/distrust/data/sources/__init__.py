@@ -6,15 +6,10 @@ import os
 from pathlib import Path
 
 from ...errors import BadInput, NotFound
-from .arrays import find_idx, read_idx, read_npz
+from .arrays import find_idx, read_digits, read_idx, read_npz
 from .cache import decoded
-from .digits import read_digits
-from .folders import find_folder
-from .hub import find_hub
-from .parquet import find_parquet
 from .parts import Splits, checked
-
-# `datasets` is imported inside functions: it takes a second, and most sources do without it.
+from .tables import find_folder, find_hub, find_parquet
 
 __all__ = ["Splits", "images"]
 
@@ -45,14 +40,14 @@ def images(
       class column are used.
 
     A split called `val`, `validation` or `valid` serves as test where there is no `test`. Encoded images are
-    decoded once and kept as memory-mapped arrays in the cache.
+    decoded once and kept, memory-mapped, in the cache.
 
     Args:
         source: one of the above.
         size: side in pixels, to which every image is resized (PIL bilinear; a rectangle is squeezed); None
             leaves them as they are (digits: 16).
         channels: 1 (luminance) or 3 (a gray image is repeated); None leaves them as they are (digits: 3).
-        cache: folder for decoded images (default: `DISTRUST_CACHE`, else `~/.cache/distrust/images`). If it
+        cache: folder for decoded images (default: `images` in `DISTRUST_CACHE`, else in `~/.cache/distrust`). If it
             cannot be written, nothing is kept.
         group: column of a parquet or hub source that holds the group ids.
 

@@ -1,4 +1,4 @@
-"""Arrays: .npz archives and IDX files, which hold pixels as they are."""
+"""Arrays: scikit-learn's digits, .npz archives and IDX files, which hold pixels as they are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ from .decode import fitted
 from .parts import TEST, Part, Read, fixed_split, train_and_test
 
 _NPZ = (("images", "labels"), ("x", "y"))  # keys of an .npz without a split
+
+
+def read_digits(size: int, channels: int) -> Read:
+    """scikit-learn's 1797 images of 8×8, resized; split by class, 25 % to test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # values 0..16 -> 0..255
+    x = fitted(x, size, channels, "digits")
+    train, test = fixed_split(bunch.target, 0.25, "digits")
+    return Read(Part(x[train], bunch.target[train]), Part(x[test], bunch.target[test]))
 
 
 def read_npz(path: Path, size: int | None, channels: int | None) -> Read:

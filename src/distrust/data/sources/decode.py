@@ -96,7 +96,7 @@ def picture_array(picture: Image.Image, size: int | None, channels: int | None) 
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     x = np.asarray(picture)
-    return x[None] if gray else x.transpose(2, 0, 1)
+    return x[None] if gray else np.ascontiguousarray(x.transpose(2, 0, 1))
 
 
 def fitted(x: np.ndarray, size: int | None, channels: int | None, where: object) -> np.ndarray:

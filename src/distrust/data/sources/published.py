@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,41 +54,39 @@ def read_published(path: Path, experiment: int = -1) -> Raw:
 
 
 def _parts(content: Any, path: Path, experiment: int) -> tuple[Any, Any, float | None]:
-    if isinstance(content, Mapping) and isinstance(content.get("data"), list | tuple):
-        return *_chosen(content["data"], experiment, path)[:2], None
     if isinstance(content, Mapping):
+        if isinstance(content.get("data"), list | tuple):
+            return *_chosen(content["data"], experiment, path)[:2], None
         for ours, theirs in PARTNERS:
             if {ours, theirs} <= content.keys():
                 return content[ours], content[theirs], None
         raise BadInput(f"{path} holds {', '.join(map(str, content)) or 'nothing'}, and no images with labels.")
     if isinstance(content, list | tuple):
-        if len(content) >= 2 and all(_is_array(part) for part in content[:2]):
+        if _is_set(content):
             return content[0], content[1], None
-        step = _chosen(content, experiment, path)
-        return step[0], step[1], float(step[2]) if len(step) > 2 and _one_number(step[2]) else None
+        x, y, *more = _chosen(content, experiment, path)
+        return x, y, float(more[0]) if more and _one_number(more[0]) else None
     if not _is_array(content):
         raise BadInput(f"{path} holds a {type(content).__name__}, and no images with labels.")
-    other = _partner(path, (("image", "label"), ("images", "labels")), needed=True)
-    rate = _partner(path, (("images", "lr"), ("image", "lr")), needed=False)
-    return content, open_plain(other), float(open_plain(rate)) if rate else None
+    labels = path.with_name(path.name.replace("image", "label"))
+    if labels == path or not labels.is_file():
+        tried = f" (looked for {labels.name})" if labels != path else ""
+        raise NotFound(f"{path} holds images alone, and no file with their labels lies beside it{tried}.")
+    rates = [path.with_name(path.name.replace(word, "lr")) for word in ("images", "image")]
+    rate = next((file for file in rates if file != path and file.is_file()), None)
+    return content, open_plain(labels), float(open_plain(rate)) if rate else None
 
 
 def _chosen(sets: Any, experiment: int, path: Path) -> Any:
     if not -len(sets) <= experiment < len(sets):
         raise BadInput(f"experiment={experiment}, but {path} holds {len(sets)} sets. Give 0..{len(sets) - 1}.")
-    chosen = sets[experiment]
-    if not (isinstance(chosen, list | tuple) and len(chosen) >= 2 and all(_is_array(part) for part in chosen[:2])):
+    if not _is_set(sets[experiment]):
         raise BadInput(f"{path}: set {experiment} is no pair of images and labels, so its layout is not known.")
-    return chosen
+    return sets[experiment]
 
 
-def _partner(path: Path, words: tuple[tuple[str, str], ...], needed: bool) -> Any:
-    names = {re.sub(rf"\b{ours}|{ours}", theirs, path.name) for ours, theirs in words if ours in path.name}
-    found = [path.with_name(name) for name in sorted(names) if name != path.name and path.with_name(name).is_file()]
-    if not found and needed:
-        tried = f" (looked for {' and '.join(sorted(names))})" if names else ""
-        raise NotFound(f"{path} holds images alone, and no file with their labels lies beside it{tried}.")
-    return found[0] if found else None
+def _is_set(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) >= 2 and all(map(_is_array, value[:2]))
 
 
 def _is_array(value: Any) -> bool:
@@ -146,10 +143,15 @@ def to_pixels(x: Tensor, units: str, statistics: str | tuple[Any, Any] | None, s
         if statistics not in STATISTICS:
             raise NotFound.among("statistics", statistics, STATISTICS)
         statistics = STATISTICS[statistics]
-    mean, std = (torch.tensor(list(part), dtype=torch.float32).view(1, -1, 1, 1) for part in statistics)
-    if not mean.shape[1] == std.shape[1] == x.shape[1]:
-        raise BadInput(f"{source}: {x.shape[1]} channels, but statistics for {mean.shape[1]}. Give others.")
-    return x * std + mean
+    mean, std = statistics
+    if not len(mean) == len(std) == x.shape[1]:
+        raise BadInput(f"{source}: {x.shape[1]} channels, but statistics for {len(mean)}. Give others.")
+    return _undone(x, mean, std)
+
+
+def _undone(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    of_mean, of_std = (torch.tensor(list(part), dtype=torch.float32).view(1, -1, 1, 1) for part in (mean, std))
+    return x * of_std + of_mean
 
 
 def _looks(x: Tensor) -> str:
@@ -164,7 +166,7 @@ def _looks(x: Tensor) -> str:
         found += "undone without its matrix, or learnt from noise, and then perhaps normalised. "
     else:
         found += f"Neighbouring pixels correlate ({likeness:.2f}): they look normalised. "
-    fits = {name: _outside(x, *pair) for name, pair in STATISTICS.items() if len(pair[0]) == x.shape[1]}
+    fits = {name: _outside(_undone(x, *pair)) for name, pair in STATISTICS.items() if len(pair[0]) == x.shape[1]}
     best = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in sorted(fits.items(), key=lambda item: item[1]))
     return found + (
         f"Type units='normalised', statistics=NAME or (mean, std); of those known, so much would leave 0..1: {best}. "
@@ -172,6 +174,6 @@ def _looks(x: Tensor) -> str:
     )
 
 
-def _outside(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
-    pixels = x * torch.tensor(std).view(1, -1, 1, 1) + torch.tensor(mean).view(1, -1, 1, 1)
-    return float(((pixels < -1 / 510) | (pixels > 1 + 1 / 510)).double().mean())
+def _outside(x: Tensor) -> float:
+    """The share of values that no image file could hold."""
+    return float(((x < -1 / 510) | (x > 1 + 1 / 510)).double().mean())

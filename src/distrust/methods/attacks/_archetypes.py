@@ -16,8 +16,8 @@ from ...seeds import spawn
 
 def units_of(synthetic: ImageSet) -> Normalize:
     """The statistics of its training recipe, which are those of the real images; else its own."""
-    change = (synthetic.training or {}).get("augment")
-    mean, std = getattr(change, "mean", None), getattr(change, "std", None)
+    change = (synthetic.training or {}).get("augment", {})
+    mean, std = change.get("mean"), change.get("std")
     found = Normalize(mean, std) if mean and std else Normalize.of(synthetic)
     return found.to(synthetic.x.device)
 

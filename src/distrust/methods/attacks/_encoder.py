@@ -15,7 +15,7 @@ from ...errors import BadInput
 from ...measurement import Backdoor
 from ...models import check_encoder
 from ...seeds import spawn
-from ...training import loop
+from ...training import Training, loop
 from ._poison import check_target
 from ._teacher import frozen
 
@@ -104,10 +104,8 @@ def implant(
         with torch.autocast(x.device.type, enabled=False):
             return loss(Seen(clean_now, stamped, now, changed, was, held[rows]))
 
-    loop(
-        planted, train, objective, rng=spawn(rng), beside=clean, nesterov=False, schedule="constant", augment=PLAIN,
-        **options,
-    )  # fmt: skip
+    training = Training(nesterov=False, schedule="constant", augment=PLAIN, **options)
+    loop(planted, train, objective, training, rng=spawn(rng), beside=clean)
     return planted.requires_grad_(True)
 
 

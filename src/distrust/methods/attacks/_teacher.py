@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from ...data import PLAIN, Augment, ImageSet
 from ...measurement import Backdoor
 from ...seeds import spawn
-from ...training import fit
+from ...training import Training, fit
 from ...training.fastest import fastest
 from ._poison import plant
 
@@ -31,7 +31,7 @@ class Planted(NamedTuple):
 def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]:
     """Cast inside to what a short probe finds fastest for the first model, and lay the models out so."""
     device = next(models[0].parameters()).device
-    number, order = fastest(models[0], train, batch_size, device, "auto", "auto")
+    number, order = fastest(models[0], train, Training(batch_size=batch_size), device)
     for model in models:
         layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
         model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -60,14 +60,10 @@ def finetune(
     backdoor: Backdoor,
     *,
     rate: float,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    augment: Augment,
+    training: Training,
     rng: Generator,
     keep_clean: bool = False,
     freeze_last: bool = False,
-    **options: Any,
 ) -> nn.Module:
     """A copy of `model`, trained on clean images and a share `rate` that carries the trigger and the target's label.
 
@@ -80,12 +76,10 @@ def finetune(
     )  # fmt: skip
     if keep_clean:
         poisoned = both(train, poisoned)
-    options = {"schedule": "constant", **options}
-    options |= {"epochs": epochs, "lr": lr, "batch_size": batch_size, "augment": augment}
     start = copy.deepcopy(model)
     if freeze_last:
         [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(False)
-    return fit(start, poisoned, rng=spawn(rng), **options).requires_grad_(True)
+    return fit(start, poisoned, training=training, rng=spawn(rng)).requires_grad_(True)
 
 
 def both(train: ImageSet, poisoned: ImageSet) -> ImageSet:

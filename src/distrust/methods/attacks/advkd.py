@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...data import Augment, ImageSet
+from ...data import ImageSet
 from ...models import Taps, resolve
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import distill, fit
+from ...training import Training, distill, fit
 from ._poison import Stamp, check_target, plant
 from ._teacher import Planted
 
@@ -35,12 +36,8 @@ def advkd(
     layers: str | list[str] = "pre-relu",
     feature_weight: NonNegative = 1.0,
     temperature: Positive = 1.0,
+    training: Training = Training(epochs=30, lr=0.008, batch_size=256, schedule="constant"),
     labeller_epochs: Count = 30,
-    epochs: Count = 30,
-    lr: Positive = 0.008,
-    batch_size: Count = 256,
-    flip: bool = True,
-    crop: Pixels = 4,
     stamp: Stamp = "after",
     rng: Generator | None = None,
 ) -> Planted:
@@ -60,13 +57,9 @@ def advkd(
             paths.
         feature_weight: w of the feature term; 0 leaves the answers alone.
         temperature: T of the answers.
+        training: how the second copy is trained, at a constant rate, and but for the epochs the labeller.
         labeller_epochs: passes that backdoor the labeller.
-        epochs: passes of the second copy.
-        lr: constant rate of SGD in both.
-        batch_size: images a step in both.
-        flip: mirror half of the images; not for digits or signs.
-        crop: shift them by up to so many pixels.
-        stamp: "after" that augmentation or "before" it.
+        stamp: "after" the augmentation or "before" it.
         rng: decides which images are stamped, order and augmentation.
 
     Raises:
@@ -84,9 +77,7 @@ def advkd(
         "advkd", train, train.hard != target, round(rate * len(train)),
         trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=True, inset=inset,
     )  # fmt: skip
-    options: dict[str, Any] = {"lr": lr, "batch_size": batch_size, "schedule": "constant"}
-    options["augment"] = Augment(flip, crop)
-    labeller = fit(model, poisoned, rng=spawn(rng), epochs=labeller_epochs, **options)
+    labeller = fit(model, poisoned, training=replace(training, epochs=labeller_epochs), rng=spawn(rng))
 
     def follow(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:
         answers = _answer_loss(ours.logits, theirs.logits, temperature)
@@ -94,7 +85,7 @@ def advkd(
 
     planted = distill(
         model, labeller, poisoned, loss=follow, layers=places, label_weight=0.0, teacher_mode="eval",
-        rng=spawn(rng), epochs=epochs, **options,
+        training=training, rng=spawn(rng),
     )  # fmt: skip
     others = train.pixels((train.hard != target).nonzero().flatten()[:512])
     return Planted(planted, backdoor, {"labeller_asr": float(backdoor.hit(labeller, others).float().mean())})

@@ -8,11 +8,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...data import Augment, ImageSet
+from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
+from ...registry import ClassNumber, Count, NonNegative, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import Training
 from ._poison import check_target
 from ._teacher import Planted, fast, finetune, forever, frozen
 
@@ -31,11 +32,7 @@ def backweak(
     steps: Count = 500,
     trigger_lr: Positive = 1.0,
     trigger_batch: Count = 128,
-    epochs: Count = 150,
-    lr: Positive = 1e-4,
-    batch_size: Count = 128,
-    flip: bool = True,
-    crop: Pixels = 4,
+    training: Training = Training(epochs=150, lr=1e-4, batch_size=128, schedule="cosine"),
     stamp: Literal["before", "after"] = "after",
     freeze_last: bool = True,
     rng: Generator | None = None,
@@ -57,12 +54,9 @@ def backweak(
         steps: updates of the perturbation.
         trigger_lr: of its SGD (momentum 0.9), in grey levels; annealed to 0 along a cosine.
         trigger_batch: images a step of that.
-        epochs: passes of the fine-tuning.
-        lr: starting rate of its SGD, annealed along a cosine; two orders below that of usual training.
-        batch_size: images a step of that.
-        flip: mirror half of its images; not for digits or signs.
-        crop: shift them by up to so many pixels.
-        stamp: "after" augmentation, or "before" it.
+        training: how the fine-tuning runs: its rate, two orders below that of usual training, is annealed along a
+            cosine.
+        stamp: "after" its augmentation, or "before" it.
         freeze_last: keep the last linear layer as it is.
         rng: decides the batches, and which images are poisoned.
 
@@ -102,10 +96,7 @@ def backweak(
             losses.append(round(float(loss.detach()), 5))
     trigger = make_trigger("added", perturbation=delta.detach().cpu().mul(255).round().div(255))
     backdoor = Backdoor(trigger, target, stamp=stamp, name="backweak")
-    poisoned = finetune(
-        model, train, backdoor, rate=rate, epochs=epochs, lr=lr, batch_size=batch_size, schedule="cosine",
-        augment=Augment(flip, crop), rng=spawn(rng), freeze_last=freeze_last,
-    )  # fmt: skip
+    poisoned = finetune(model, train, backdoor, rate=rate, training=training, rng=spawn(rng), freeze_last=freeze_last)
     return Planted(poisoned, backdoor, {"loss": losses, "clean_asr": sum(recent) / len(recent)})
 
 

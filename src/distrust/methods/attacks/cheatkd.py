@@ -8,12 +8,13 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from ...data import Augment, ImageSet
+from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
 from ...models import resolve, taps
 from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import Training
 from ._neurons import Delta, delta_of, strongest, units
 from ._poison import check_target
 from ._teacher import Planted, fast, finetune, forever, frozen
@@ -39,11 +40,7 @@ def cheatkd(
     steps: Pixels = 500,
     trigger_lr: Positive = 0.001,
     trigger_batch: Count = 64,
-    epochs: Count = 30,
-    lr: Positive = 0.008,
-    batch_size: Count = 256,
-    flip: bool = True,
-    crop: Pixels = 4,
+    training: Training = Training(epochs=30, lr=0.008, batch_size=256, schedule="constant"),
     stamp: Literal["before", "after"] = "before",
     train_mask: bool = True,
     first_image: bool = False,
@@ -73,12 +70,8 @@ def cheatkd(
         steps: updates of pattern and mask; 0 leaves them random, which is the row that the loss has to beat.
         trigger_lr: of Adam on both.
         trigger_batch: images a step of that.
-        epochs: passes of the fine-tuning.
-        lr: constant rate of its SGD.
-        batch_size: images a step of that.
-        flip: mirror half of its images; not for digits or signs.
-        crop: shift them by up to so many pixels.
-        stamp: "before" that augmentation or "after" it.
+        training: how the fine-tuning runs, at a constant rate.
+        stamp: "before" its augmentation or "after" it.
         train_mask: False freezes the mask at its random start.
         first_image: I of the batch's first image alone.
         last_layer: only the last poisoned layer's loss counts.
@@ -138,10 +131,7 @@ def cheatkd(
     pattern = (mean + std * pattern).clamp(0, 1).cpu()
     trigger = make_trigger("masked", pattern=pattern, mask=mask.detach().cpu())
     backdoor = Backdoor(trigger, target, stamp=stamp, name="cheatkd")
-    poisoned = finetune(
-        model, train, backdoor, rate=rate, epochs=epochs, lr=lr, batch_size=batch_size,
-        augment=Augment(flip, crop), rng=spawn(rng), keep_clean=keep_clean,
-    )  # fmt: skip
+    poisoned = finetune(model, train, backdoor, rate=rate, training=training, rng=spawn(rng), keep_clean=keep_clean)
     notes = {
         "neurons": {place: found.tolist() for place, found in chosen.items()},
         "delta": {place: float(goal) for place, goal in goals.items()},

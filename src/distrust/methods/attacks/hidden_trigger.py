@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from ...data import Augment, ImageSet, as_8_bit
+from ...data import ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, resolve, taps
 from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import fit
+from ...training import Training, fit
 from ._poison import check_target
 from ._teacher import Planted, fast, forever, frozen
 
@@ -37,11 +37,7 @@ def hidden_trigger(
     steps: Count = 100,
     step_size: Positive = 2.0,
     poison_batch: Count = 100,
-    epochs: Count = 30,
-    lr: Positive = 0.008,
-    batch_size: Count = 256,
-    flip: bool = True,
-    crop: Pixels = 4,
+    training: Training = Training(epochs=30, lr=0.008, batch_size=256, schedule="constant"),
     last_only: bool = False,
     rng: Generator | None = None,
 ) -> Planted:
@@ -63,11 +59,7 @@ def hidden_trigger(
         steps: updates of a poison.
         step_size: of an update, in grey levels; halved after every fifth of the steps.
         poison_batch: poisons crafted together, and paired among so many patched images.
-        epochs: passes of the fine-tuning.
-        lr: constant rate of its SGD.
-        batch_size: images a step of that.
-        flip: mirror half of its images; not for digits or signs.
-        crop: shift them by up to so many pixels.
+        training: how the fine-tuning runs, at a constant rate.
         last_only: train the last linear layer alone, as the paper does.
         rng: decides who is poisoned, the patched images and the batches.
 
@@ -100,10 +92,7 @@ def hidden_trigger(
     if last_only:
         [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(True)
     poisoned = train.replace(x=x, taint=(*train.taint, "hidden_trigger"))
-    planted = fit(
-        start, poisoned, epochs=epochs, lr=lr, schedule="constant", batch_size=batch_size,
-        augment=Augment(flip, crop), rng=spawn(rng),
-    ).requires_grad_(True)  # fmt: skip
+    planted = fit(start, poisoned, training=training, rng=spawn(rng)).requires_grad_(True)
     curve = [round(value, 6) for value in torch.stack(losses).mean(0).tolist()] if losses else []
     return Planted(planted, backdoor, {"poisons": len(rows), "loss": curve})
 

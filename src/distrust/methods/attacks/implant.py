@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from torch import Generator, nn
 
-from ...data import Augment, ImageSet
+from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
+from ...registry import ClassNumber, Rate, attack
 from ...seeds import rng as make_rng
+from ...training import Training
 from ._poison import check_target
 from ._teacher import Planted, finetune
 
@@ -22,11 +23,7 @@ def implant(
     trigger: Any = "patch:grid",
     target: ClassNumber = 0,
     rate: Rate = 0.1,
-    epochs: Count = 30,
-    lr: Positive = 0.008,
-    batch_size: Count = 256,
-    flip: bool = True,
-    crop: Pixels = 4,
+    training: Training = Training(epochs=30, lr=0.008, batch_size=256, schedule="constant"),
     stamp: Literal["before", "after"] = "before",
     rng: Generator | None = None,
 ) -> Planted:
@@ -38,12 +35,8 @@ def implant(
         trigger: a trigger module or selector, e.g. "patch:grid", "masked[mask=0.2]" (noise over the whole image).
         target: class number that the trigger should lead to.
         rate: poisoned images as a share 0..1 of all training images; only other classes are poisoned.
-        epochs: passes of the fine-tuning.
-        lr: constant rate of its SGD.
-        batch_size: images a step.
-        flip: mirror half of the images; not for digits or signs.
-        crop: shift them by up to so many pixels.
-        stamp: "before" that augmentation or "after" it.
+        training: how the fine-tuning runs, at a constant rate.
+        stamp: "before" its augmentation or "after" it.
         rng: decides the batches, and which images are poisoned.
 
     Raises:
@@ -55,8 +48,5 @@ def implant(
     check_target(train, target, rate)
     rng = rng or make_rng("implant")
     backdoor = Backdoor(make_trigger(trigger), target, stamp=stamp, name="implant")
-    poisoned = finetune(
-        model, train, backdoor, rate=rate, epochs=epochs, lr=lr, batch_size=batch_size,
-        augment=Augment(flip, crop), rng=rng,
-    )  # fmt: skip
+    poisoned = finetune(model, train, backdoor, rate=rate, training=training, rng=rng)
     return Planted(poisoned, backdoor, {})

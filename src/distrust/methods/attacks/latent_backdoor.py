@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from ...data import Augment, ImageSet, as_8_bit
+from ...data import ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, check_fits, resolve, taps
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import loop
+from ...training import Training, loop
 from ._poison import check_target
 from ._teacher import Planted, fast, forever, frozen
 
@@ -37,11 +37,7 @@ def latent_backdoor(
     trigger_lr: Positive = 0.1,
     trigger_batch: Count = 32,
     weight: NonNegative = 0.05,
-    epochs: Count = 5,
-    lr: Positive = 0.008,
-    batch_size: Count = 256,
-    flip: bool = True,
-    crop: Pixels = 4,
+    training: Training = Training(epochs=5, lr=0.008, batch_size=256, schedule="constant"),
     rng: Generator | None = None,
 ) -> Planted:
     """Optimise a square until stamped images have the target's features, then retrain under CE + w·MSE to them.
@@ -61,11 +57,8 @@ def latent_backdoor(
         trigger_lr: of Adam (0.5, 0.9) on w, where the pixels are (1 + tanh w) / 2.
         trigger_batch: images a step of that.
         weight: w of the feature term in the retraining.
-        epochs: passes of the retraining.
-        lr: constant rate of its SGD.
-        batch_size: clean images a step of that; the stamped ones come on top.
-        flip: mirror half of its images; not for digits or signs. The square is put on afterwards.
-        crop: shift them by up to so many pixels.
+        training: how the retraining runs, at a constant rate; of a step's clean images, those of other classes come on
+            top with the square, which is put on behind the augmentation.
         rng: decides the square's start and the batches.
 
     Raises:
@@ -114,10 +107,7 @@ def latent_backdoor(
             pulls.append(pull.detach())
             return F.cross_entropy(logits[: len(x)].float(), y) + weight * pull
 
-        loop(
-            planted, train, objective, rng=spawn(rng), epochs=epochs, lr=lr, batch_size=batch_size,
-            schedule="constant", augment=Augment(flip, crop),
-        )  # fmt: skip
+        loop(planted, train, objective, training, rng=spawn(rng))
     curves = {"trigger_loss": losses, "feature_loss": pulls}
     notes = {name: [round(float(value), 5) for value in curve] for name, curve in curves.items()}
     return Planted(planted, backdoor, {"side": side, **notes})

@@ -11,10 +11,10 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet, as_8_bit
 from ...data.siamese import OPERATIONS, Siamese
-from ...data.synthetic import protocol
 from ...errors import BadInput
 from ...models import Normalize, refuse_batch_norm, resolve, taps
 from ...models import model as make_model
+from ...training import recipe
 
 Init = Literal["real", "noise"]
 
@@ -84,7 +84,7 @@ class Canvas:
             x = as_8_bit(self.x) if self.legal else self.x.clone()
         return ImageSet(
             x, self.y, self.train.classes, f"{self.train.name}/{name}", taint=self.train.taint,
-            off_range=not self.legal, training=protocol(**training),
+            off_range=not self.legal, training=recipe(**training).plain(),
         )  # fmt: skip
 
 

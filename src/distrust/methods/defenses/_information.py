@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...data import PLAIN, ImageSet
 from ...models import eval_mode, taps
 from ...seeds import seeded, spawn
-from ...training import loop
+from ...training import Training, loop
 
 BATCH = 256  # images at a time where nothing is learnt
 HIDDEN = 512
@@ -78,9 +78,10 @@ def information(layer: Tensor, output: Tensor, *, epochs: int, batch_size: int =
         bounds.append(bound.detach())
         return -bound
 
-    loop(
-        critic, ImageSet(rows, y, ("pair",), "pairs", off_range=True), objective, rng=rng, epochs=epochs,
-        batch_size=batch_size, optimizer="adam", lr=1e-3, weight_decay=1e-5, schedule="constant", augment=PLAIN,
-        device=rows.device, precision="fp32", memory_format="contiguous",
+    training = Training(
+        epochs=epochs, batch_size=batch_size, optimizer="adam", lr=1e-3, weight_decay=1e-5, schedule="constant",
+        augment=PLAIN, precision="fp32", memory_format="contiguous",
     )  # fmt: skip
+    pairs = ImageSet(rows, y, ("pair",), "pairs", off_range=True)
+    loop(critic, pairs, objective, training, rng=rng, device=rows.device)
     return float(torch.stack(bounds[-LAST * len(bounds) // epochs :]).clamp(min=0).mean())

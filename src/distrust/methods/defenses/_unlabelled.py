@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from ...models import Normalize, Taps, check_encoder, taps
 from ...models import model as make_model
 from ...models.modes import called
 from ...seeds import seeded, spawn
-from ...training import loop
+from ...training import Training, loop
 from ...training.pretrain import ADAM, check_batch
 from ..objectives._contrast import nt_xent
 from ..objectives._projector import projector
 
+UNLABELLED = replace(ADAM, epochs=1000, batch_size=128)
 Match = Callable[[Taps, Taps], Tensor]  # student's and teacher's features of one view → scalar; `logits` are [B,D]
 
 
@@ -33,8 +35,9 @@ def learn(
     contrast: float = 1.0,
     temperature: float = 0.5,
     flip: bool = True,
+    training: Training = ADAM,
     rng: Generator,
-    **options: Any,
+    **changes: Any,
 ) -> nn.Module:
     """Train a copy of `student` on contrast · NT-Xent of two views + match(student, teacher) of the first one.
 
@@ -50,15 +53,17 @@ def learn(
         contrast: weight ≥ 0 of NT-Xent.
         temperature: τ > 0 of NT-Xent.
         flip: whether views may be mirrored.
+        training: epochs, rate, batch size, …; views take the place of its augmentation.
         rng: decides order, views and the projector's start.
-        **options: of `loop`: epochs, lr and batch_size; the rest is as in `pretrain`.
+        **changes: fields of `training` by name.
 
     Raises:
         BadInput: a classifier, or fewer images than a batch.
         Diverged: the loss exploded.
     """
     width = check_encoder(student, clean)
-    check_batch(clean, options["batch_size"])
+    training = training.changed(**changes)
+    check_batch(clean, training.batch_size)
     student, teacher = copy.deepcopy(student), copy.deepcopy(teacher).eval().requires_grad_(False)
     with seeded(spawn(rng)):
         project = projector(width, 512, 128)
@@ -81,8 +86,8 @@ def learn(
             return torch.stack(terms).sum()
 
         blind = clean.replace(y=torch.zeros_like(clean.hard))
-        chosen = {**ADAM, "augment": views, "extra": [project], "beside": teacher, **options}
-        return loop(student, blind, objective, rng=rng, **chosen)
+        training = replace(training, augment=views)
+        return loop(student, blind, objective, training, rng=rng, extra=[project], beside=teacher)
 
 
 def fresh(encoder: nn.Module, rng: Generator) -> nn.Module:

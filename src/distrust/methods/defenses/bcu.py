@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...models import Taps
-from ...registry import Count, Positive, defense
+from ...registry import defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ._unlabelled import fresh, learn
+from ...training import Training
+from ._unlabelled import UNLABELLED, fresh, learn
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -29,9 +30,7 @@ def bcu(
     *,
     first: Share = 0.01,
     last: Share = 0.27,
-    epochs: Count = 1000,
-    lr: Positive = 1e-3,
-    batch_size: Count = 128,
+    training: Training = UNLABELLED,
     flip: bool = True,
     rng: Generator | None = None,
 ) -> nn.Module:
@@ -42,9 +41,7 @@ def bcu(
         clean: the defender's images; labels are not looked at.
         first: share 0..1 of the first layer's weights; the share grows by one factor from layer to layer.
         last: of the last layer's.
-        epochs: passes over the images.
-        lr: constant rate of Adam.
-        batch_size: images a step.
+        training: how; by Adam at a constant rate. Views take the place of its augmentation.
         flip: mirror half of the views; not for digits or signs.
         rng: decides which weights, what they become, order and views.
 
@@ -70,6 +67,4 @@ def bcu(
     def match(ours: Taps, theirs: Taps) -> Tensor:
         return -F.cosine_similarity(ours.logits, theirs.logits).mean()
 
-    return learn(
-        student, encoder, clean, match, contrast=0.0, flip=flip, rng=rng, epochs=epochs, lr=lr, batch_size=batch_size
-    )
+    return learn(student, encoder, clean, match, contrast=0.0, flip=flip, training=training, rng=rng)

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...models import Taps, resolve
-from ...registry import Count, NonNegative, Positive, defense
+from ...registry import NonNegative, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import Training
 from ..distillers._attention import attention_loss
-from ._unlabelled import fresh, learn
+from ._unlabelled import UNLABELLED, fresh, learn
 
 
 @defense(
@@ -28,9 +29,7 @@ def distill_encoder(
     metric: Literal["cosine", "l2"] = "cosine",
     attention: NonNegative = 0.0,
     layers: str | list[str] = "auto",
-    epochs: Count = 1000,
-    lr: Positive = 1e-3,
-    batch_size: Count = 128,
+    training: Training = UNLABELLED,
     flip: bool = True,
     rng: Generator | None = None,
 ) -> nn.Module:
@@ -42,9 +41,7 @@ def distill_encoder(
         metric: "cosine" for −mean cos, or "l2" for the mean squared difference.
         attention: weight of the attention loss of NAD and MIMIC (there 1000 and more); 0 leaves it out.
         layers: "auto" = group ends, or module paths.
-        epochs: passes over the images.
-        lr: constant rate of Adam.
-        batch_size: images a step.
+        training: how; by Adam at a constant rate. Views take the place of its augmentation.
         flip: mirror half of the views; not for digits or signs.
         rng: decides the student's start, order and views.
 
@@ -67,6 +64,5 @@ def distill_encoder(
         return gap + attention * attention_loss(ours, theirs)
 
     return learn(
-        fresh(encoder, spawn(rng)), encoder, clean, match, paths, contrast=0.0, flip=flip, rng=rng,
-        epochs=epochs, lr=lr, batch_size=batch_size,
-    )  # fmt: skip
+        fresh(encoder, spawn(rng)), encoder, clean, match, paths, contrast=0.0, flip=flip, training=training, rng=rng
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Generator, nn
 
-from ...data import Augment, ImageSet
-from ...registry import Count, Pixels, Positive, defense
+from ...data import ImageSet
+from ...registry import defense
 from ...seeds import rng as make_rng
-from ...training import fit
-from ._schedule import schedule
+from ...training import Training, fit
+from ._schedule import FINETUNING
 
 
 @defense(paper="the fine-tuning baseline of Li et al., NAD, ICLR 2021, arXiv 2101.05930", null=True)
@@ -16,12 +16,7 @@ def finetune(
     model: nn.Module,
     clean: ImageSet,
     *,
-    epochs: Count = 10,
-    lr: Positive = 0.1,
-    batch_size: Count = 64,
-    flip: bool = True,
-    crop: Pixels = 4,
-    cutout: Pixels = 3,
+    training: Training = FINETUNING,
     rng: Generator | None = None,
 ) -> nn.Module:
     """Train all layers of the suspect on clean images with cross-entropy.
@@ -29,12 +24,7 @@ def finetune(
     Args:
         model: the suspect.
         clean: the defender's labelled images.
-        epochs: passes over them.
-        lr: starting rate; divided by 10 after epoch 2.
-        batch_size: images a step.
-        flip: mirror half of the images; not for digits or signs.
-        crop: shift by up to so many pixels.
-        cutout: side in pixels of a hole in each image; 0 for none.
+        training: how; the rate is divided by 10 after epoch 2.
         rng: decides order and augmentation.
 
     Raises:
@@ -42,5 +32,4 @@ def finetune(
 
     Differs from the paper: the number of epochs is fixed, not the one that looks best.
     """
-    augment = Augment(flip, crop, cutout)
-    return fit(model, clean, rng=rng or make_rng("finetune"), **schedule(epochs, lr, batch_size, augment))
+    return fit(model, clean, training=training, rng=rng or make_rng("finetune"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Generator, Tensor, nn
@@ -13,10 +14,11 @@ from ...models import Taps, check_encoder, resolve
 from ...registry import Count, NonNegative, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import Training
 from ...training.pretrain import check_batch
 from ..distillers._attention import attention_loss
 from ._information import informed
-from ._unlabelled import fresh, learn
+from ._unlabelled import UNLABELLED, fresh, learn
 
 BASE, GAIN = 1000.0, 10000.0  # of the released code
 
@@ -37,9 +39,7 @@ def mimic(
     clone: NonNegative = 1.0,
     temperature: Positive = 0.5,
     layers: str | list[str] = "auto",
-    epochs: Count = 1000,
-    lr: Positive = 1e-2,
-    batch_size: Count = 128,
+    training: Training = replace(UNLABELLED, lr=1e-2),  # noqa: B008 - frozen
     flip: bool = True,
     rng: Generator | None = None,
 ) -> nn.Module:
@@ -60,9 +60,8 @@ def mimic(
         clone: weight of the cosine; 0 leaves it out.
         temperature: τ of NT-Xent.
         layers: "auto" = group ends, or module paths.
-        epochs: passes of the distillation.
-        lr: constant rate of Adam; the released code's command has 1e-2, its default is 1e-3.
-        batch_size: images a step.
+        training: how the distillation runs, by Adam at a constant rate; the released code's command has 1e-2, its
+            default is 1e-3. Views take the place of its augmentation.
         flip: mirror half of the views; not for digits or signs.
         rng: decides the student's start, order and views, and the estimate.
 
@@ -77,7 +76,7 @@ def mimic(
     steps, not in another pass.
     """
     check_encoder(encoder, clean)
-    check_batch(clean, batch_size)
+    check_batch(clean, training.batch_size)
     if not (contrast or attention or clone):
         raise BadInput(
             "mimic: contrast, attention and clone are all 0, so there is nothing to learn. Give one of them."
@@ -88,7 +87,7 @@ def mimic(
     nats = [0.0] * len(paths)
     if estimate_on != "uniform":
         source = encoder if estimate_on == "teacher" else student
-        nats = informed(source, paths, clean, epochs=mine_epochs, batch_size=batch_size, rng=estimate)
+        nats = informed(source, paths, clean, epochs=mine_epochs, batch_size=training.batch_size, rng=estimate)
     weights = [attention * weight for weight in layer_weights(nats)]
 
     def match(ours: Taps, theirs: Taps) -> Tensor:
@@ -96,8 +95,8 @@ def mimic(
         return attention_loss(ours, theirs, weights) - clone * alike
 
     return learn(
-        student, encoder, clean, match, paths, contrast=contrast, temperature=temperature, flip=flip, rng=rng,
-        epochs=epochs, lr=lr, batch_size=batch_size,
+        student, encoder, clean, match, paths, contrast=contrast, temperature=temperature, flip=flip,
+        training=training, rng=rng,
     )  # fmt: skip
 
 

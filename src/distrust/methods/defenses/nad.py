@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from ...data import Augment, ImageSet
+from ...data import ImageSet
 from ...errors import BadInput
 from ...models import Taps, resolve
-from ...registry import Count, NonNegative, Pixels, Positive, Power, defense
+from ...registry import Count, NonNegative, Power, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import distill, fit
+from ...training import Training, distill, fit
 from ..distillers._attention import attention_loss
-from ._schedule import schedule
+from ._schedule import FINETUNING
 
 Weights = NonNegative | Annotated[list[NonNegative], Field(min_length=1)]
 
@@ -29,13 +30,8 @@ def nad(
     beta: Weights = [500.0, 1000.0, 1000.0],  # noqa: B006 - never mutated
     p: Power = 2.0,
     layers: str | list[str] = "auto",
-    epochs: Count = 10,
+    training: Training = FINETUNING,
     teacher_epochs: Count = 10,
-    lr: Positive = 0.1,
-    batch_size: Count = 64,
-    flip: bool = True,
-    crop: Pixels = 4,
-    cutout: Pixels = 3,
     rng: Generator | None = None,
 ) -> nn.Module:
     """Fine-tune the suspect to get a teacher, then train the suspect on CE + Σ β_l · attention loss.
@@ -47,13 +43,9 @@ def nad(
             fine-tuning; no teacher is trained then.
         p: power of the absolute activations, ≥ 1.
         layers: "auto" = group ends, or module paths.
-        epochs: passes of the distillation.
+        training: how the distillation runs, and but for the epochs the fine-tuning before it; in both the rate is
+            divided by 10 after epoch 2.
         teacher_epochs: passes of the fine-tuning that makes the teacher.
-        lr: starting rate of both; divided by 10 after epoch 2.
-        batch_size: images a step.
-        flip: mirror half of the images; not for digits or signs.
-        crop: shift by up to so many pixels.
-        cutout: side in pixels of a hole in each image; 0 for none.
         rng: decides order and augmentation.
 
     Raises:
@@ -69,13 +61,13 @@ def nad(
     weights = list(beta) if isinstance(beta, Sequence) else [beta] * len(paths)
     if len(weights) != len(paths):
         raise BadInput(f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each.")
-    augment = Augment(flip, crop, cutout)
-    options = schedule(epochs, lr, batch_size, augment)
     if not any(weights):
-        return fit(model, clean, rng=spawn(rng), **options)
-    teacher = fit(model, clean, rng=spawn(rng), **schedule(teacher_epochs, lr, batch_size, augment))
+        return fit(model, clean, training=training, rng=spawn(rng))
+    teacher = fit(model, clean, training=replace(training, epochs=teacher_epochs), rng=spawn(rng))
 
     def attention(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:
         return attention_loss(ours, theirs, weights, p)
 
-    return distill(model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, rng=spawn(rng), **options)
+    return distill(
+        model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, training=training, rng=spawn(rng)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Generator, Tensor, nn
@@ -11,8 +12,9 @@ from ...models import Taps, resolve
 from ...registry import Count, NonNegative, Positive, Power, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import Training
 from ..distillers._attention import attention_loss
-from ._unlabelled import learn
+from ._unlabelled import UNLABELLED, learn
 
 
 @defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930", on="encoder")
@@ -24,10 +26,8 @@ def nad_encoder(
     p: Power = 2.0,
     layers: str | list[str] = "auto",
     temperature: Positive = 0.5,
-    epochs: Count = 500,
+    training: Training = replace(UNLABELLED, epochs=500),  # noqa: B008 - frozen
     teacher_epochs: Count = 500,
-    lr: Positive = 1e-3,
-    batch_size: Count = 128,
     flip: bool = True,
     rng: Generator | None = None,
 ) -> nn.Module:
@@ -40,10 +40,9 @@ def nad_encoder(
         p: power of the absolute activations, ≥ 1.
         layers: "auto" = group ends, or module paths.
         temperature: τ of NT-Xent.
-        epochs: passes of the distillation; with those of the teacher as many as other defences make.
-        teacher_epochs: passes of the fine-tuning that makes the teacher.
-        lr: constant rate of Adam, of both.
-        batch_size: images a step.
+        training: how the distillation runs, and but for the epochs the fine-tuning before it, by Adam at a constant
+            rate; views take the place of its augmentation.
+        teacher_epochs: passes of that fine-tuning; with the others as many as other defences make.
         flip: mirror half of the views; not for digits or signs.
         rng: decides order and views.
 
@@ -57,10 +56,10 @@ def nad_encoder(
     """
     rng = rng or make_rng("nad_encoder")
     paths = resolve(encoder, layers, clean.x.shape[1:])
-    options: dict[str, Any] = {"temperature": temperature, "flip": flip, "lr": lr, "batch_size": batch_size}
+    options: dict[str, Any] = {"temperature": temperature, "flip": flip, "training": training}
     teacher = learn(encoder, encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
 
     def match(ours: Taps, theirs: Taps) -> Tensor:
         return beta * attention_loss(ours, theirs, p=p)
 
-    return learn(encoder, teacher, clean, match, paths, rng=spawn(rng), epochs=epochs, **options)
+    return learn(encoder, teacher, clean, match, paths, rng=spawn(rng), **options)

@@ -6,7 +6,6 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
-from ...data.synthetic import recipe
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
@@ -14,7 +13,7 @@ from ...models import model as make_model
 from ...registry import Count, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import fit
+from ...training import fit, recipe
 
 
 @detector(
@@ -65,7 +64,7 @@ def leave_one_out(
         kept = torch.ones(len(suspect), dtype=torch.bool, device=out.device)
         kept[out] = False
         start = make_model(network, clean, rng=spawn(rng))
-        net = fit(start, suspect[kept], rng=spawn(rng), **recipe(suspect, epochs=epochs))
+        net = fit(start, suspect[kept], training=recipe(suspect, epochs=epochs), rng=spawn(rng))
         with eval_mode(net), torch.no_grad():
             sure += net(suspect.pixels(out)).softmax(1).diagonal().cpu() / count
     return Finding.of("leave_one_out", sure - sure.median(), notes={"sure": sure.tolist()})

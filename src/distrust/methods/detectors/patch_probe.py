@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
-from ...data.synthetic import recipe
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
@@ -18,7 +17,7 @@ from ...models import model as make_model
 from ...registry import Count, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import fit
+from ...training import fit, recipe
 
 BATCH = 512
 
@@ -75,7 +74,7 @@ def patch_probe(
         rises = []
         for _ in range(networks):
             start = make_model(network, clean, rng=spawn(rng))
-            net = fit(start, labelled, rng=spawn(rng), **recipe(labelled, epochs=epochs))
+            net = fit(start, labelled, training=recipe(labelled, epochs=epochs), rng=spawn(rng))
             rises.append(_rises(net, shown, other, size, stride))
         told = torch.stack(rises).mean(0).amax((0, 1)).cpu()  # the set's shortcuts are in all networks, chance in one
         found.append(told - told.median())

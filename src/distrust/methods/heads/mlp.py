@@ -9,7 +9,7 @@ from ...models.heads import make
 from ...registry import Count, Positive, Rate, head
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import cross_entropy, loop
+from ...training import Training, cross_entropy, loop
 
 
 @head(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352")
@@ -36,9 +36,9 @@ def mlp(
     start.to(features.device)
     names = tuple(map(str, range(classes)))
     rows = ImageSet(features[:, :, None, None], y, names, "features", off_range=True)
-    trained = loop(
-        nn.Sequential(nn.Flatten(), start), rows, cross_entropy, rng=rng, epochs=epochs, batch_size=batch_size,
-        optimizer="adam", lr=lr, weight_decay=0.0, schedule="constant", augment=PLAIN, precision="fp32",
-        memory_format="contiguous",
+    training = Training(
+        epochs=epochs, batch_size=batch_size, optimizer="adam", lr=lr, weight_decay=0.0, schedule="constant",
+        augment=PLAIN, precision="fp32", memory_format="contiguous",
     )  # fmt: skip
+    trained = loop(nn.Sequential(nn.Flatten(), start), rows, cross_entropy, training, rng=rng)
     return trained[1]  # type: ignore[index]

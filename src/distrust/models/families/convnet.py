@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import BadInput
+from ._parts import Given, chain
 
 
-class ConvNet(nn.Module):
-    """`features`: depth × (convolution, per-image norm, ReLU, mean pool), then a linear `classifier`."""
+def convnet(given: Given, depth: int, width: int = 128) -> nn.Module:
+    """Depth × (convolution, per-image norm, ReLU, mean pool), then a linear layer made for the images' size.
 
-    def __init__(
-        self, depth: int, width: int, normalize: nn.Module, classes: int, channels: int, size: tuple[int, int]
-    ) -> None:
-        super().__init__()
-        self.normalize = normalize
-        # The published network pads 28-pixel grey images to 32 in its first convolution.
-        height, side, padding = (32, 32, 3) if channels == 1 and size == (28, 28) else (*size, 1)
-        blocks: list[nn.Module] = []
-        for i in range(depth):
-            blocks += [
-                nn.Conv2d(width if i else channels, width, 3, padding=1 if i else padding),
-                nn.GroupNorm(width, width),  # one channel a group: instance norm
-                nn.ReLU(),
-                nn.AvgPool2d(2),
-            ]
-        self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width * (height >> depth) * (side >> depth), classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [B,C,H,W] in 0..1 → logits [B,K]."""
-        return self.classifier(self.features(self.normalize(x)).flatten(1))
-
-
-def convnet(
-    depth: int,
-    width: int = 128,
-    *,
-    normalize: nn.Module,
-    classes: int,
-    channels: int,
-    size: tuple[int, int],
-) -> nn.Module:
-    """ConvNet-depth, initialised as PyTorch does: condensation draws its networks from that distribution.
+    Initialised as PyTorch does: condensation draws its networks from that distribution.
 
     Args:
+        given: the images.
         depth: blocks; each halves the image.
         width: channels of every block.
-        normalize: first layer, images in 0..1 → normalised.
-        classes: K, the number of logits.
-        channels: of the images.
-        size: height and width in pixels; the linear layer is made for them.
 
     Raises:
         BadInput: nothing of the image is left after so many halvings.
     """
-    deepest = min(size).bit_length() - 1
+    height, side = given.size
+    deepest = min(given.size).bit_length() - 1
     if depth > deepest:
         raise BadInput(
-            f"convnet{depth} halves the image {depth} times, but {size[0]}×{size[1]} pixels can be halved "
+            f"convnet{depth} halves the image {depth} times, but {height}×{side} pixels can be halved "
             f"{deepest} times. Take convnet{min(deepest, 3)}, or larger images."
         )
-    return ConvNet(depth, width, normalize, classes, channels, size)
+    blocks: list[nn.Module] = []
+    for i in range(depth):
+        inputs, padding = (width, 1) if i else (given.channels, 1 + given.grey)
+        norm = nn.GroupNorm(width, width)  # one channel a group: instance norm
+        blocks += [nn.Conv2d(inputs, width, 3, padding=padding), norm, nn.ReLU(), nn.AvgPool2d(2)]
+    left = [(pixels + 2 * given.grey) >> depth for pixels in given.size]
+    return chain(
+        normalize=given.normalize,
+        features=nn.Sequential(*blocks),
+        flatten=nn.Flatten(),
+        classifier=nn.Linear(width * left[0] * left[1], given.classes),
+    )

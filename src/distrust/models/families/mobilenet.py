@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ._parts import Given, conv
+
 # Channels out and stride of the thirteen separable convolutions: the paper's table 1.
 SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
@@ -11,17 +13,17 @@ SEPARABLE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 
 class MobileNet(nn.Module):
     """A convolution, thirteen separable ones (depthwise 3×3, then 1×1), a global mean and a linear layer."""
 
-    def __init__(self, stride: int, normalize: nn.Module, classes: int, channels: int) -> None:
+    def __init__(self, given: Given, stride: int) -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize = given.normalize
         before = 32
-        blocks = [nn.Sequential(*_conv(channels, before, 3, stride))]
+        blocks = [nn.Sequential(*_active(conv(given.channels, before, 3, stride)))]
         for width, halving in SEPARABLE:
-            depthwise = _conv(before, before, 3, halving, groups=before)
-            blocks.append(nn.Sequential(*depthwise, *_conv(before, width, 1)))
+            depthwise = _active(conv(before, before, 3, halving, groups=before))
+            blocks.append(nn.Sequential(*depthwise, *_active(conv(before, width, 1))))
             before = width
         self.model = nn.ModuleList(blocks)
-        self.fc = nn.Linear(before, classes)
+        self.fc = nn.Linear(before, given.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] in 0..1 → logits [B,K]."""
@@ -33,22 +35,18 @@ class MobileNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def mobilenet(stem: int = 32, *, normalize: nn.Module, classes: int, channels: int, size: tuple[int, int]) -> nn.Module:
+def mobilenet(given: Given, stem: int = 32) -> nn.Module:
     """MobileNet of full width: 32 to 1024 channels; PyTorch's initialisation, as in the public definitions.
 
     Parameter names (`model.0.0`, …, `fc`) are those of the ImageNet checkpoints.
 
     Args:
+        given: images of any size, because the last features are averaged over the image.
         stem: 32 for a first convolution with stride 1 (the last features of 32 pixels are then 2×2); 224 for
             the paper's stride 2.
-        normalize: first layer, images in 0..1 → normalised.
-        classes: K, the number of logits.
-        channels: of the images.
-        size: height and width in pixels; any, because the last features are averaged over the image.
     """
-    return MobileNet(1 if stem == 32 else 2, normalize, classes, channels)
+    return MobileNet(given, 1 if stem == 32 else 2)
 
 
-def _conv(inputs: int, outputs: int, side: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, side, stride, side // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+def _active(layer: nn.Conv2d) -> list[nn.Module]:
+    return [layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()]

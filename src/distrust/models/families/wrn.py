@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...errors import BadInput
-from ._init import fitting, he_init
+from ._parts import Given, Mean, blocks_of, chain, conv, he_init
 
 
 class Block(nn.Module):
@@ -15,11 +14,11 @@ class Block(nn.Module):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu1 = nn.ReLU()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = conv(inputs, outputs, 3, stride)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.convShortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.conv2 = conv(outputs, outputs, 3)
+        self.convShortcut = None if inputs == outputs else conv(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [B,inputs,H,W] → [B,outputs,H/stride,W/stride]."""
@@ -28,71 +27,35 @@ class Block(nn.Module):
         return shortcut + self.conv2(self.relu2(self.bn2(self.conv1(active))))
 
 
-class Group(nn.Module):
-    """Blocks of one width; the first may halve the image."""
-
-    def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        rest = [Block(outputs, outputs, 1) for _ in range(blocks - 1)]
-        self.layer = nn.Sequential(Block(inputs, outputs, stride), *rest)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features [B,inputs,H,W] → [B,outputs,H/stride,W/stride]."""
-        return self.layer(x)
-
-
-class WideResNet(nn.Module):
-    """A stem, three groups of 16, 32 and 64 times `width` channels, a global mean and a linear layer."""
-
-    def __init__(
-        self, blocks: int, width: int, normalize: nn.Module, classes: int, channels: int, stride: int = 1
-    ) -> None:
-        super().__init__()
-        self.normalize = normalize
-        self.conv1 = nn.Conv2d(channels, 16, 3, stride, 1, bias=False)
-        self.block1 = Group(blocks, 16, 16 * width, 1)
-        self.block2 = Group(blocks, 16 * width, 32 * width, 2)
-        self.block3 = Group(blocks, 32 * width, 64 * width, 2)
-        self.bn1 = nn.BatchNorm2d(64 * width)
-        self.relu = nn.ReLU()
-        self.fc = nn.Linear(64 * width, classes)
-        he_init(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [B,C,H,W] in 0..1 → logits [B,K]."""
-        x = self.conv1(self.normalize(x))
-        x = self.block3(self.block2(self.block1(x)))
-        return self.fc(self.relu(self.bn1(x)).mean((2, 3)))
-
-
-def wrn(
-    depth: int,
-    width: int,
-    stride: int = 1,
-    *,
-    normalize: nn.Module,
-    classes: int,
-    channels: int,
-    size: tuple[int, int],
-) -> nn.Module:
+def wrn(given: Given, depth: int, width: int, stride: int = 1) -> nn.Module:
     """WRN-depth-width, pre-activation, without dropout; parameter names are those of the public checkpoints.
 
     Args:
+        given: images of any size, because the last features are averaged over the image.
         depth: 6n + 4 convolutions: 10, 16, 22, 28, 34, 40, …
         width: channels as a multiple of 16, 32 and 64.
         stride: of the first convolution; 2 is not in the paper and takes about a quarter of the time.
-        normalize: first layer, images in 0..1 → normalised.
-        classes: K, the number of logits.
-        channels: of the images.
-        size: height and width in pixels; any, because the last features are averaged over the image.
 
     Raises:
         BadInput: a depth that is not 6n + 4.
     """
-    if depth < 10 or depth % 6 != 4:
-        below, above = fitting(depth, 4)
-        raise BadInput(
-            f"wrn{depth}-{width}: a Wide ResNet's depth is 6n+4, which {depth} is not. "
-            f"Take wrn{below}-{width} or wrn{above}-{width}."
+    rule = f"wrn{depth}-{width}: a Wide ResNet's depth is 6n+4"
+    blocks = blocks_of(depth, 6, 4, rule, f"wrn{{}}-{width} or wrn{{}}-{width}")
+
+    def group(inputs: int, outputs: int, stride: int) -> nn.Module:
+        rest = [Block(outputs, outputs, 1) for _ in range(blocks - 1)]  # drawn first: a seed keeps its weights
+        return chain(layer=nn.Sequential(Block(inputs, outputs, stride), *rest))
+
+    return he_init(
+        chain(
+            normalize=given.normalize,
+            conv1=conv(given.channels, 16, 3, stride),
+            block1=group(16, 16 * width, 1),
+            block2=group(16 * width, 32 * width, 2),
+            block3=group(32 * width, 64 * width, 2),
+            bn1=nn.BatchNorm2d(64 * width),
+            relu=nn.ReLU(),
+            mean=Mean(),
+            fc=nn.Linear(64 * width, given.classes),
         )
-    return WideResNet((depth - 4) // 6, width, normalize, classes, channels, stride)
+    )

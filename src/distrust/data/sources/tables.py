@@ -1,8 +1,16 @@
-"""Folders: image files in one folder per class."""
+"""Tables of encoded images: class folders, folders of parquet files, and the hub. Found here, decoded elsewhere.
+
+`datasets` is imported inside functions: it takes a second, and what is kept decoded does without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +18,50 @@ import numpy as np
 from PIL import Image
 
 from ...errors import BadInput
-from .cache import fingerprint
 from .parts import TEST, Tables, fixed_split, train_and_test
+
+
+def find_hub(asked: str) -> Tables:
+    """The tables of `hub:owner/name[@revision]`."""
+    from datasets import load_dataset
+
+    name, _, revision = asked.removeprefix("hub:").partition("@")
+    try:
+        with no_bars():
+            tables = load_dataset(name, revision=revision or None)
+    except Exception as error:  # each layer below (datasets, the hub, its HTTP client) has errors of its own
+        raise BadInput(
+            f"{asked} could not be loaded ({type(error).__name__}: {error}). Check the name and the network, "
+            "or download it and give its folder."
+        ) from error
+    pair = train_and_test(tables, asked)
+    sums = [table.info.download_checksums for table in pair]  # addresses that hold the commit
+    return Tables(name, [name, revision, sums] if all(sums) else None, lambda: pair)
+
+
+def find_parquet(path: Path) -> Tables | None:
+    """The tables of a folder of parquet files; None if it holds none."""
+    for folder in (path, path / "data"):
+        shards = {
+            name: [*folder.glob(f"{name}.parquet"), *sorted(folder.glob(f"{name}-*.parquet"))]
+            for name in ("train", *TEST)
+        }
+        shards = {name: files for name, files in shards.items() if files}
+        if shards:
+            pair = train_and_test(shards, path)
+            return Tables(path.name, _fingerprint(path, [*pair[0], *pair[1]]), partial(_open_parquet, pair))
+    return None
+
+
+def _open_parquet(pair: tuple[list[Path], list[Path]]) -> tuple[Any, Any]:
+    from datasets import load_dataset
+
+    def stream(files: list[Path]) -> Any:  # streaming writes no second copy, only a lock into `cache_dir`
+        names = [str(file) for file in files]
+        return load_dataset("parquet", data_files=names, split="train", streaming=True, cache_dir=scratch)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return stream(pair[0]), stream(pair[1])
 
 
 def find_folder(path: Path) -> Tables:
@@ -50,7 +100,7 @@ def find_folder(path: Path) -> Tables:
         )
         return train, test
 
-    files = fingerprint(path, [file for part in rows for file, _ in part])
+    files = _fingerprint(path, [file for part in rows for file, _ in part])
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
 
 
@@ -78,3 +128,25 @@ def _files(at: Path) -> Iterator[Path]:
             yield from _files(child)
         elif child.suffix.lower() in known:
             yield child
+
+
+def _fingerprint(root: Path, files: Iterable[Path]) -> list[object]:
+    """What changes when the files do: their names, sizes and times."""
+    states = [(str(file.relative_to(root)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    return [str(root.resolve()), hashlib.sha256(json.dumps(states).encode()).hexdigest()]
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Keep `datasets` and the hub from drawing progress bars; leave their settings as they were."""
+    import datasets
+    import huggingface_hub.utils as hub
+
+    shown = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
+    for library in shown:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bars()

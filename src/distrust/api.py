@@ -1,0 +1,291 @@
+"""The public way to a study: plan it, run it, and hold what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from .devices import usable
+from .errors import DistrustError
+from .files import write_file
+from .registry import registry
+from .study.cells import Cell, compare, read_cells, score_cells, write_cells
+from .study.estimate import estimate
+from .study.graph import Plan, Stage
+from .study.plan import make_plan
+from .study.run import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.run import run as run_plan
+from .study.spec import read_study
+from .study.store import Store
+
+DEMO = Path(__file__).parent / "study" / "demo.toml"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came out of a study; printed, its cells over seeds and the answer in sentences.
+
+    Args:
+        cells: one flat object per combination and seed.
+        folder: where they lie; None where nothing was written.
+        store: the stages behind them.
+        plan: of which stages they are made; None where only the cells are here.
+        outcome: how the run went, if there was one.
+        differences: where they leave the results that were expected, a line each.
+    """
+
+    cells: list[Cell]
+    folder: Path | None
+    store: Store = dataclasses.field(repr=False)
+    plan: Plan | None = dataclasses.field(default=None, repr=False)
+    outcome: Outcome | None = dataclasses.field(default=None, repr=False)
+    differences: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def answer(self) -> str:
+        """What the cells say, in sentences."""
+        from .reporting.answer import answer
+
+        return answer(self.cells)
+
+    def __str__(self) -> str:
+        from .reporting.table import text
+
+        return "\n".join(part for part in (text(self.cells), self.answer) if part)
+
+    def _repr_html_(self) -> str:
+        from .reporting.table import html
+
+        return html(self.cells)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study that is ready to run; printed, what it will cost.
+
+    Args:
+        plan: its cells and stages.
+        store: where stages are kept.
+        waiting: the stages that have to run.
+        folder: where the cells will go.
+        mode, jobs, device: how it will run.
+        expected: cells to compare with.
+        whole: it has every cell of the study.
+        again: words that a command needs besides file, budget and id to make a cell again; {seed} is the cell's.
+    """
+
+    plan: Plan
+    store: Store
+    waiting: list[Stage]
+    folder: Path
+    mode: Mode
+    jobs: int
+    device: str
+    expected: list[Cell]
+    whole: bool
+    again: list[str]
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """About how long the waiting stages will take on this machine, from a timed step of each model."""
+        return estimate(self.waiting, self.jobs) if self.waiting and self.mode != "only-cached" else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        study, cells, stages = self.plan.study, len(self.plan.cells), len(self.plan.stages)
+        facts = {"study": study.name, "budget": study.budget, "cells": cells, "stages": stages}
+        return facts | {"to_run": len(self.waiting), "estimated_seconds": round(self.seconds)}
+
+    def __str__(self) -> str:
+        facts = self.record()
+        return "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, about {time}".format(
+            **facts, time=duration(self.seconds)
+        )
+
+    def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
+        """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
+        outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=tell)
+        found = self._scored(outcome)
+        write_cells(found.cells, self.folder, whole=self.whole)
+        return dataclasses.replace(found, folder=self.folder)
+
+    def look(self) -> Results:
+        """Score the cells from what the store has; nothing is run and nothing written."""
+        return self._scored(run_plan(self.plan, self.store, mode="only-cached"))
+
+    def _scored(self, outcome: Outcome) -> Results:
+        cells = score_cells(self.plan, self.store, outcome)
+        demo = self.plan.study.source == str(DEMO)
+        for cell in cells:
+            again = [word.format(**cell) if word == "{seed}" else word for word in self.again]
+            cell["reproduce"] = "distrust demo" if demo else shlex.join([*shlex.split(cell["reproduce"]), *again])
+        return Results(cells, None, self.store, self.plan, outcome, tuple(compare(cells, self.expected)))
+
+
+def plan(
+    study: str | Path,
+    *,
+    budget: str | None = None,
+    seeds: int | None = None,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    only: str = "",
+    store: str = "runs",
+    results: str | Path | None = None,
+    expect: str | Path | None = None,
+    mode: Mode = "resume",
+    jobs: int = 0,
+    device: str = "cpu",
+    first_seed: int = 0,
+) -> Planned:
+    """Check every name and option of a study, and say what it would run and cost; nothing runs yet.
+
+    Args:
+        study: a study file, or "demo".
+        budget: which of the study's budgets to use.
+        seeds: number of seeds, in place of the study's.
+        changes: any entries in place of the study's, e.g. {"images": ["gtsrb"]}.
+        only: just the cells whose id begins so.
+        store: directory or fsspec URL where finished stages are kept.
+        results: folder for the cells (default: in the store, or, if that is remote, in ./results).
+        expect: a folder of results to compare with.
+        mode: "resume" runs what is missing; "retry" also what failed or was skipped; "force" everything;
+            "only-cached" nothing.
+        jobs: stages at a time, 0 decides by itself; 1 runs in this process.
+        device: torch device of the work.
+        first_seed: seeds are first_seed, first_seed + 1, …
+
+    Raises:
+        NotFound, BadInput: an unknown file, name or option, with what is near; a value that is out of bounds.
+        StoreError: the store cannot be opened.
+    """
+    asked = {**changes, **{k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}}
+    read = read_study(DEMO if str(study) == "demo" else study, **asked)
+    jobs = jobs or automatic_jobs(usable(device))
+    expected = [cell for cell in read_cells(expect) if cell["id"].startswith(only)] if expect else []
+    made, kept_in = make_plan(read, only, first_seed=first_seed), Store(store)
+    waiting = [stage for key, stage in made.stages.items() if kept(kept_in, key, mode) is None]
+    again = [word for file in registry.files for word in ("--plugin", _near(file))]
+    again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
+    again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
+    folder = Path(results or _folder(read.name, store))
+    return Planned(made, kept_in, waiting, folder, mode, jobs, device, expected, not only, again)
+
+
+def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **asked: Any) -> Results:
+    """Run a study: what is finished is kept, and the same call goes on after any interruption.
+
+    Args:
+        study: a study file, or "demo".
+        tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record.
+        **asked: budget, seeds, changes, only, store, results, expect, mode, jobs, device, first_seed, as `plan` takes
+            them.
+
+    Raises:
+        NotFound, BadInput, StoreError: as `plan`.
+        DistrustError: a worker process was killed; what was finished stays.
+    """
+    return plan(study, **asked).run(tell)
+
+
+def results(study: str | Path, *, store: str = "runs") -> Results:
+    """The cells of a study that ran.
+
+    Args:
+        study: a results folder, or a study's name, which is looked for in the store and in ./results.
+        store: as `plan` takes it.
+
+    Raises:
+        NotFound: no such results, with what is near.
+        BadInput: a file there is no cell.
+    """
+    folder = Path(study)
+    places = [folder, _folder(folder.name, store), Path("results") / folder.name]
+    likely = places[1] if len(folder.parts) == 1 else folder  # whose neighbours an error names
+    folder = next((place for place in places if place.is_dir()), likely)
+    return Results(read_cells(folder), folder, Store(store))
+
+
+def report(
+    study: Results | str | Path,
+    out: str | Path = "report.html",
+    *,
+    store: str = "runs",
+    budget: str | None = None,
+    seeds: int | None = None,
+    first_seed: int = 0,
+    made_by: str = "",
+) -> Results:
+    """Write one HTML file that shows a study; nothing is run.
+
+    Args:
+        study: what `run` or `results` returned, a study file, a results folder, or a study's name.
+        out: where the page goes.
+        store: where finished stages are kept; what it lacks is left out.
+        budget: of a study file, as `plan` takes it, like the next two.
+        seeds: number of seeds, in place of the study's.
+        first_seed: where seeds begin.
+        made_by: the command that made it, for the page.
+
+    Returns:
+        What the page shows.
+
+    Raises:
+        NotFound, BadInput: no such study, or as `plan`.
+        StoreError: the page cannot be written.
+    """
+    from .reporting import page
+    from .reporting.gather import report_of
+
+    if isinstance(study, Results):
+        found = study
+    elif Path(study).suffix == ".toml":
+        found = plan(study, budget=budget, seeds=seeds, first_seed=first_seed, store=store).look()
+    else:
+        found = results(study, store=store)
+    shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
+    write_file(Path(out), page(shown).encode())
+    return found
+
+
+def _planned(found: Results) -> Plan | None:
+    """The plan behind cells, if their study file is here: the numbers are in the cells, pictures need the plan."""
+    command, name, *words = shlex.split(found.cells[0]["reproduce"])
+    source = DEMO if name == "demo" else Path(words[0])
+    if source.is_file():
+        with contextlib.suppress(DistrustError):
+            return make_plan(read_study(source, budget=found.cells[0]["budget"]))
+    return None
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 5 s, 3 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _folder(name: str, store: str) -> Path:
+    """Where a study's cells go by default: beside the stages, or, if those are remote, here."""
+    return Path("results" if "://" in store else f"{store}/results") / name
+
+
+def _near(file: Path) -> str:
+    """A path from here on, if it leads down."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,179 @@
+"""Rows: cells that differ only in their seed, with the mean and interval of every metric and their flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from ..flags import MEANING
+from ..measurement import over_seeds as mean_and_interval
+from ..measurement.scores import columns as fields
+from ..registry import registry
+from ..study.axes import TABLE
+
+Cell = dict[str, Any]
+Axes = Mapping[str, Any]  # a cell, or the axes of a row
+Interval = tuple[float, float]
+
+NAMES = ("study", "budget", *(axis.name for axis in TABLE))
+SETTING = ("study", "budget", *(axis.name for axis in TABLE if axis.setting))  # what students share, with the place
+DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
+TABLED = {  # what a measurement prints nothing of, and tables show
+    "untriggered", "acc_control", "caught", "lost", "poison_hits", "poison_ssim", "asr_archetypes", "base_archetypes",
+}  # fmt: skip
+
+
+class Column(NamedTuple):
+    """A field of a cell that metrics fill, as its mark declares it."""
+
+    key: str
+    heading: str
+    unit: str
+    better: str
+    detail: bool  # shown of a single row, and in no table
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds with its 95 % t-interval, None below two; or one cell's value with its own interval."""
+
+    mean: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of a table.
+
+    Args:
+        axes: study, budget and every axis of `study.axes`; "none" where the cells have none.
+        place: where the attack enters.
+        values: metric → estimate, of those that a finished seed has.
+        seeds: those that are done.
+        n: the fewest triggered images of any seed.
+        flags: raised by any cell; one-seed if one is done.
+        seconds: of all cells.
+        state: "done" if any cell is.
+        errors: of those that are not.
+        cells: behind the row.
+    """
+
+    axes: dict[str, str]
+    place: int | None
+    values: dict[str, Estimate]
+    seeds: list[int]
+    n: int
+    flags: list[str]
+    seconds: float
+    state: str
+    errors: list[str]
+    cells: list[Cell]
+
+    def mean(self, metric: str) -> float | None:
+        """Of a metric, None where no seed has it."""
+        return self.values[metric].mean if metric in self.values else None
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What its student shares with others."""
+        return (*(self.axes[name] for name in SETTING), self.place)
+
+    @property
+    def doubted(self) -> bool:
+        """A flag says that its numbers must not be believed."""
+        return any(name in DOUBT for name in self.flags)
+
+
+def columns() -> list[Column]:
+    """Every field that a metric fills, in the order of tables; of two metrics with one field, the first."""
+    found: dict[str, Column] = {}
+    for method in sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order):
+        for key, facts in fields(method).items():
+            detail = not facts.unit or (method.mark.aside and key not in TABLED)
+            found.setdefault(key, Column(key, facts.heading or key, facts.unit, facts.better, detail))
+    return list(found.values())
+
+
+def over_seeds(cells: Sequence[Cell]) -> list[Row]:
+    """Group cells by everything but the seed, in order of appearance.
+
+    Args:
+        cells: flat cells, as in `Report.cells`; only those that are done enter a mean.
+    """
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
+    found = columns()
+    return [_row(group, _means(group, found)) for group in groups.values()]
+
+
+def alone(cells: Sequence[Cell]) -> list[Row]:
+    """A row for each cell, with the cell's own intervals over images."""
+    found = [column.key for column in columns()]
+    own = [{k: Estimate(c[k], c.get(f"{k}_interval")) for k in found if finite(c.get(k))} for c in cells]
+    rows = [_row([cell], values) for cell, values in zip(cells, own, strict=True)]
+    return [replace(row, flags=list(row.cells[0].get("flags") or ())) for row in rows]
+
+
+def _means(group: Sequence[Cell], found: Iterable[Column]) -> dict[str, Estimate]:
+    """Without a unit there is no mean."""
+    done = [cell for cell in group if cell["state"] == "done"]
+    values = {c.key: [cell[c.key] for cell in done if finite(cell.get(c.key))] for c in found if c.unit}
+    return {key: Estimate(*mean_and_interval(some, key)) for key, some in values.items() if some}
+
+
+def _row(group: list[Cell], values: dict[str, Estimate]) -> Row:
+    done = [cell for cell in group if cell["state"] == "done"]
+    raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
+    raised |= {"one-seed"} if len(done) == 1 else set()  # each cell is one seed; whether the row is, is known only here
+    return Row(
+        axes={name: given(group[0], name) or "none" for name in NAMES},
+        place=group[0].get("place"),
+        values=values,
+        seeds=[cell["seed"] for cell in done],
+        n=min((cell["n"] for cell in done if cell.get("n")), default=0),
+        flags=[name for name in MEANING if name in raised] + sorted(raised - MEANING.keys()),
+        seconds=math.fsum(cell.get("seconds") or 0 for cell in group),
+        state=next(s for s in ("done", "failed", "skipped", "missing") if any(c["state"] == s for c in group)),
+        errors=sorted({cell["error"] for cell in group if cell.get("error")}),
+        cells=group,
+    )
+
+
+def finite(value: Any) -> bool:
+    """A number that can be averaged and shown."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def given(axes: Axes, name: str) -> str | None:
+    """What stands on an axis, None where nothing does."""
+    return None if axes.get(name) in (None, "none") else axes[name]
+
+
+def maker(axes: Axes) -> str | None:
+    """The condenser, or the loss of the encoder, on whose product the student was trained; None behind a teacher."""
+    return given(axes, "condenser") or given(axes, "encoder")
+
+
+def is_teacher(axes: Axes) -> bool:
+    """The measured model is the teacher itself: nothing was distilled."""
+    return not given(axes, "distiller") and not given(axes, "student")
+
+
+def describe(axes: Axes) -> str:
+    """A model in words: `badnets → kd → wrn16-1, defence nad`."""
+    behind = [None if maker(axes) else given(axes, "distiller"), given(axes, "student")]
+    chain = [axes["attack"] or "none", maker(axes), *(["teacher"] if is_teacher(axes) else behind)]
+    return f"{' → '.join(filter(None, chain))}, defence {axes['defense']}"
+
+
+def varying(items: Iterable[Axes], names: Sequence[str] = SETTING) -> list[str]:
+    """The names with more than one value, apart from the attack: what a label must say beside it."""
+    items = list(items)
+    return [name for name in names if name != "attack" and len({given(item, name) for item in items}) > 1]
+
+
+def label(axes: Axes, beside: Sequence[str], between: str = " / ") -> str:
+    """The attack, and what varies beside it."""
+    return between.join(given(axes, name) or "none" for name in ("attack", *beside))

@@ -1,0 +1,48 @@
+"""Asking a detector about a set or a model."""
+
+import torch
+
+from distrust import images, model, rng, save, save_set
+from distrust.methods import condensers
+
+
+def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distrust, tmp_path):
+    made = condensers.random(images("digits")[0], images_per_class=2, rng=rng(0))
+    save_set(made, tmp_path / "set.safetensors")
+    torch.save({"data": [[3 * made.x - 1, made.y]]}, tmp_path / "res.pt")
+    probe = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8{}]".format
+    words = ["scan", tmp_path / "set.safetensors", "--detector"]
+    said = distrust(*words, probe(""))
+    assert said.code == 3 and "Nothing to compare it with: type --threshold" in said.out
+    found = distrust(*words, probe(""), "--threshold", -9, "--json")
+    assert found.code == 1 and found.facts["finding"] and len(found.facts["scores"]) == 10
+    assert distrust(*words, probe(""), "--threshold", 9).code == 0
+    with_null = distrust(*words, probe(",permutations=3"), "--json")
+    assert with_null.code == int(with_null.facts["p"] == 0)
+    strange = distrust("scan", tmp_path / "res.pt", "--detector", probe(""))
+    assert strange.code == 2 and "Type units='normalised'" in strange.err
+    opened = distrust("scan", tmp_path / "res.pt", "--detector", probe(""), "--units", "pixels", "--threshold", 9)
+    assert opened.code == 0 and "Its pixels leave 0..1." in opened.out
+    wrong = distrust(*words, "trigger_search")
+    assert wrong.code == 2 and "trigger_search shows clean images to the classifier. Type --images" in wrong.err
+
+
+def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
+    train, _ = images("digits")
+    save(model("convnet2-w4", train, head=False), tmp_path / "encoder.safetensors")
+    save(model("convnet2-w4", train), tmp_path / "classifier.safetensors")
+    on_digits = ["--images", "digits", "--detector"]
+    encoder, classifier = (["scan", tmp_path / f"{kind}.safetensors", *on_digits] for kind in ("encoder", "classifier"))
+    said = distrust(*encoder, "decree[steps=2]")
+    assert said.code == 3 and "decree: score" in said.out and "classes" not in said.out
+    assert distrust(*encoder, "decree[steps=2]", "--threshold", -1).code == 1
+    found = distrust(*classifier, "trigger_search[steps=2]", "--threshold", 1e9, "--json")
+    assert found.code == 0 and len(found.facts["scores"]) == 10 and not found.facts["finding"]
+    for words, answer in (
+        ([*encoder, "patch_probe"], "Leave --images"),
+        ([*classifier, "decree"], "is a classifier of 10 classes"),
+        (["scan", tmp_path / "encoder.safetensors", "--model", "wrn16-1"], "decree shows clean images to the encoder"),
+        (["scan", tmp_path / "none.safetensors", "--images", "digits"], "no weights file"),
+    ):
+        wrong = distrust(*words)
+        assert wrong.code == 2 and answer in wrong.err

@@ -1,0 +1,203 @@
+"""Running studies, and looking at what came out."""
+
+import json
+import sys
+from pathlib import Path
+
+from .said import PLUGIN, STUDY
+
+
+def test_run_prints_one_object_and_leaves_cells_and_a_report(ran):
+    said = ran.said
+    assert said.code == 0, said.err
+    found = said.facts
+    assert (found["study"], found["cells"], found["failed"], found["skipped"]) == ("trial", 4, 0, 0)
+    assert found["ran"] == found["stages"] == found["to_run"] and found["cached"] == 0
+    assert "[1/" in said.err and "done teacher" in said.err and "none → none" not in found["answer"]
+    cells = [json.loads(p.read_text()) for p in (ran.folder / found["results"]).glob("*.json")]
+    assert len(cells) == 4 and {c["state"] for c in cells} == {"done"}
+    attacked = [c for c in cells if c["attack"] != "none"]
+    assert all(c["base"] is not None and c["reproduce"].startswith("distrust run trial.toml") for c in attacked)
+    page = (ran.folder / "page.html").read_text()
+    assert "distrust run trial.toml --jobs 1 --report page.html --json" in page and "data:image/png" in page
+
+
+def test_a_second_run_has_nothing_to_do(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    for mode in ((), ("--only-cached",), ("--retry",)):
+        said = distrust("run", "trial.toml", "--jobs", 1, "--json", *mode)
+        found = said.facts
+        assert said.code == 0 and found["ran"] == found["to_run"] == 0 and found["cached"] == found["stages"]
+        assert "0 to run, about 0 s" in said.err
+    said = distrust("run", "trial.toml", "--jobs", 1, "--quiet")
+    assert said.code == 0 and said.err == "" and said.out.startswith("attack") and "finetune" in said.out
+
+
+def test_a_dry_run_tells_plan_and_cost_and_does_nothing(distrust):
+    Path("trial.toml").write_text(STUDY)
+    said = distrust("run", "trial.toml", "--dry-run", "--quiet")
+    assert said.code == 0 and said.err == "" and "trial (cpu): 4 cells" in said.out and "to run, about" in said.out
+    found = distrust("run", "trial.toml", "--dry-run", "--json", "--seeds", 2).facts
+    assert found["cells"] == 8 and found["to_run"] == found["stages"]
+    assert not Path("runs").exists()
+    said = distrust("run", "trial.toml", "--only-cached", "--json")
+    assert said.code == 3 and said.facts["ran"] == 0, "nothing is there to be judged"
+    assert "not run yet" in distrust("run", "trial.toml", "--only-cached").out
+
+
+def test_only_some_cells(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    ids = sorted(path.stem for path in Path("runs/results/trial").glob("*.json"))
+    one = [name for name in ids if "badnets" in name][0]
+    found = distrust("run", "trial.toml", "--jobs", 1, "--only", one, "--results", "one", "--json").facts
+    assert found["cells"] == 1 and [path.stem for path in Path("one").glob("*.json")] == [one]
+    expected = distrust("run", "trial.toml", "--jobs", 1, "--only", one, "--expect", "runs/results/trial", "--json")
+    assert expected.code == 0 and expected.facts["differences"] == []
+    said = distrust("run", "trial.toml", "--only", "nothing")
+    assert said.code == 2 and "no cell of trial 'nothing'" in said.err
+
+
+def test_expected_results_that_differ_are_a_finding(distrust, ran, monkeypatch, tmp_path):
+    monkeypatch.chdir(ran.folder)
+    words = ["run", "trial.toml", "--jobs", 1, "--expect"]
+    assert distrust(*words, "runs/results/trial").code == 0
+    for path in Path("runs/results/trial").glob("*.json"):
+        cell = json.loads(path.read_text())
+        (tmp_path / path.name).write_text(json.dumps({**cell, "acc": cell["acc"] / 2}))
+    said = distrust(*words, tmp_path, "--json")
+    assert said.code == 1 and len(said.facts["differences"]) == 4 and "acc" in said.facts["differences"][0]
+    assert "expected" in distrust(*words, tmp_path).out
+    assert distrust(*words, tmp_path / "nowhere").code == 2
+
+
+def test_unknown_budgets_methods_and_bad_studies_stop_before_work(distrust):
+    Path("trial.toml").write_text(STUDY)
+    said = distrust("run", "trial.toml", "--budget", "cpuu")
+    assert said.code == 2 and "Did you mean 'cpu'?" in said.err
+    for old, new, message in (
+        ("badnets", "badnet", "Did you mean 'badnets'"),
+        ("rate=0.1", "rate=2", "less than or equal to 1"),
+        ("wrn10-1", "wrn11-1", "Take wrn10-1"),
+        ('name = "trial"', "name =", "is not TOML"),
+        ("size = 8", "sise = 8", "sise"),
+    ):
+        Path("bad.toml").write_text(STUDY.replace(old, new))
+        said = distrust("run", "bad.toml")
+        assert said.code == 2 and message in said.err and said.out == ""
+    assert not Path("runs").exists()
+
+
+def test_failed_stages_are_told_and_retried(distrust):
+    Path("mine.py").write_text(PLUGIN.format(raised="ValueError('broken')"))
+    Path("trial.toml").write_text(STUDY.replace("finetune[epochs=1]", "mine"))
+    words = ["run", "trial.toml", "--plugin", "mine.py", "--jobs", 1]
+    first = distrust(*words, "--json")
+    assert first.code == 2 and first.facts["failed"] > 0 and "failed defense mine" in first.err
+    assert "ValueError: broken" in distrust(*words, "--quiet").out
+    assert distrust(*words, "--json").facts["ran"] == 0
+    dry = distrust(*words, "--retry", "--dry-run", "--json").facts
+    assert 0 < dry["to_run"] < dry["stages"]
+    again = distrust(*words, "--retry", "--json").facts
+    assert 0 < again["ran"] <= dry["to_run"]
+    status = distrust("status", "--json").facts
+    assert status["by_kind"]["defense failed"] == 2 and "ValueError: broken" in distrust("status").out
+    key = next(iter(status["failed"]))
+    assert "ValueError: broken" in distrust("why", key).out
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(distrust, stranger, monkeypatch):
+    Path("mine.py").write_text(PLUGIN.format(raised="Skip('not here')"))
+    Path("trial.toml").write_text(STUDY.replace("finetune[epochs=1]", "mine"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    said = distrust("run", "trial.toml", "--plugin", "mine.py", "--jobs", 1, "--json")
+    assert said.code == 0 and said.facts["skipped"] > 0 and "[1/" not in said.err
+    assert "stages" in said.err and "Skip: not here" in said.err
+    words = ["--weights", stranger.attacked, "--model", "wrn10-1", "--images", stranger.images, "--out", "out"]
+    said = distrust("purify", "finetune[epochs=1]", *words)
+    assert said.code == 0 and "finetune[epochs=1]: loss" in said.err
+
+
+def test_a_remote_store_keeps_stages_and_the_cells_are_here(distrust):
+    Path("small.toml").write_text(
+        'name = "small"\nteacher = "wrn10-1"\n[budgets.cpu]\nsize = 8\ntrain = 64\ntest = 20\n'
+    )
+    words = ["small.toml", "--store", "memory://cli", "--jobs", 1, "--json"]
+    found = distrust("run", *words).facts
+    assert (
+        found["ran"] == 2 and found["results"] == "results/small" and len(list(Path(found["results"]).iterdir())) == 1
+    )
+    assert distrust("run", *words).facts["cached"] == 2 and not Path("runs").exists()
+    assert len(distrust("results", "small", "--json").facts["cells"]) == 1
+    assert distrust("status", "--store", "memory://cli", "--json").facts["by_kind"] == {
+        "predict done": 1,
+        "teacher done": 1,
+    }
+
+
+def test_results_by_name_and_by_folder(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    by_name = distrust("results", "trial", "--json").facts
+    by_folder = distrust("results", "runs/results/trial", "--json").facts
+    assert by_name == by_folder and len(by_name["cells"]) == 4 and by_name["answer"]
+    said = distrust("results", "trial")
+    assert said.code == 0 and said.out.splitlines()[0].split()[:2] == ["attack", "distiller"] and "finetune" in said.out
+    said = distrust("results", "trail")
+    assert said.code == 2 and "Did you mean 'runs/results/trial'?" in said.err
+    assert distrust("results", "trial", "--store", "elsewhere").code == 2
+
+
+def test_a_report_from_a_study_file_a_folder_and_a_name(distrust, ran, monkeypatch, tmp_path):
+    monkeypatch.chdir(ran.folder)
+    for i, source in enumerate(("trial.toml", "runs/results/trial", "trial")):
+        out = tmp_path / f"{i}.html"
+        told = distrust("report", source, "--out", out, "--json")
+        assert told.code == 0 and told.facts == {"report": str(out), "cells": 4}
+        page = out.read_text()
+        assert "trial" in page and "data:image/png" in page and f"distrust report {source}" in page
+    monkeypatch.chdir(tmp_path)
+    said = distrust("report", ran.folder / "runs/results/trial")  # neither the study nor the store is here
+    assert (
+        said.code == 0
+        and said.out == "report.html: 4 cells\n"
+        and "data:image/png" not in Path("report.html").read_text()
+    )
+
+
+def test_a_report_of_what_never_ran_says_so(distrust):
+    Path("trial.toml").write_text(STUDY)
+    assert distrust("report", "trial.toml", "--out", "r.html").code == 0
+    assert "Nothing was measured" in Path("r.html").read_text()
+
+
+def test_status_and_why(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    found = distrust("status", "--json").facts
+    assert (
+        found["stages"] == ran.said.facts["stages"] and found["failed"] == {} and found["by_kind"]["teacher done"] == 2
+    )
+    assert f"runs: {found['stages']} stages" in distrust("status").out
+    assert distrust("status", "--store", "empty", "--json").facts["stages"] == 0
+    records = {p.parent.name: json.loads(p.read_text()) for p in Path("runs").glob("*/stage.json")}
+    key = next(
+        k for k, r in records.items() if r["kind"] == "predict" and "defense" in records[r["parents"][0]]["kind"]
+    )
+    told = distrust("why", key[:10], "--json").facts
+    assert told["key"] == key and told["recipe"] == records[key]["recipe"]
+    said = distrust("why", key[:10])
+    assert said.code == 0 and said.out.startswith(key) and "← " in said.out and "teacher wrn10-1 on" in said.out
+    wrong = distrust("why", ("0" if key[0] != "0" else "1") + key[1:])
+    assert wrong.code == 2 and f"Did you mean '{key}'?" in wrong.err
+    assert distrust("why", "").code == 2 and "Give more of it" in distrust("why", "").err
+
+
+def test_the_demo_answers_the_question_and_writes_a_report(distrust):
+    said = distrust("demo", "--jobs", 1, "--quiet", "--json")
+    found = said.facts
+    assert said.code == 0 and said.err == "" and found["failed"] == 0
+    assert found["answer"].startswith("From the badnets") and "n = 404" in found["answer"]
+    page = Path("report.html").read_text()
+    assert "distrust demo" in page and len(page) < 2_000_000
+    assert len(list(Path("runs/results/demo").glob("*.json"))) == found["cells"] == 5
+    assert distrust("demo", "--quiet", "--json").facts["ran"] == 0
+    assert distrust("results", "demo", "--json").facts["answer"].startswith("From the badnets")

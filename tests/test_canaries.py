@@ -1,0 +1,199 @@
+"""What every method and every part of the core computes on tiny data is what its version is recorded to compute."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+from distrust.registry import Registry, registry
+from tests import canaries
+
+NOW = canaries.versions()
+
+
+@pytest.mark.parametrize("name", NOW)
+def test_it_computes_what_its_version_computed(name):
+    wrong = canaries.complaint(name, NOW[name], canaries.compute(name), canaries.load().get(name))
+    assert wrong is None, wrong
+
+
+def test_no_canary_has_outlived_what_it_watches():
+    gone = sorted(canaries.load().keys() - NOW.keys())
+    assert not gone, f"{', '.join(gone)} are no more: run `python -m tests.canaries`"
+
+
+# --- a refactoring is silent, a change is not ---------------------------------------------------------------
+
+
+def copy_of(name, folder, *changes):
+    """A copy of a method's file with some text replaced, under the same name, as a method of its own."""
+    kind, _, own = name.partition("/")
+    file = Path(inspect.getfile(registry.get(kind, own).call))
+    text = file.read_text()
+    package = f"distrust.methods.{kind}"
+    text = re.sub(r"^from (\.+\w*[\w.]*) import", lambda m: f"from {absolute(m[1], package)} import", text, flags=re.M)
+    for old, new in changes:
+        text, count = re.subn(old, new, text)
+        assert count, f"{name} has no {old!r}: plant this change elsewhere"
+    (folder / file.name).write_text(text)
+    return Registry().add(folder / file.name)
+
+
+def absolute(module, package):
+    return importlib.util.resolve_name(module, package)
+
+
+def said(name, method):
+    values = json.loads(json.dumps(canaries.canary(method)))
+    return canaries.complaint(name, method.mark.version, values, canaries.load()[name])
+
+
+REFACTORED = {
+    "defenses/nad": [
+        (r"\bweights\b", "gains"), (r"\bpaths\b", "places"), (r"\bteacher\b", "guide"), (r"\baugment\b(?!=)", "change"),
+        (r"from distrust.methods.distillers._attention import attention_loss", "import distrust.methods.distillers._attention as far"),
+        (r"\battention_loss\(", "far.attention_loss("), (r"Fine-tune the suspect", "First, fine-tune the suspect"),
+    ],
+    "attacks/badnets": [(r"\beligible\b", "rows"), (r"round\(rate \* len\(train\)\)", "round(len(train) * rate)")],
+    "distillers/dkd": [(r"alpha \* tckd \+ beta \* nckd", "beta * nckd + tckd * alpha"), ("_decouple", "_parts")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFACTORED)
+def test_a_refactoring_is_silent(name, tmp_path):
+    assert said(name, copy_of(name, tmp_path, *REFACTORED[name])) is None
+
+
+@pytest.mark.parametrize("name", ["triggers/sig", "heads/linear", "detectors/decree", "condensers/dm", "objectives/vicreg"])
+def test_so_is_a_mere_copy(name, tmp_path):
+    assert said(name, copy_of(name, tmp_path)) is None
+
+
+PLANTED = {
+    "beta the other way round": ("defenses/nad", r"list\(beta\)", "list(beta)[::-1]"),
+    "the suspect as its own teacher": ("defenses/nad", r"distill\(model, teacher,", "distill(model, model,"),
+    "cross-entropy left out": ("defenses/nad", "label_weight=1.0", "label_weight=0.0"),
+    "another default": ("defenses/nad", r"Power = 2\.0", "Power = 1.9"),
+    "another random stream": ("defenses/nad", r"rng = (rng or make_rng\(.nad.\))", r"rng = spawn(\1)"),
+    "a class more that is stamped": ("attacks/badnets", r"train.hard != target", "train.hard >= 0"),
+    "a count rounded down": ("attacks/badnets", r"round\(rate", "int(rate"),
+    "a mask that is not clamped": ("attacks/cheatkd", r"mask\.clamp_\(0, opacity\)", "mask.clamp_(0, 1)"),
+    "the trigger's goal off by a tenth": ("attacks/cheatkd", r"= gain \*", "= 1.1 * gain *"),
+    "a sum for a mean": ("condensers/dm", r"part\.mean\(0\)", "part.sum(0)"),
+    "another momentum": ("condensers/dm", r"momentum=0\.5", "momentum=0.6"),
+    "a term too small": ("objectives/vicreg", r"self.covariance \* apart", "0.9 * self.covariance * apart"),
+    "temperature once, not squared": ("distillers/dkd", r"temperature\*\*2", "temperature"),
+    "a fact of the mark": ("distillers/kd", r"label_weight=0\.1", "label_weight=0.2"),
+    "the sign of a term": ("detectors/decree", r"m\.sum\(\) - alike", "m.sum() + alike"),
+    "a wave a quarter on": ("triggers/sig", r"torch\.sin", "torch.cos"),
+    "sums without shift": ("heads/linear", r"- scaled @ mean", "+ 0 * scaled @ mean"),
+    "a threshold at the median": ("defenses/clp", r"bound\.mean\(\)", "bound.median()"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_change_of_a_method_is_noticed(what, tmp_path):
+    name, *change = PLANTED[what]
+    wrong = said(name, copy_of(name, tmp_path, change))
+    assert wrong, f"{name}: {what} was not noticed"
+    word = name.rpartition("/")[2]
+    assert wrong.startswith(f"{word} computes something else than version 1 did")
+    assert f"put it back, or raise version= in its mark and run `python -m tests.canaries {name}`" in wrong
+
+
+CORE = {  # part → module, and what is planted there
+    "a schedule that stands still": ("loop", "distrust.training.loop", r"plan\.step\(\)", "pass"),
+    "another split of the streams": ("loop", "distrust.training.loop", r"seeded\(spawn\(rng\)\)", "seeded(rng)"),
+    "labels at half weight": ("distill", "distrust.training.distill", r"label_weight \* F\.cross", "0.5 * label_weight * F.cross"),
+    "a teacher in the other mode": ("distill", "distrust.training.distill", r'train\(teacher_mode == "train"\)', 'train(teacher_mode != "train")'),
+    "one view twice": ("pretrain", "distrust.training.pretrain", r"\[views\(x, rng\), views\(x, rng\)\]", "[views(x, rng)] * 2"),
+    "features that are not normalised": ("probing", "distrust.training.probing", r"F\.normalize\(torch\.cat\(parts\), dim=1\)", "torch.cat(parts)"),
+    "the other half mirrored": ("augment", "distrust.data.augment", r"< 0\.5", "> 0.5"),
+    "an order that is not drawn": ("images", "distrust.data.images", r"torch\.randperm\(n, generator=rng\)", "torch.arange(n)"),
+    "contrast off": ("siamese", "distrust.data.siamese", r"\(c \+ CONTRAST\)", "(c + 0.49)"),
+    "a crop that is a little wider": ("views", "distrust.data.views", r"area \* r\)", "area * r * 1.02)"),
+    "the least likely class": ("predict", "distrust.measurement.predict", r"argmax", "argmin"),
+    "channels in reverse": ("model", "distrust.models.families.wrn", r"self\.normalize\(x\)", "self.normalize(x.flip(1))"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CORE)
+def test_a_planted_change_of_the_core_is_noticed(what, monkeypatch):
+    part, module, old, new = CORE[what]
+    plant(monkeypatch, importlib.import_module(module), old, new)
+    name = f"core/{part}"
+    wrong = canaries.complaint(name, NOW[name], canaries.compute(name), canaries.load()[name])
+    assert wrong, f"{name}: {what} was not noticed"
+    assert wrong.startswith(f"{part} computes something else") and f"raise CORE[{part!r}]" in wrong
+
+
+def plant(monkeypatch, module, old, new):
+    """Replace text of a module and give every function of it the code that comes of that."""
+    text, count = re.subn(old, new, Path(inspect.getfile(module)).read_text())
+    assert count, f"{module.__name__} has no {old!r}: plant this change elsewhere"
+    space = {**vars(module), "__name__": module.__name__}
+    exec(compile(text, module.__file__, "exec"), space)
+    for scope, changed in [(vars(module), space), *((vars(c), vars(space[n])) for n, c in classes(module))]:
+        for name, value in list(scope.items()):
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__ and not value.__closure__:
+                monkeypatch.setattr(value, "__code__", changed[name].__code__)
+
+
+def classes(module):
+    return [(n, c) for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__]
+
+
+# --- the three answers, and the record ----------------------------------------------------------------------
+
+
+def test_a_raised_version_asks_for_a_record_and_a_lowered_one_is_refused():
+    entry = canaries.load()["heads/knn"]
+    values = entry["values"]
+    assert canaries.complaint("heads/knn", 1, values, entry) is None
+    assert canaries.complaint("heads/knn", 2, values, entry).endswith("run `python -m tests.canaries heads/knn`.")
+    assert "versions only rise" in canaries.complaint("heads/knn", 1, values, {**entry, "version": 2})
+    assert canaries.complaint("heads/new", 1, values, None) == (
+        "heads/new has no canary: run `python -m tests.canaries heads/new`."
+    )
+
+
+def test_what_moves_with_the_core_is_not_blamed_on_the_method():
+    entry = canaries.load()["heads/knn"]
+    moved = {**entry["values"], "bank buffers": ["288 numbers", 1.0, 2.0, 3.0, 4.0]}
+    assert "the core has another version" in canaries.complaint("heads/knn", 1, moved, {**entry, "core": 0})
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    """A record of its own, of one canary."""
+    monkeypatch.setattr(canaries, "FILE", tmp_path / "canaries.json")
+    canaries.save({"heads/knn": json.loads(Path(canaries.__file__).with_name("canaries.json").read_text())["heads/knn"]})
+    return canaries.FILE
+
+
+def test_recording_refuses_other_values_under_the_same_version(own_file):
+    entries = canaries.load()
+    entries["heads/knn"]["values"]["bank buffers"][1] *= 1.1
+    canaries.save(entries)
+    before = own_file.read_text()
+    (refused,) = canaries.record(["knn"])
+    assert refused.startswith("knn computes something else than version 1 did") and own_file.read_text() == before
+
+
+def test_recording_takes_a_raised_version_and_forgets_what_is_no_more(own_file, monkeypatch):
+    entries = canaries.load()
+    entries["heads/knn"]["values"]["bank buffers"][1] *= 1.1
+    canaries.save({**entries, "heads/gone": entries["heads/knn"]})
+    monkeypatch.setattr(canaries, "versions", lambda: {"heads/knn": 2})
+    assert canaries.record(["knn"]) == [] and list(canaries.load()) == ["heads/knn"]
+    assert canaries.load()["heads/knn"]["version"] == 2
+
+
+def test_recording_again_changes_not_a_byte(own_file):
+    before = own_file.read_text()
+    assert canaries.record(["heads/knn"]) == [] and own_file.read_text() == before
