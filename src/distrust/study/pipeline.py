@@ -96,6 +96,9 @@ class Planner:
         self.arms: dict[tuple[Any, ...], Env] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
+        training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
+        training("transfer", self.budget.transfer)
+        distillation("student", self.budget.student)
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
