@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.study_fixture import BUDGET, plan, two_classes
 
 from distrust.registry import registry
 from distrust.reporting.answer import answer
@@ -11,7 +12,6 @@ from distrust.reporting.gather import pictures_of
 from distrust.study import Store, run, score_cells
 from distrust.study.codecs import TENSORS
 from distrust.study.work import product
-from tests.study_fixture import BUDGET, of_kind, options, plan, two_classes
 
 
 def ran(made, store):
@@ -27,7 +27,7 @@ PASS = {"epochs": 1, "batch_size": 32}
 ENCODER = BUDGET | {
     "train": 200, "clean": 0.1, "views": {"flip": False}, "teacher": PASS,
     "attack": {"badencoder": PASS | {"trigger": "patch:white:3"}, "ssl_backdoor": {"trigger": "patch:white:3"}},
-    "defense": {"mimic": PASS | {"mine_epochs": 1}}, "head": {"linear": {"epochs": 1}, "mlp": {"epochs": 1}},
+    "defense": {"mimic": PASS | {"mine_epochs": 1}}, "head": {"linear": {"steps": 2}, "mlp": {"epochs": 1}},
 }  # fmt: skip
 
 
