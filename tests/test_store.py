@@ -10,7 +10,7 @@ import torch
 
 from distrust.errors import NotFound, StoreError
 from distrust.study.codecs import pack
-from distrust.study.store import Store
+from distrust.study.store import FORMAT, SIGN, Store
 
 A, B = "a" * 32, "ab" * 16
 

@@ -57,7 +57,7 @@ class Store:
         if found not in ("", str(FORMAT)):
             raise StoreError(
                 f"store {self.url} was made by another version of Distrust (format {found}, not {FORMAT}), and "
-                f"none of it is used. Run the same command with another place: --store {self.url.rstrip("/")}-{FORMAT}."
+                f"none of it is used. Run the same command with another place: --store {self.url.rstrip('/')}-{FORMAT}."
             )
         self.signed = found != ""
 
