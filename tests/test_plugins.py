@@ -123,9 +123,10 @@ def my_heavy(model: nn.Module, test: ImageSet, *, half: float = 2.0) -> Rate:
 ''',
     "my_note": '''
 @metric(paper="a paper", heading="My note", place=2, order=82)
-def my_note(strength: float, my_heavy_unit: float = 2.0) -> float:
+def my_note(strength: float, distiller: str, target: int, synthetic: ImageSet | None = None) -> float:
     """What the attack noted, doubled."""
-    return strength * my_heavy_unit
+    assert distiller == "kd" and target == 0 and synthetic is None
+    return strength * 2
 ''',
 }
 PASS = {"epochs": 1, "batch_size": 32}

@@ -223,7 +223,10 @@ USES = {
 def test_a_store_of_another_version_is_named_and_nothing_of_it_is_used(store, use, sign, said):
     old = older(store, sign)
     before = {path: store.fs.cat_file(path) for path in store.fs.find(store.root)}
-    with pytest.raises(StoreError, match=rf"made by another version of Distrust \({said}, not {FORMAT}\).*--store"):
+    with pytest.raises(
+        StoreError,
+        match=rf"^store \S+ was made by another version of Distrust \({said}, not {FORMAT}\).*--store \S+-{FORMAT}\.$",
+    ):
         USES[use](old)
     assert {path: store.fs.cat_file(path) for path in store.fs.find(store.root)} == before, "left as it was"
 
@@ -244,6 +247,7 @@ def test_a_fresh_and_an_empty_store_are_told_from_an_old_one(store):
     assert not store.fs.exists(store.root), "looking makes nothing"
     store.fs.makedirs(f"{store.root}/pictures")
     store.fs.pipe_file(f"{store.root}/README", b"results go here")
+    store.fs.makedirs(f"{store.root}/.{A}-01234567")
     store.fs.pipe_file(f"{store.root}/.{A}-01234567/stage.json", b"{}")  # what a killed run left
     again = Store(store.url)
     assert again.keys() == [] and again.record(A) is None

@@ -62,7 +62,6 @@ class Store:
         self.signed = found != ""
 
     def _sign(self) -> None:
-        self._check_format()
         if not self.signed:
             self.fs.makedirs(self.root, exist_ok=True)
             self.fs.pipe_file(f"{self.root}/{SIGN}", f"{FORMAT}\n".encode())
@@ -139,6 +138,7 @@ class Store:
         folder = f"{self.root}/{key}"
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
+        self._check_format()
         try:
             self._sign()
             if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
