@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from tests.study_fixture import BUDGET, plan, two_classes
@@ -60,7 +62,9 @@ def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path)
     _, cells = ran(made, Store(tmp_path / "store"))
     assert all(c["score"] is not None and c["score_control"] is not None and 0 <= c["suspect"] < 10 for c in cells)
     assert cells[0]["acc"] == cells[1]["acc"] and "AUROC" in answer(cells)
-    assert "one-seed on 1 of 1" in answer(cells), "three looks at one network are one measurement"
+    assert re.search(r"one-seed on 1( and [a-z-]+ on 1)? of 1\b", answer(cells)), (
+        "three looks at one network are one measurement"
+    )
 
 
 def test_a_study_of_an_attacked_teacher_runs(tmp_path):

@@ -177,7 +177,7 @@ def test_a_candidate_that_fails_is_not_chosen_and_its_flags_stay_with_it(tmp_pat
             raise ArithmeticError("the loss is nan at step 3")
         if lr < 1e-5:
             flag("attention-dead")
-        return method.call(model, clean, lr=lr, epochs=epochs, rng=rng)
+        return method.made(method.check({"lr": lr, "epochs": epochs}))(model, clean, rng=rng)
 
     monkeypatch.setattr(registry, "_kinds", {**registry._kinds, "defenses": dict(registry.kind("defenses"))})
     registry._kinds["defenses"]["finetune"] = Method("finetune", method.mark, picky)
@@ -349,11 +349,12 @@ def test_nothing_starts_in_a_store_of_an_earlier_version(tmp_path, folder):
     assert written(folder) == before and heard == []
 
 
-def test_a_damaged_parent_stops_the_run_and_names_the_folder(folder):
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "cut"])
+def test_a_damaged_parent_stops_the_run_and_names_the_folder(folder, content):
     made = plan()
     key = made.cells[0].final[0].key
     (model,) = (folder / key).glob("*.safetensors")
-    model.write_bytes(model.read_bytes()[:100])
+    model.write_bytes(model.read_bytes()[:100] if content is None else content)
     shutil.rmtree(folder / made.cells[0].final[1].key)
     with pytest.raises(StoreError, match=f"cannot be read.*Remove the folder {key} and run again"):
         run(made, Store(folder))

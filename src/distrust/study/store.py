@@ -75,7 +75,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise self._damaged(f"{key}/stage.json", error) from None
+            raise self.damaged(f"{key}/stage.json", error) from None
 
     def find(self, prefix: str) -> tuple[str, Record]:
         """The stage whose key begins with `prefix`.
@@ -112,7 +112,7 @@ class Store:
         try:
             return load(self.read(key, name))
         except SafetensorError as error:
-            raise self._damaged(f"{key}/{name}", error) from None
+            raise self.damaged(f"{key}/{name}", error) from None
 
     def read(self, key: str, name: str) -> bytes:
         """A file of a finished stage.
@@ -123,9 +123,10 @@ class Store:
         try:
             return self.fs.cat_file(f"{self.root}/{key}/{name}")
         except OSError as error:
-            raise self._damaged(f"{key}/{name}", error) from None
+            raise self.damaged(f"{key}/{name}", error) from None
 
-    def _damaged(self, file: str, error: Exception) -> StoreError:
+    def damaged(self, file: str, error: Exception) -> StoreError:
+        """What to say of a folder, or of a file in one, that cannot be read."""
         reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
 
