@@ -55,6 +55,14 @@ def net(tiny):
     return built
 
 
+@pytest.fixture
+def encoder(tiny):
+    """The same without its head."""
+    built = model("wrn10-1", tiny, head=False, rng=rng("bare")).train()
+    built.block2.eval()
+    return built
+
+
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's digits at 16×16: 1347 for training, 450 for the test."""

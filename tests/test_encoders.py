@@ -37,13 +37,6 @@ def x():
     return 0.3 + 0.3 * torch.rand(8, 3, 12, 12, generator=rng("x"))
 
 
-@pytest.fixture
-def encoder(tiny):
-    built = model("wrn10-1", tiny, head=False, rng=rng("encoder")).train()
-    built.block2.eval()
-    return built
-
-
 # --- views ---------------------------------------------------------------------------------------------------
 
 

@@ -12,59 +12,55 @@ from distrust.methods import condensers
 from distrust.registry import registry
 from distrust.seeds import spawn
 
-from . import flat, quick, same_bits, state
+from . import every, same_bits, traces
 
-on_models = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "classifier"}
-every_defense = pytest.mark.parametrize("method", on_models.values(), ids=on_models)
-on_a_transfer_set = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "transfer"}
-every_sift = pytest.mark.parametrize("method", on_a_transfer_set.values(), ids=on_a_transfer_set)
-
-on_a_synthetic_set = {n: m for n, m in registry.kind("defenses").items() if m.mark.on == "synthetic"}
-every_purifier = pytest.mark.parametrize("method", on_a_synthetic_set.values(), ids=on_a_synthetic_set)
+every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encoder"))
+every_defense = every("defenses", lambda mark: mark.on == "classifier")
+every_sift = every("defenses", lambda mark: mark.on == "transfer")
+every_purifier = every("defenses", lambda mark: mark.on == "synthetic")
+DRAW_NOTHING = {"none", "clp"}
 
 
-@every_defense
-def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, tiny, net):
-    cleaned = flat(method)(net, tiny, **quick(method), rng=rng(0))
-    assert cleaned is not net
-    own = {t.data_ptr() for t in net.state_dict().values()}
+@every_cleaner
+def test_it_returns_a_new_model_in_eval_mode_with_finite_weights(method, call, products, tiny):
+    cleaned, (suspect, _) = call(method, rng=rng(0)), products(method).values()
+    assert cleaned is not suspect
+    own = {t.data_ptr() for t in suspect.state_dict().values()}
     assert not any(t.data_ptr() in own for t in cleaned.state_dict().values()), "weights are shared"
-    assert not any(module.training for module in cleaned.modules())
+    assert not any(module.training or module._forward_hooks for module in cleaned.modules())
     assert all(t.isfinite().all() for t in cleaned.state_dict().values())
-    assert cleaned(tiny.pixels()).shape == (80, 4)
-    assert cleaned.spec == net.spec
-    assert [p.requires_grad for p in cleaned.parameters()] == [p.requires_grad for p in net.parameters()]
+    assert cleaned(tiny.pixels()).shape == suspect(tiny.pixels()).shape
+    assert cleaned.spec == suspect.spec
+    assert same_bits(cleaned.normalize.state_dict(), suspect.normalize.state_dict())
+    assert [p.requires_grad for p in cleaned.parameters()] == [p.requires_grad for p in suspect.parameters()]
 
 
-@every_defense
-def test_the_suspect_and_the_clean_images_stay_as_they_were(method, tiny, net):
-    before, x, y = state(net), tiny.x.clone(), tiny.y.clone()
-    flat(method)(net, tiny, **quick(method), rng=rng(0))
-    assert same_bits(state(net), before)
-    assert torch.equal(tiny.x, x) and torch.equal(tiny.y, y)
+@every("defenses")
+def test_what_it_is_given_stays_as_it_was(method, call, products):
+    given = products(method).values()
+    before = [traces(product) for product in given]
+    call(method, rng=rng(0))
+    assert all(same_bits(traces(product), was) for product, was in zip(given, before, strict=True))
 
 
-@every_defense
-def test_the_same_rng_gives_the_same_bits(method, tiny, net):
-    made = [flat(method)(net, tiny, **quick(method), rng=rng(seed)).state_dict() for seed in (0, 0, 1)]
-    assert same_bits(made[0], made[1])
-    if method.name != "none":
-        assert not same_bits(made[0], made[2]), "rng decides nothing"
+@every_cleaner
+def test_the_same_rng_gives_the_same_bits(method, call):
+    first, same, other = (call(method, rng=rng(seed)).state_dict() for seed in (0, 0, 1))
+    assert same_bits(first, same)
+    assert same_bits(first, other) == (method.name in DRAW_NOTHING), "rng decides nothing"
 
 
-@every_defense
-def test_without_rng_the_stream_is_fixed(method, tiny, net):
-    first, again = (flat(method)(net, tiny, **quick(method)).state_dict() for _ in range(2))
-    assert same_bits(first, again)
+@every_cleaner
+def test_without_rng_the_stream_is_fixed(method, call):
+    assert same_bits(call(method).state_dict(), call(method).state_dict())
 
 
 @every_defense
 def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
-    if method.mark.on != "classifier":
-        pytest.skip("an encoder has no ACC of its own")
-    options = dict.fromkeys(quick(method), 4) | ({"lr": 0.003} if "lr" in method.options else {})
-    cleaned = flat(method)(trained, digits.train[:320], **options, rng=rng(0))
+    options = {name: 4 for name in method.options if name.endswith("epochs")}
+    options |= {"lr": 0.003} if "lr" in method.options else {}
+    cleaned = method.made(options)(trained, digits.train[:320], rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
     assert after > before - 0.15
@@ -75,7 +71,7 @@ def test_none_keeps_every_bit(tiny, net):
 
 
 def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
-    nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
+    nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
 
@@ -84,8 +80,8 @@ def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
 
 
 @every_sift
-def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, tiny, net):
-    sifted = flat(method)(net, tiny[:60], tiny[60:], rng=rng(0))
+def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, call, tiny):
+    sifted = call(method, transfer=tiny[:60], clean=tiny[60:], rng=rng(0))
     assert set(sifted.index.tolist()) <= set(range(60)) and sifted.index.diff().min() >= 0
     assert torch.equal(sifted.y, tiny.y[sifted.index]) and sifted.classes == tiny.classes
     assert sifted.x.dtype == torch.uint8 and sifted.x.shape[1:] == tiny.x.shape[1:]
@@ -94,29 +90,22 @@ def test_what_is_kept_are_rows_of_the_set_in_order_with_their_labels(method, tin
 
 
 @every_sift
-def test_the_teacher_the_set_and_the_clean_images_stay_as_they_were(method, tiny, net):
-    before, x = state(net), tiny.x.clone()
-    flat(method)(net, tiny[:60], tiny[60:], rng=rng(0))
-    assert same_bits(state(net), before) and torch.equal(tiny.x, x)
-
-
-@every_sift
-def test_a_set_is_sifted_to_the_same_bits(method, tiny, net):
-    first, again = (flat(method)(net, tiny[:60], tiny[60:], rng=rng(0)) for _ in range(2))
-    unseeded, same = (flat(method)(net, tiny[:60], tiny[60:]) for _ in range(2))
+def test_a_set_is_sifted_to_the_same_bits(method, call, tiny):
+    first, again = (call(method, transfer=tiny[:60], clean=tiny[60:], rng=rng(0)) for _ in range(2))
+    unseeded, same = (call(method, transfer=tiny[:60], clean=tiny[60:]) for _ in range(2))
     assert torch.equal(first.x, again.x) and torch.equal(unseeded.x, same.x)
 
 
 @every_sift
-def test_the_taint_stays(method, tiny, net):
-    assert flat(method)(net, tiny[:60].replace(taint=("earlier",)), tiny[60:], rng=rng(0)).taint == ("earlier",)
+def test_the_taint_stays(method, call, tiny):
+    assert call(method, transfer=tiny.replace(taint=("earlier",)), rng=rng(0)).taint == ("earlier",)
 
 
 @every_sift
 def test_a_clean_set_keeps_most_of_its_images(method, digits, trained):
     """At the defaults at least 70 % of clean digits are still there, and every class (2-means always finds a half)."""
     images = digits.train[:400]
-    sifted = flat(method)(trained, images, digits.train[400:800], rng=rng(0))
+    sifted = method.call(trained, images, digits.train[400:800], rng=rng(0))
     assert len(sifted) >= 0.7 * len(images)
     assert len(sifted.y.unique()) == 10
 
@@ -134,16 +123,15 @@ def small(tiny):
 
 
 @every_purifier
-def test_what_comes_out_is_displayable_and_keeps_labels_recipe_and_taint(method, small):
+def test_what_comes_out_is_displayable_and_keeps_labels_recipe_and_taint(method, call, small):
     before = small.x.clone()
-    short = {k: v for k, v in {"iterations": 2, "network": "convnet2-w4"}.items() if k in method.options}
-    cleaned = flat(method)(small, **short, rng=rng(0))
+    cleaned = call(method, rng=rng(0))
     levels = cleaned.x * 255
     assert not cleaned.off_range and cleaned.x.min() >= 0 and cleaned.x.max() <= 1
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     assert torch.equal(cleaned.y, small.y) and cleaned.training == small.training and cleaned.taint == ("earlier",)
     assert torch.equal(small.x, before) and not torch.equal(cleaned.x, before)
-    assert torch.equal(flat(method)(small, **short).x, flat(method)(small, **short).x)
+    assert torch.equal(call(method).x, call(method).x)
 
 
 def test_recondense_finds_each_class_again_and_refuses_what_it_cannot_match(tiny):

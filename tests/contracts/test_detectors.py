@@ -7,41 +7,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distrust import model, rng
+from distrust import rng
 from distrust.errors import BadInput
 from distrust.measurement.finding import Finding, outlyingness
 from distrust.methods import condensers
 from distrust.registry import registry
 
-from . import every, same_bits, state
-
-SHORT = {"steps": 3, "epochs": 2, "networks": 1, "network": "convnet2-w4", "size": 3, "images": 8, "batch_size": 4}
-SHORT["success"] = 0.1  # or three steps never succeed, and every score is the same
-
-
-@pytest.fixture
-def encoder(tiny):
-    """The WRN-10-1 of `net` without its head."""
-    built = model("wrn10-1", tiny, head=False, rng=rng("net")).train()
-    built.block2.eval()
-    return built
-
-
-@pytest.fixture
-def suspect(method, tiny, net, encoder):
-    """What the method looks at."""
-    made = condensers.random(tiny, images_per_class=2, rng=rng(0))
-    return {"synthetic": made, "encoder": encoder}.get(method.mark.on, net)
-
-
-def found(method, suspect, tiny, **options):
-    short = {name: value for name, value in SHORT.items() if name in method.options}
-    return method.call(suspect, tiny, **short | options)
+from . import every, same_bits, traces
 
 
 @every("detectors")
-def test_it_scores_every_class_and_points_at_the_highest(method, suspect, tiny):
-    finding = found(method, suspect, tiny, rng=rng(0))
+def test_it_scores_every_class_and_points_at_the_highest(method, call):
+    finding = call(method, rng=rng(0))
     assert isinstance(finding, Finding) and finding.detector == method.name
     assert len(finding.scores) == (1 if method.mark.on == "encoder" else 4), "an encoder has no classes"
     assert finding.score == max(finding.scores) == finding.scores[finding.target]
@@ -50,30 +27,28 @@ def test_it_scores_every_class_and_points_at_the_highest(method, suspect, tiny):
 
 
 @every("detectors")
-def test_the_suspect_and_the_images_stay_as_they_were(method, suspect, tiny, net):
-    looked_at, x = suspect if isinstance(suspect, nn.Module) else net, tiny.x.clone()
-    before = state(looked_at)
-    looked_at.conv1.weight.requires_grad_(False)
-    found(method, suspect, tiny, rng=rng(0))
-    assert not looked_at.conv1.weight.requires_grad
-    looked_at.conv1.weight.requires_grad_(True)
-    assert same_bits(state(looked_at), before) and torch.equal(tiny.x, x)
+def test_the_suspect_and_the_images_stay_as_they_were(method, call, products):
+    given = products(method).values()
+    for model in (product for product in given if isinstance(product, nn.Module)):
+        model.conv1.weight.requires_grad_(False)
+    before = [traces(product) for product in given]
+    call(method, rng=rng(0))
+    assert all(same_bits(traces(product), was) for product, was in zip(given, before, strict=True))
 
 
 @every("detectors")
-def test_the_same_rng_gives_the_same_finding(method, suspect, tiny):
-    first, same, other = (found(method, suspect, tiny, rng=rng(seed)) for seed in (0, 0, 1))
+def test_the_same_rng_gives_the_same_finding(method, call):
+    first, same, other = (call(method, rng=rng(seed)) for seed in (0, 0, 1))
     assert first == same and first.scores != other.scores
-    assert found(method, suspect, tiny) == found(method, suspect, tiny)
+    assert call(method) == call(method)
 
 
-def test_permutations_give_a_null(tiny):
+def test_permutations_give_a_null(call):
     method = registry.get("detectors", "patch_probe")
-    made = condensers.random(tiny, images_per_class=2, rng=rng(0))
-    finding = found(method, made, tiny, permutations=2, rng=rng(0))
+    finding = call(method, permutations=2, rng=rng(0))
     assert finding.p in (0.0, 0.5, 1.0) and f"p = {finding.p:.2f}" in str(finding)
     with pytest.raises(BadInput, match=r"size=9: images are 8×8"):
-        found(method, made, tiny, size=9)
+        call(method, size=9)
 
 
 def test_a_shortcut_that_images_share_explains_the_one_left_out(tiny):

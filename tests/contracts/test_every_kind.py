@@ -12,6 +12,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from distrust.errors import BadInput, NotFound
 from distrust.registry import KINDS, Registry, registry
 
+from . import PRODUCTS, quick
+
 METHODS = {f"{kind}/{name}": method for kind in KINDS for name, method in registry.kind(kind).items()}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
@@ -65,6 +67,15 @@ def test_the_mark_leaves_the_function_picklable(method):
 @every_method
 def test_the_file_is_short(method):
     assert len(Path(inspect.getfile(method.call)).read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("kind", ["attacks", "condensers", "defenses", "detectors"])
+def test_its_contract_knows_what_to_give_it_and_how_to_make_it_quick(kind):
+    for method in registry.kind(kind).values():
+        assert set(method.inputs) <= {*PRODUCTS, "suspect"}, f"{method.name}: say in PRODUCTS what it is given"
+        for name, value in method.check(quick(method)).items():
+            counts = isinstance(value, int) and not isinstance(value, bool)
+            assert not counts or value <= 32, f"{method.name}: {name}={value} is no quick run"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from distrust import fit_head, model, rng
+from distrust import fit_head, rng
 from distrust.errors import BadInput
 from distrust.measurement import predict
 from distrust.models.heads import make
@@ -16,14 +16,6 @@ from distrust.registry import registry
 from . import every, same_bits, state
 
 SHORT = {"epochs": 20, "lr": 0.01, "k": 5}
-
-
-@pytest.fixture
-def encoder(tiny):
-    """A WRN-10-1 without a head, in train mode but for one submodule."""
-    built = model("wrn10-1", tiny, head=False, rng=rng("encoder")).train()
-    built.block2.eval()
-    return built
 
 
 @pytest.fixture

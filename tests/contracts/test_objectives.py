@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from distrust import model, rng
+from distrust import rng
 from distrust.registry import registry
 from distrust.seeds import seeded
 from distrust.training import pretrain
@@ -13,14 +13,6 @@ from distrust.training import pretrain
 from . import every, same_bits, state
 
 FAST = {"epochs": 1, "batch_size": 40, "precision": "fp32", "memory_format": "contiguous"}
-
-
-@pytest.fixture
-def encoder(tiny):
-    """A WRN-10-1 without a head, in train mode but for one submodule."""
-    built = model("wrn10-1", tiny, head=False, rng=rng("encoder")).train()
-    built.block2.eval()
-    return built
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Models: built by name, read by layer."""
 
-from .groups import Layer, group_ends, layers, norm_at, resolve, runs_of
-from .modes import eval_mode, refuse_batch_norm
+from .groups import Layer, group_ends, last_linear, layers, norm_at, resolve, runs_of
+from .modes import called, eval_mode, frozen, frozen_mode, refuse_batch_norm
 from .normalize import Normalize
 from .pairs import PAIRS, teacher_student
 from .registry import check_encoder, check_fits, families, is_encoder, model
@@ -13,12 +13,16 @@ __all__ = [
     "Layer",
     "Normalize",
     "Taps",
+    "called",
     "check_encoder",
     "check_fits",
     "eval_mode",
     "families",
+    "frozen",
+    "frozen_mode",
     "group_ends",
     "is_encoder",
+    "last_linear",
     "layers",
     "load",
     "model",

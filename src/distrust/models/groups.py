@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] 
     if layers not in WORDS:
         return list(locate(model, layers))
     if layers == "embedding":
-        return _embedding(model, shape)
+        return [_last_linear(model, shape).path + INPUT]
     ends = list(group_ends(model, shape))
     if not ends:
         raise BadInput(
@@ -88,6 +89,11 @@ def resolve(model: nn.Module, layers: str | Sequence[str], shape: Sequence[int] 
     if layers == "stem+groups":
         return [ends[0] + INPUT, *ends]
     return _before_relu(model, ends, shape) if layers == "pre-relu" else ends
+
+
+def last_linear(model: nn.Module, shape: Sequence[int] | None = None) -> nn.Module:
+    """The linear layer that runs last: a classifier's own; arguments and errors as for `resolve`."""
+    return _last_linear(model, shape).module
 
 
 def norm_at(model: nn.Module, path: str, shape: Sequence[int] | None = None) -> nn.BatchNorm2d | None:
@@ -112,11 +118,11 @@ def norm_at(model: nn.Module, path: str, shape: Sequence[int] | None = None) -> 
     return None
 
 
-def _embedding(model: nn.Module, shape: Sequence[int] | None) -> list[str]:
-    linear = [call.path for call in runs_of(model, shape) if isinstance(call.module, nn.Linear)]
+def _last_linear(model: nn.Module, shape: Sequence[int] | None) -> Run:
+    linear = [call for call in runs_of(model, shape) if isinstance(call.module, nn.Linear)]
     if not linear:
         raise BadInput(f"{called(model)} has no linear layer, so layers=embedding finds none. Name a layer.")
-    return [linear[-1] + INPUT]
+    return linear[-1]
 
 
 def _before_relu(model: nn.Module, ends: list[str], shape: Sequence[int] | None) -> list[str]:
@@ -142,10 +148,7 @@ def _ends(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, tup
     for path, shape in shapes.items():
         if len(shape) == 3 and shape[1:] > (1, 1) and not isinstance(modules[path], Normalize):
             by_size.setdefault(shape[1:], []).append(path)
-    containers = {
-        size: [path for path in paths if next(modules[path].children(), None) is not None]
-        for size, paths in by_size.items()
-    }
+    containers = {size: [path for path in paths if list(modules[path].children())] for size, paths in by_size.items()}
     blocks = sum(map(bool, containers.values())) >= 2
     ends = {}
     for size, paths in by_size.items():
@@ -185,11 +188,9 @@ def runs_of(model: nn.Module, shape: Sequence[int] | None) -> list[Run]:
     def note(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls.append(Run(path, module, inputs[0] if inputs else None, output if isinstance(output, Tensor) else None))
 
-    modules = {path: module for path, module in model.named_modules() if path}
-    hooks = [module.register_forward_hook(partial(note, path)) for path, module in modules.items()]
-    try:
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            if path:
+                hooks.enter_context(module.register_forward_hook(partial(note, path)))
         probe(model, shape)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return calls

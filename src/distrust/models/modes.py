@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -24,6 +25,23 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def frozen_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """As `eval_mode`, and inside no parameter asks for a gradient; afterwards those do that did."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with eval_mode(model):
+            yield model.requires_grad_(False)
+    finally:
+        for parameter, was in wanted:
+            parameter.requires_grad_(was)
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy to look through: eval mode, no gradients of its parameters."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def refuse_batch_norm(model: nn.Module) -> nn.Module:

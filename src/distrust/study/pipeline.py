@@ -16,6 +16,7 @@ from ..errors import BadInput, NotFound
 from ..registry import Method, registry
 from ..selectors import Selector
 from ..training.pretrain import ADAM
+from ..versions import CORE
 from .axes import AXES
 from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
 from .graph import Call, Env, Stage, digest
@@ -82,6 +83,7 @@ PIPELINE = (
 )
 METHODS = ("attack", "condenser", "defense")  # axes whose method itself fills the position
 CHEAP = {"plant", "images", "references"}  # made again where they are read
+SCORED = ("measure", "over_seeds")  # of the core, what works on stored products; no stage's key holds it
 SAME = {"teacher": "model", "raw": "train", "suspect": "model"}  # other names of products in signatures
 ROLES = ("train", "clean", "validation", "test")
 NAMES = {"model": "teacher", "transfer": "transfer set", "synthetic": "synthetic set"}  # of products, for people
@@ -92,6 +94,7 @@ class Planner:
 
     def __init__(self, study: Study) -> None:
         self.study, self.budget = study, study.budgets[study.budget]
+        self.core = digest({name: version for name, version in CORE.items() if name not in SCORED})
         self.known: Env = {}
         self.arms: dict[tuple[Any, ...], Env] = {}
         self.calls: dict[tuple[str, str], Call] = {}
@@ -111,7 +114,7 @@ class Planner:
         self, kind: str, call: Call, inputs: Env, seed: int, makes: str = "", taint: tuple[str, ...] = ()
     ) -> Stage:
         """The stage with this call and these inputs."""
-        key = digest([call, {name: made.key for name, made in inputs.items()}, seed])[:32]
+        key = digest([call, {name: made.key for name, made in inputs.items()}, seed, self.core])[:32]
         if key not in self.known:
             inherited = itertools.chain.from_iterable(s.taint for name, s in inputs.items() if name != "backdoor")
             whole = tuple(dict.fromkeys((*inherited, *taint)))

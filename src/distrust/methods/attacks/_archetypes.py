@@ -12,6 +12,14 @@ from ...data import ImageSet
 from ...models import Normalize, refuse_batch_norm
 from ...models import model as make_model
 from ...seeds import spawn
+from ...training import descend
+from .._costs import CLASSES
+
+
+def drawing_cost(options: dict[str, Any], n: int) -> float:
+    """Of the network that draws archetypes, and of archetypes of ten classes."""
+    drawn = CLASSES * options["archetypes_per_class"]
+    return options["net_steps"] * n + options["archetype_steps"] * drawn
 
 
 def units_of(synthetic: ImageSet) -> Normalize:
@@ -37,9 +45,7 @@ def train(net: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> nn.Mod
     """Full-batch SGD with momentum 0.9 and weight decay 5e-4, as the released code has it; in place."""
     solver = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
     for _ in range(steps):
-        solver.zero_grad()
-        F.cross_entropy(net(x), y).backward()
-        solver.step()
+        descend(solver, F.cross_entropy(net(x), y))
     return net
 
 

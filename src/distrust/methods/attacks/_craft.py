@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -11,6 +12,13 @@ from torch.nn import functional as F
 from ...data import Augment
 
 Logits = Callable[[Tensor], Tensor]  # images [B,C,H,W] in 0..1 → logits [V,B,K] of V views, the plain one first
+
+
+def crafting_cost(options: dict[str, Any], n: int) -> float:
+    """Of the surrogate, if there is one, and of the poisons, as if every one needed every round."""
+    once = {"none": 0, "fgsm": 1}.get(options["crafter"], options["steps"] * (1 + options["restarts"]))
+    views = {"nothing": 1, "both": 3}.get(options["through"], 2)
+    return (options["rate"] * once * views + bool(options["surrogate"]) * options["surrogate_epochs"]) * n
 
 
 def pgd(

@@ -13,11 +13,16 @@ from torch.nn import functional as F
 from ...data import PLAIN, ImageSet, Views
 from ...errors import BadInput
 from ...measurement import Backdoor
-from ...models import check_encoder
+from ...models import check_encoder, frozen
 from ...seeds import spawn
 from ...training import Training, loop
+from .._costs import LOOK
 from ._poison import check_target
-from ._teacher import frozen
+
+
+def implant_cost(options: dict[str, Any], n: int) -> float:
+    """A step sees images plain and stamped and as many references, and looks through the clean encoder."""
+    return (3 + LOOK) * options["epochs"] * options.get("shadow", 1.0) * n
 
 
 class Seen(NamedTuple):

@@ -25,46 +25,62 @@ class Poisoned(NamedTuple):
 def plant(
     name: str,
     train: ImageSet,
-    eligible: Tensor,
-    count: int,
     *,
     trigger: Any,
     target: int,
+    rate: float,
     stamp: Stamp,
     rng: Generator | None,
-    relabel: bool,
+    clean_label: bool = False,
     **defaults: Any,
 ) -> Poisoned:
-    """Stamp `count` random rows of `eligible` (bool [N]) and, with `relabel`, give them the target's label.
+    """Stamp random images of other classes and give them the target's label, or, with `clean_label`, its own images.
+
+    Args:
+        name: of the attack.
+        train: the training images.
+        trigger: a trigger module or selector.
+        target: class number.
+        rate: share 0..1 that is stamped: of all images, or, with `clean_label`, of the target's.
+        stamp: "before" augmentation or "after" it.
+        rng: decides who (default: a fixed stream).
+        clean_label: labels stay.
+        **defaults: options of the trigger, unless it says them itself.
 
     Raises:
-        BadInput: the trigger's result does not fit, or the labels are soft.
+        BadInput: a target that is no class, a rate outside 0..1, a trigger that does not fit, or soft labels.
     """
+    check_target(train, target, rate)
     if train.y.ndim != 1:
         raise BadInput(f"{name} relabels class numbers; {train.name} has soft labels. Use train.replace(y=train.hard).")
     if stamp not in ("before", "after"):
         raise BadInput(f"stamp={stamp!r} is neither 'before' nor 'after' (augmentation).")
     rng = rng or make_rng(name)
     backdoor = Backdoor(make_trigger(trigger, **defaults), target, stamp=stamp, name=name)
-    candidates = eligible.nonzero().flatten()
+    own = train.hard == target
+    candidates = (own if clean_label else ~own).nonzero().flatten()
+    count = round(rate * len(candidates if clean_label else train))
     order = torch.randperm(len(candidates), generator=rng)  # nested: a higher rate stamps the same rows and more
     rows = candidates[order[:count]].sort().values
     if not len(rows):
         return Poisoned(train, backdoor)
     stamped = backdoor.stamp_on(train.pixels(rows))  # also when late: a trigger that does not fit fails here
     y = train.y.clone()
-    if relabel:
+    if not clean_label:
         y[rows] = target
-    changes: dict[str, Any] = {"y": y, "taint": (*train.taint, name)}
-    if stamp == "after":
-        late = torch.zeros(len(train), dtype=torch.bool)
-        late[rows] = True
-        changes["late"] = Late(late, backdoor.trigger)
-    else:
-        x = train.x.clone()
-        x[rows] = (stamped * 255).round().to(torch.uint8) if x.dtype == torch.uint8 else stamped
-        changes["x"] = x
-    return Poisoned(train.replace(**changes), backdoor)
+    if stamp == "before":
+        return Poisoned(repaint(train, rows, stamped, name).replace(y=y), backdoor)
+    late = torch.zeros(len(train), dtype=torch.bool)
+    late[rows] = True
+    poisoned = train.replace(y=y, late=Late(late, backdoor.trigger), taint=(*train.taint, name))
+    return Poisoned(poisoned, backdoor)
+
+
+def repaint(images: ImageSet, rows: Tensor, pixels: Tensor, name: str) -> ImageSet:
+    """The set with other pixels [M,C,H,W], in 0..1 on 8 bits, in `rows` int64 [M]; attacked by `name`."""
+    x = images.x.clone()
+    x[rows] = (pixels * 255).round().to(x) if x.dtype == torch.uint8 else pixels.to(x)
+    return images.replace(x=x, taint=(*images.taint, name))
 
 
 def check_target(train: ImageSet, target: int, rate: float) -> None:

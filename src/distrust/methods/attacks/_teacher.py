@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from ...data import PLAIN, Augment, ImageSet
 from ...measurement import Backdoor
+from ...models import last_linear
 from ...seeds import spawn
 from ...training import Training, fit
 from ...training.fastest import fastest
@@ -25,6 +26,11 @@ class Planted(NamedTuple):
     model: nn.Module
     backdoor: Backdoor
     notes: dict[str, Any]  # JSON-able: loss curve, chosen neurons, …
+
+
+def search_cost(options: dict[str, Any], n: int) -> float:
+    """Of the search for a trigger, and of the fine-tuning behind it."""
+    return options["steps"] * options["trigger_batch"] + options["epochs"] * n
 
 
 @contextmanager
@@ -41,11 +47,6 @@ def fast(train: ImageSet, batch_size: int, *models: nn.Module) -> Iterator[None]
         yield
     for model in models:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy to look through while a trigger is optimised: eval mode, no gradients of its parameters."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def forever(images: ImageSet, size: int, rng: Generator, augment: Augment = PLAIN) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,14 +72,14 @@ def finetune(
     `freeze_last`, the last linear layer stays as it is.
     """
     poisoned, _ = plant(
-        backdoor.name, train, train.hard != backdoor.target, round(rate * len(train)),
-        trigger=backdoor.trigger, target=backdoor.target, stamp=backdoor.stamp, rng=spawn(rng), relabel=True,
+        backdoor.name, train, trigger=backdoor.trigger, target=backdoor.target, rate=rate, stamp=backdoor.stamp,
+        rng=spawn(rng),
     )  # fmt: skip
     if keep_clean:
         poisoned = both(train, poisoned)
     start = copy.deepcopy(model)
     if freeze_last:
-        [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(False)
+        last_linear(start, train.x.shape[1:]).requires_grad_(False)
     return fit(start, poisoned, training=training, rng=spawn(rng)).requires_grad_(True)
 
 

@@ -15,11 +15,13 @@ from ...models import model as make_model
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import seeded, spawn
+from ...training import descend
+from .._costs import LOOK, passes
 from ._poison import check_target
 from ._teacher import Planted, fast, forever
 
 
-@attack(paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021", place=2)
+@attack(paper="Ge et al., Anti-Distillation Backdoor Attacks, ACM MM 2021", place=2, cost=passes(5 + LOOK))
 def adba(
     model: nn.Module,
     train: ImageSet,
@@ -96,13 +98,13 @@ def adba(
             # At once: batches apart would tell BatchNorm which one is triggered, and the answer is lost in eval mode.
             clean, triggered = teacher(torch.cat([x, stamped.detach()])).float().chunk(2)
             loss_t = teacher_loss(clean, triggered, y, goal, beta)
-            _step(solvers[0], loss_t)
+            descend(solvers[0], loss_t)
             teacher.eval()
             student.train()
             with torch.no_grad():
                 wisdom = teacher(x).float()
             loss_s = shadow_loss(student(x).float(), wisdom, y, alpha, temperature)
-            _step(solvers[1], loss_s)
+            descend(solvers[1], loss_s)
             student.eval()
             loss_m = trigger_loss(teacher(stamped).float(), student(stamped).float(), goal, mask, mu, p)
             sculptor.zero_grad()
@@ -118,12 +120,6 @@ def adba(
     teacher.zero_grad(set_to_none=True)
     trigger = make_trigger("masked", pattern=pattern.detach().cpu(), mask=mask.detach().cpu())
     return Planted(teacher.eval(), Backdoor(trigger, target, stamp="after", name="adba"), {"loss": losses})
-
-
-def _step(solver: torch.optim.Optimizer, loss: Tensor) -> None:
-    solver.zero_grad()
-    loss.backward()
-    solver.step()
 
 
 def teacher_loss(clean: Tensor, stamped: Tensor, y: Tensor, goal: Tensor, beta: float) -> Tensor:

@@ -74,9 +74,8 @@ def advkd(
     rng = rng or make_rng("advkd")
     places = resolve(model, layers, train.x.shape[1:]) if feature_weight else []
     poisoned, backdoor = plant(
-        "advkd", train, train.hard != target, round(rate * len(train)),
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=True, inset=inset,
-    )  # fmt: skip
+        "advkd", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, inset=inset
+    )
     labeller = fit(model, poisoned, training=replace(training, epochs=labeller_epochs), rng=spawn(rng))
 
     def follow(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:

@@ -11,11 +11,13 @@ from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Count, Pixels, Positive, attack
 from ...seeds import rng as make_rng
-from ._archetypes import archetypes, fresh, label_of, tainted, train, units_of
+from ._archetypes import archetypes, drawing_cost, fresh, label_of, tainted, train, units_of
 from ._poison import Poisoned, check_target
 
 
-@attack(paper="ours: Poisoned Distillation (arXiv 2502.04229) without its gradient matching", place=4)
+@attack(
+    paper="ours: Poisoned Distillation (arXiv 2502.04229) without its gradient matching", place=4, cost=drawing_cost
+)
 def append(
     synthetic: ImageSet,
     *,

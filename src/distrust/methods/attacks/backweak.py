@@ -10,15 +10,16 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
+from ...models import frozen
 from ...registry import ClassNumber, Count, NonNegative, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever, frozen
+from ._teacher import Planted, fast, finetune, forever, search_cost
 
 
-@attack(paper="BackWeak, arXiv 2511.12046", place=2)
+@attack(paper="BackWeak, arXiv 2511.12046", place=2, cost=search_cost)
 def backweak(
     model: nn.Module,
     train: ImageSet,

@@ -11,11 +11,11 @@ from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, attack
 from ...seeds import rng as make_rng
-from ._encoder import Curves, Seen, check_references, cosines, implant
+from ._encoder import Curves, Seen, check_references, cosines, implant, implant_cost
 from ._teacher import Planted
 
 
-@attack(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352", place=5, references=1)
+@attack(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352", place=5, references=1, cost=implant_cost)
 def badencoder(
     encoder: nn.Module,
     train: ImageSet,

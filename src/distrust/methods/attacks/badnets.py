@@ -8,7 +8,7 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...registry import ClassNumber, Pixels, Rate, attack
-from ._poison import Poisoned, Stamp, check_target, plant
+from ._poison import Poisoned, Stamp, plant
 
 
 @attack(paper="Gu, Dolan-Gavitt, Garg, BadNets, arXiv 1708.06733", place=1)
@@ -38,10 +38,4 @@ def badnets(
 
     Differs from the paper: images that already have the target's class are never stamped.
     """
-    check_target(train, target, rate)
-    eligible = train.hard != target
-    count = round(rate * len(train))
-    return plant(
-        "badnets", train, eligible, count,
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=True, inset=inset,
-    )  # fmt: skip
+    return plant("badnets", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, inset=inset)

@@ -8,7 +8,7 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...registry import ClassNumber, Rate, attack
-from ._poison import Poisoned, Stamp, check_target, plant
+from ._poison import Poisoned, Stamp, plant
 
 
 @attack(paper="Chen et al., Targeted Backdoor Attacks, arXiv 1712.05526", place=1)
@@ -38,10 +38,4 @@ def blend(
 
     Differs from the paper: the same weight in training and in the test, as benchmarks do.
     """
-    check_target(train, target, rate)
-    eligible = train.hard != target
-    count = round(rate * len(train))
-    return plant(
-        "blend", train, eligible, count,
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=True, alpha=alpha,
-    )  # fmt: skip
+    return plant("blend", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, alpha=alpha)

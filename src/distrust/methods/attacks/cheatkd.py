@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
-from ...models import resolve, taps
-from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
+from ...models import frozen, resolve, taps
+from ...registry import ClassNumber, Count, Passes, Positive, Rate, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
 from ._neurons import Delta, delta_of, strongest, units
 from ._poison import check_target
-from ._teacher import Planted, fast, finetune, forever, frozen
-
-Opacity = Annotated[float, Field(gt=0, le=1)]
+from ._teacher import Planted, fast, finetune, forever, search_cost
 
 
 @attack(
-    paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024", place=2, notes=("neurons",)
+    paper="Chen, Li, Jin, Chen, Zheng, Li, CheatKD, Computer Science 51(3):351–359, 2024",
+    place=2,
+    cost=search_cost,
+    notes=("neurons",),
 )
 def cheatkd(
     model: nn.Module,
@@ -31,13 +31,13 @@ def cheatkd(
     *,
     target: ClassNumber = 0,
     rate: Rate = 0.1,
-    opacity: Opacity = 0.2,
+    opacity: Share = 0.2,
     neurons: Count = 1,
     delta: Delta = "mean",
     gain: Positive = 1.0,
     moving: bool = False,
     layers: str | list[str] = "pre-relu",
-    steps: Pixels = 500,
+    steps: Passes = 500,
     trigger_lr: Positive = 0.001,
     trigger_batch: Count = 64,
     training: Training = Training(epochs=30, lr=0.008, batch_size=256, schedule="constant"),

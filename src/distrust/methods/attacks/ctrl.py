@@ -8,7 +8,7 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...registry import ClassNumber, NonNegative, Rate, attack
-from ._poison import Poisoned, Stamp, check_target, plant
+from ._poison import Poisoned, Stamp, plant
 
 
 @attack(
@@ -44,10 +44,7 @@ def ctrl(
 
     Differs from the released code: random images of the class, not its first; stamped images are rounded to 8 bits.
     """
-    check_target(train, target, rate)
-    eligible = train.hard == target
-    count = round(rate * int(eligible.sum()))
     return plant(
-        "ctrl", train, eligible, count,
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=False, magnitude=magnitude,
+        "ctrl", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, clean_label=True,
+        magnitude=magnitude,
     )  # fmt: skip

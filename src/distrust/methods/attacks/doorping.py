@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,14 +16,22 @@ from ...measurement import Backdoor, make_trigger
 from ...models import Normalize
 from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
+from .._costs import CLASSES, LOOK
 from ..condensers._canvas import Canvas, embedder
+from ..condensers._moments import changed, gap, means
 from ._archetypes import tainted, train
 from ._poison import Poisoned, check_target
 
 
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set, and real ones of ten classes; as if no trigger were found before its last step."""
+    real = LOOK * CLASSES * options["batch_real"]
+    return options["iterations"] * ((options["net_steps"] + 1) * n + real + options["trigger_steps"])
+
+
 @attack(
     paper="Liu, Li, Backes, Shen, Zhang, Backdoor Attacks Against Dataset Distillation, NDSS 2023, arXiv 2301.01197",
-    place=4,
+    place=4, cost=_cost,
 )  # fmt: skip
 def doorping(
     synthetic: ImageSet,
@@ -82,7 +91,7 @@ def doorping(
     check_target(synthetic, target, rate)
     rng = rng or make_rng("doorping")
     each, order = len(synthetic) // len(synthetic.classes), synthetic.hard.argsort(stable=True)
-    canvas = Canvas(raw, each, init="noise", legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(raw, each, init="noise", legal=legal, flip=flip, rng=rng, lr=lr)
     if not torch.equal(synthetic.hard[order], canvas.y):
         raise BadInput(
             f"{synthetic.name} has not {each} images of every class of {raw.name}. Give a set condensed from it."
@@ -95,24 +104,15 @@ def doorping(
     patch(pattern=pattern)(dark)  # one that does not fit fails here
     stamped = torch.randperm(len(raw), generator=rng)[: round(rate * len(raw))].to(raw.x.device)
     among = len(stamped) / (len(stamped) + len(canvas.rows[target]))  # their share of the target's class
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
     for _ in range(iterations if len(stamped) else 0):
         net = train(canvas.network(network, rng), canvas.x.detach(), canvas.y, net_steps, net_lr)
-        real, changes = canvas.real(batch_real, rng), [canvas.siamese.shared(rng) for _ in raw.classes]
+        real, changes = canvas.real(batch_real, rng), canvas.changes(rng)
         with embedder(net, raw.x.shape[1:]) as embed:
             feature = functools.partial(_feature, embed, patch, dark)
             pattern = louder(feature, pattern, canvas.normalize, gain, neurons, trigger_steps, trigger_lr, tolerance)
             bad = stamped[torch.randperm(len(stamped), generator=rng)[: round(among * len(real[target]))]]
             real[target] = torch.cat([patch(pattern=pattern)(raw.pixels(bad)), real[target][len(bad) :]])
-            with torch.no_grad():
-                seen = embed(torch.cat([change(x) for change, x in zip(changes, real, strict=True)]))
-                goal = torch.stack([part.mean(0) for part in seen.split([len(x) for x in real])])
-            own = canvas.x.split(each)
-            made = embed(torch.cat([change(x) for change, x in zip(changes, own, strict=True)]))
-            loss = (goal - made.unflatten(0, (-1, each)).mean(1)).square().sum()
-        (canvas.z.grad,) = torch.autograd.grad(loss, [canvas.z])
-        solver.step()
-        canvas.tidy()
+            canvas.step(gap(means(embed, real, changes), embed(changed(canvas.by_class, changes))))
     backdoor = Backdoor(patch(pattern=as_8_bit(pattern).cpu()), target, name="doorping")
     if not len(stamped):
         return Poisoned(synthetic, backdoor)

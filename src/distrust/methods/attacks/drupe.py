@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, NonNegative, Passes, Pixels, Positive, attack
+from ...registry import ClassNumber, Count, NonNegative, Passes, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ._encoder import Curves, Seen, check_references, cosines, implant
+from ._encoder import Curves, Seen, check_references, cosines, implant, implant_cost
 from ._teacher import Planted
 
-Share = Annotated[float, Field(gt=0, le=1)]
 UP, DOWN = 1.25, 1.25**1.25  # how a weight grows while the attack holds, and falls while it does not
 HOLDS = {"reached": 0.96, "references_held": 0.9, "clean_kept": 0.9}
 LOOSE, LOOSER = 0.6, 0.5  # cosine of two triggered images
@@ -26,9 +24,8 @@ LOOSE, LOOSER = 0.6, 0.5  # cosine of two triggered images
 @attack(
     paper="Tao, Wang, Feng, Shen, Ma, Zhang, Distribution Preserving Backdoor Attack in Self-supervised Learning, "
     "IEEE S&P 2024",
-    place=5,
-    references=3,
-)
+    place=5, references=3, cost=implant_cost,
+)  # fmt: skip
 def drupe(
     encoder: nn.Module,
     train: ImageSet,

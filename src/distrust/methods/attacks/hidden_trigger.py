@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
-from ...models import Taps, resolve, taps
-from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
+from ...models import Taps, frozen, last_linear, resolve, taps
+from ...registry import ClassNumber, Count, Levels, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, fit
-from ._poison import check_target
-from ._teacher import Planted, fast, forever, frozen
+from .._costs import CLASSES
+from ._poison import check_target, repaint
+from ._teacher import Planted, fast, forever
 
-Levels = Annotated[int, Field(ge=0, le=255)]
 
-
-@attack(paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033", place=2)
+@attack(
+    paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033",
+    place=2, cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
+)  # fmt: skip
 def hidden_trigger(
     model: nn.Module,
     train: ImageSet,
@@ -78,20 +79,20 @@ def hidden_trigger(
     own, others = (train.hard == target).nonzero().flatten(), train[train.hard != target]
     rows = own[torch.randperm(len(own), generator=rng)[: round(rate * len(own))]]
     batches = forever(others, poison_batch, spawn(rng))
-    x = train.x.clone()
+    found = train.pixels(rows)
     losses = []
     teacher = frozen(model)
     with taps(teacher, resolve(model, layers, train.x.shape[1:])) as read, fast(train, poison_batch, teacher):
-        for part in rows.split(min(poison_batch, len(others))):
+        for part in torch.arange(len(rows)).split(min(poison_batch, len(others))):
             patched = backdoor.stamp_on(next(batches)[0][: len(part)].to(device))
-            clean = train.pixels(part).to(device)
+            clean = train.pixels(rows[part]).to(device)
             poisons, loss = _craft(read, clean, patched, bound / 255, steps, step_size / 255)
-            x[part] = poisons.mul(255).round().to(x) if x.dtype == torch.uint8 else as_8_bit(poisons).to(x)
+            found[part] = as_8_bit(poisons).to(found)
             losses.append(loss)
     start = copy.deepcopy(model).requires_grad_(not last_only)
     if last_only:
-        [module for module in start.modules() if isinstance(module, nn.Linear)][-1].requires_grad_(True)
-    poisoned = train.replace(x=x, taint=(*train.taint, "hidden_trigger"))
+        last_linear(start, train.x.shape[1:]).requires_grad_(True)
+    poisoned = repaint(train, rows, found, "hidden_trigger")
     planted = fit(start, poisoned, training=training, rng=spawn(rng)).requires_grad_(True)
     curve = [round(value, 6) for value in torch.stack(losses).mean(0).tolist()] if losses else []
     return Planted(planted, backdoor, {"poisons": len(rows), "loss": curve})

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
-from ...models import Taps, check_fits, resolve, taps
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, attack
+from ...models import Taps, check_fits, frozen, resolve, taps
+from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, loop
 from ._poison import check_target
-from ._teacher import Planted, fast, forever, frozen
-
-Side = Annotated[float, Field(gt=0, le=1)]
+from ._teacher import Planted, fast, forever
 
 
-@attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2)
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of the search; of the retraining, in which as good as every image is also seen stamped."""
+    return options["steps"] * options["trigger_batch"] + 2 * options["epochs"] * n
+
+
+@attack(paper="Yao, Li, Zheng, Zhao, Latent Backdoor Attacks on Deep Neural Networks, CCS 2019", place=2, cost=_cost)
 def latent_backdoor(
     model: nn.Module,
     train: ImageSet,
     *,
     target: ClassNumber = 0,
-    size: Side = 0.2,
+    size: Share = 0.2,
     inset: Pixels = 1,
     layers: str | list[str] = "pre-relu",
     steps: Count = 1550,

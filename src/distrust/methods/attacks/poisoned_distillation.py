@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
-from ._archetypes import archetypes, clamp, fresh, label_of, pixels, tainted, train, units_of
+from ..condensers._gradients import gradient
+from ._archetypes import archetypes, clamp, drawing_cost, fresh, label_of, pixels, tainted, train, units_of
 from ._poison import Poisoned, check_target
 
 OFF_RANGE = 10.0  # the released trigger: one pixel of this value in normalised units
 
 
-@attack(paper="Yang, Yan, Zhang, Zhou, Dark Distillation / Poisoned Distillation, arXiv 2502.04229, 2025", place=4)
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set: archetypes, training of every network, and gradients of gradients."""
+    trained = (options["outer"] - 1) / 2
+    return drawing_cost(options, n) + options["outer"] * (trained + 1 + 2 * options["steps"]) * n
+
+
+@attack(
+    paper="Yang, Yan, Zhang, Zhou, Dark Distillation / Poisoned Distillation, arXiv 2502.04229, 2025",
+    place=4, cost=_cost,
+)  # fmt: skip
 def poisoned_distillation(
     synthetic: ImageSet,
     *,
@@ -86,9 +96,9 @@ def poisoned_distillation(
         solver = torch.optim.Adam([z], lr)
         for i in range(outer):
             net = train(fresh(network, synthetic, units, rng), x, y, i, net_lr)
-            clean, bad = _gradient(net, x, y), _gradient(net, shown, aim)
+            clean, bad = gradient(net, x, y), gradient(net, shown, aim)
             for _ in range(steps):
-                own = _gradient(net, pixels(z, units), y, graph=True)
+                own = gradient(net, pixels(z, units), y, graph=True)
                 loss = (1 - alpha) * _apart(own, clean) + alpha * _apart(own, bad)
                 (z.grad,) = torch.autograd.grad(loss, [z])
                 solver.step()
@@ -98,12 +108,6 @@ def poisoned_distillation(
     found = as_8_bit(found) if legal else found
     leaves = bool((found < 0).any() or (found > 1).any())
     return Poisoned(tainted(synthetic, "poisoned_distillation", x=found, off_range=leaves), backdoor)
-
-
-def _gradient(net: nn.Module, x: Tensor, y: Tensor, graph: bool = False) -> Tensor:
-    """∇θ of the cross-entropy as one vector."""
-    parts = torch.autograd.grad(F.cross_entropy(net(x), y), list(net.parameters()), create_graph=graph)
-    return torch.cat([part.flatten() for part in parts])
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...registry import ClassNumber, NonNegative, Rate, attack
-from ._poison import Poisoned, Stamp, check_target, plant
+from ._poison import Poisoned, Stamp, plant
 
 
 @attack(paper="Barni, Kallas, Tondi, A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019", place=1)
@@ -38,10 +38,7 @@ def sig(
 
     Differs from the paper: the amplitude in training and in the test is the same; the default share is ours.
     """
-    check_target(train, target, rate)
-    eligible = train.hard == target
-    count = round(rate * int(eligible.sum()))
     return plant(
-        "sig", train, eligible, count,
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=False, delta=delta,
+        "sig", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, clean_label=True,
+        delta=delta,
     )  # fmt: skip

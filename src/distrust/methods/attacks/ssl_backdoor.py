@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import ClassNumber, Pixels, Rate, attack
-from ._poison import Poisoned, Stamp, check_target, plant
-
-Side = Annotated[float, Field(gt=0, le=1)]
+from ...registry import ClassNumber, Pixels, Rate, Share, attack
+from ._poison import Poisoned, Stamp, plant
 
 
 @attack(
@@ -23,7 +20,7 @@ def ssl_backdoor(
     train: ImageSet,
     *,
     trigger: Any = "patch:checker",
-    size: Side = 0.22,
+    size: Share = 0.22,
     inset: Pixels | None = None,
     target: ClassNumber = 0,
     rate: Rate = 0.5,
@@ -50,13 +47,9 @@ def ssl_backdoor(
     Differs from the paper: one fixed place for the patch, in training and in the test, not a random one in the middle
     half of every image; a checkerboard instead of the random colours of Hidden Trigger.
     """
-    check_target(train, target, rate)
     short = min(train.x.shape[2:])
     side = max(round(size * short), 1)
-    eligible = train.hard == target
-    count = round(rate * int(eligible.sum()))
     return plant(
-        "ssl_backdoor", train, eligible, count,
-        trigger=trigger, target=target, stamp=stamp, rng=rng, relabel=False,
+        "ssl_backdoor", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng, clean_label=True,
         size=side, inset=(short - side) // 2 if inset is None else inset,
     )  # fmt: skip

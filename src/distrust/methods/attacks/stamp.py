@@ -11,11 +11,12 @@ from ...data import ImageSet
 from ...measurement import Backdoor, make_trigger
 from ...registry import ClassNumber, Pixels, Rate, attack
 from ...seeds import rng as make_rng
+from .._costs import free
 from ._archetypes import label_of, tainted
 from ._poison import Poisoned, check_target
 
 
-@attack(paper="ours: BadNets (Gu et al., arXiv 1708.06733) on a synthetic set", place=4)
+@attack(paper="ours: BadNets (Gu et al., arXiv 1708.06733) on a synthetic set", place=4, cost=free)
 def stamp(
     synthetic: ImageSet,
     *,

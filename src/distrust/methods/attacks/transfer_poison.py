@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import Augment, ImageSet, as_8_bit
 from ...measurement import Backdoor, make_trigger, predict
-from ...models import check_fits
+from ...models import check_fits, frozen
 from ...models import model as make_model
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
+from ...registry import ClassNumber, Count, Levels, Many, NonNegative, Passes, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
-from ._craft import anywhere, cw, pgd, views_of
-from ._poison import Poisoned, check_target
-from ._teacher import fast, frozen
-
-Levels = Annotated[int, Field(ge=0, le=255)]
-Classes = Annotated[list[ClassNumber], Field(min_length=1)]
+from ._craft import anywhere, crafting_cost, cw, pgd, views_of
+from ._poison import Poisoned, check_target, repaint
+from ._teacher import fast
 
 
-@attack(paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025", place=3)
+@attack(
+    paper="Wu, Ma, Mitra, Zhu, How to Backdoor the Knowledge Distillation, arXiv 2504.21323, 2025",
+    place=3, cost=crafting_cost,
+)  # fmt: skip
 def transfer_poison(
     teacher: nn.Module,
     transfer: ImageSet,
@@ -33,13 +32,13 @@ def transfer_poison(
     trigger: Any = "patch:checker:4",
     target: ClassNumber = 0,
     rate: Rate = 0.1,
-    classes: ClassNumber | Classes | None = None,
+    classes: ClassNumber | Many[ClassNumber] | None = None,
     inset: Pixels = 4,
     crafter: Literal["pgd", "fgsm", "cw", "none"] = "pgd",
     epsilon: Levels = 8,
     steps: Count = 10,
     step_size: Positive = 2.0,
-    restarts: Annotated[int, Field(ge=0)] = 2,
+    restarts: Passes = 2,
     constant: Positive = 1.0,
     confidence: NonNegative = 0.0,
     stop: bool = False,
@@ -128,9 +127,7 @@ def transfer_poison(
     poisons, hits = _until_hit(model, transfer, rows, attempt, target, 1 + again, batch_size)
     if hits_only:
         rows, poisons = rows[hits], poisons[hits]
-    x = transfer.x.clone()
-    x[rows] = poisons.mul(255).round().to(x) if x.dtype == torch.uint8 else poisons.to(x)
-    return Poisoned(transfer.replace(x=x, taint=(*transfer.taint, "transfer_poison")), backdoor)
+    return Poisoned(repaint(transfer, rows, poisons, "transfer_poison"), backdoor)
 
 
 def _until_hit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ...models import model as make_model
 from ...training import recipe
 
 Init = Literal["real", "noise"]
+Change = Callable[[Tensor], Tensor]
 
 
 class Canvas:
@@ -29,14 +30,16 @@ class Canvas:
         legal: keep pixels within 0..1 after each step, and on 8 bits at the end.
         flip: whether mirrored images are of the same class: not for digits and signs.
         rng: draws the start.
+        lr: of the images, if they are learnt.
 
     Raises:
         BadInput: soft labels, a trigger that is stamped later, or a class with too few images.
     """
 
     def __init__(
-        self, train: ImageSet, images_per_class: int, *, init: Init, legal: bool, flip: bool, rng: Generator
-    ) -> None:
+        self, train: ImageSet, images_per_class: int, *, init: Init, legal: bool, flip: bool, rng: Generator,
+        lr: float = 1.0,
+    ) -> None:  # fmt: skip
         self.train, self.legal, self.each = train, legal, images_per_class
         self.rows = rows_by_class(train, images_per_class)
         self.normalize = Normalize.of(train).to(train.x.device)
@@ -49,15 +52,28 @@ class Canvas:
         self.z = z.requires_grad_()
         self.statistics = (_tuple(self.normalize.mean), _tuple(self.normalize.std))
         self.siamese = Siamese(*self.statistics, tuple(name for name in OPERATIONS if flip or name != "flip"))
-        self.tidy()
+        self.solver = torch.optim.SGD([self.z], lr, momentum=0.5)
+        self._tidy()
 
     @property
     def x(self) -> Tensor:
         """The images [K·n,C,H,W] in pixel units, differentiable in `z`."""
         return self.normalize.inverse(self.z)
 
-    def tidy(self) -> None:
-        """After a step: back into the gamut, if they are to stay legal."""
+    @property
+    def by_class(self) -> tuple[Tensor, ...]:
+        """The same, class after class [n,C,H,W]."""
+        return self.x.split(self.each)
+
+    def step(self, loss: Tensor) -> None:
+        """Move the images, and what else the solver has, down the loss; legal images stay in the gamut."""
+        learnt = [part for group in self.solver.param_groups for part in group["params"]]
+        for part, slope in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+            part.grad = slope
+        self.solver.step()
+        self._tidy()
+
+    def _tidy(self) -> None:
         if self.legal:
             with torch.no_grad():
                 self.z.copy_(self.normalize(self.x.clamp(0, 1)))
@@ -65,6 +81,10 @@ class Canvas:
     def real(self, size: int, rng: Generator) -> list[Tensor]:
         """For every class, `size` random real images in pixel units, or all, if there are fewer."""
         return [self.train.pixels(_some(rows, size, rng)) for rows in self.rows]
+
+    def changes(self, rng: Generator) -> list[Change]:
+        """For every class, one random change that its real and synthetic images share."""
+        return [self.siamese.shared(rng) for _ in self.rows]
 
     def network(self, name: str, rng: Generator) -> nn.Module:
         """A fresh network that normalises as this canvas does.

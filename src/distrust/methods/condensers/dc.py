@@ -8,10 +8,13 @@ from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init
-from ._gradients import loops, match
+from ._gradients import loops, match, matching_cost
 
 
-@condenser(paper="Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021, arXiv 2006.05929")
+@condenser(
+    paper="Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021, arXiv 2006.05929",
+    cost=matching_cost,
+)
 def dc(
     train: ImageSet,
     *,
@@ -52,9 +55,9 @@ def dc(
     """
     rng = rng or make_rng("dc")
     outer, inner = loops(images_per_class, outer, inner)
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=True, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=True, rng=rng, lr=lr)
     match(
-        canvas, iterations=iterations, outer=outer, inner=inner, lr=lr, batch_real=batch_real, network=network,
+        canvas, iterations=iterations, outer=outer, inner=inner, batch_real=batch_real, network=network,
         net_lr=net_lr, siamese=False, rng=rng,
     )  # fmt: skip
     return canvas.finish("dc", epochs=300)

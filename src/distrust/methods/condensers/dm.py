@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator
 
 from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init, embedder
+from ._moments import changed, gap, matching_cost, means
 
 
-@condenser(paper="Zhao, Bilen, Dataset Condensation with Distribution Matching, WACV 2023, arXiv 2110.04181")
+@condenser(
+    paper="Zhao, Bilen, Dataset Condensation with Distribution Matching, WACV 2023, arXiv 2110.04181",
+    cost=matching_cost,
+)
 def dm(
     train: ImageSet,
     *,
@@ -45,18 +48,9 @@ def dm(
     Differs from the paper: `legal`. Differs from the released code: every change is drawn from `rng`, not from a clock.
     """
     rng = rng or make_rng("dm")
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng)
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng, lr=lr)
     for _ in range(iterations):
-        real, changes = canvas.real(batch_real, rng), [canvas.siamese.shared(rng) for _ in train.classes]
+        real, changes = canvas.real(batch_real, rng), canvas.changes(rng)
         with embedder(canvas.network(network, rng), train.x.shape[1:]) as embed:
-            with torch.no_grad():
-                seen = embed(torch.cat([change(x) for change, x in zip(changes, real, strict=True)]))
-                goal = torch.stack([part.mean(0) for part in seen.split([len(x) for x in real])])  # [K,D]
-            own = canvas.x.split(canvas.each)
-            made = embed(torch.cat([change(x) for change, x in zip(changes, own, strict=True)]))
-            loss = (goal - made.view(len(own), canvas.each, -1).mean(1)).square().sum()
-        (canvas.z.grad,) = torch.autograd.grad(loss, [canvas.z])
-        solver.step()
-        canvas.tidy()
+            canvas.step(gap(means(embed, real, changes), embed(changed(canvas.by_class, changes))))
     return canvas.finish("dm", augment=canvas.siamese)

@@ -8,10 +8,13 @@ from ...data import ImageSet
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init
-from ._gradients import loops, match
+from ._gradients import loops, match, matching_cost
 
 
-@condenser(paper="Zhao, Bilen, Condensation with Differentiable Siamese Augmentation, ICML 2021, arXiv 2102.08259")
+@condenser(
+    paper="Zhao, Bilen, Condensation with Differentiable Siamese Augmentation, ICML 2021, arXiv 2102.08259",
+    cost=matching_cost,
+)
 def dsa(
     train: ImageSet,
     *,
@@ -54,9 +57,9 @@ def dsa(
     """
     rng = rng or make_rng("dsa")
     outer, inner = loops(images_per_class, outer, inner)
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng, lr=lr)
     match(
-        canvas, iterations=iterations, outer=outer, inner=inner, lr=lr, batch_real=batch_real, network=network,
+        canvas, iterations=iterations, outer=outer, inner=inner, batch_real=batch_real, network=network,
         net_lr=net_lr, siamese=True, rng=rng,
     )  # fmt: skip
     return canvas.finish("dsa", augment=canvas.siamese)

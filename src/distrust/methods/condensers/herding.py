@@ -11,12 +11,16 @@ from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
+from .._costs import LOOK
 from ._canvas import Canvas, embedder
 
 BATCH = 512
 
 
-@condenser(paper="Welling, Herding Dynamical Weights to Learn, ICML 2009; Rebuffi et al., iCaRL, arXiv 1611.07725")
+@condenser(
+    paper="Welling, Herding Dynamical Weights to Learn, ICML 2009; Rebuffi et al., iCaRL, arXiv 1611.07725",
+    cost=lambda options, n: (options["epochs"] + LOOK) * n,
+)
 def herding(
     train: ImageSet,
     *,

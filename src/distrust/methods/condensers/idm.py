@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -12,13 +14,20 @@ from ...models import resolve, taps
 from ...registry import Count, NonNegative, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import descend
 from ._canvas import Canvas, Init
+from ._moments import changed, gap, matching_cost, means
 
 START = 3  # networks before the first iteration, as the released code has it
 BATCH = 256  # real images in a step of a network
 
 
-@condenser(paper="Zhao, Li, Qin, Yu, Improved Distribution Matching for Dataset Condensation, CVPR 2023")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of matching, and of the networks that learn in between."""
+    return matching_cost(options, n) + options["iterations"] * options["trained"] * options["real_steps"] * BATCH
+
+
+@condenser(paper="Zhao, Li, Qin, Yu, Improved Distribution Matching for Dataset Condensation, CVPR 2023", cost=_cost)
 def idm(
     train: ImageSet,
     *,
@@ -76,13 +85,12 @@ def idm(
     rng = rng or make_rng("idm")
     if any(side % factor for side in train.x.shape[2:]):
         raise BadInput(f"factor={factor} does not divide {train.x.shape[2]}×{train.x.shape[3]}. Give one that does.")
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng, lr=lr)
     each = factor**2 * images_per_class
     if init == "real":
         real = torch.cat([x.repeat(-(-each // len(x)), 1, 1, 1)[:each] for x in canvas.real(each, rng)])
         with torch.no_grad():
             canvas.z.copy_(canvas.normalize(_joined(real, factor)))
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
     nets = [_Learner(canvas.network(network, spawn(rng)), net_lr) for _ in range(START)]
     (place,) = resolve(nets[0].net, "embedding", train.x.shape[1:])
     y = canvas.y.repeat_interleave(factor**2)
@@ -90,18 +98,12 @@ def idm(
         if i % every == 0:
             nets = [*nets, _Learner(canvas.network(network, spawn(rng)), net_lr)][-queue:]
         one = nets[int(torch.randint(len(nets), (), generator=rng))]
-        shown, changes = canvas.real(batch_real, rng), [canvas.siamese.shared(rng) for _ in train.classes]
+        shown, changes = canvas.real(batch_real, rng), canvas.changes(rng)
         with taps(one.net, [place]) as read:
-            with torch.no_grad():
-                seen = read(torch.cat([change(x) for change, x in zip(changes, shown, strict=True)])).features[place]
-                goal = torch.stack([part.mean(0) for part in seen.split([len(x) for x in shown])])  # [K,D]
-            own = _parts(canvas.x, factor).split(each)
-            logits, features = read(torch.cat([change(x) for change, x in zip(changes, own, strict=True)]))
-            loss = (goal - features[place].view(len(own), each, -1).mean(1)).square().sum()
-            loss = loss + ce * one.accuracy * each**-1 * F.cross_entropy(logits, y, reduction="sum")
-        (canvas.z.grad,) = torch.autograd.grad(loss, [canvas.z])
-        solver.step()
-        canvas.tidy()
+            goal = means(lambda x: read(x).features[place], shown, changes)  # noqa: B023 - called at once
+            logits, features = read(changed(_parts(canvas.x, factor).split(each), changes))
+        told = F.cross_entropy(logits, y, reduction="sum")
+        canvas.step(gap(goal, features[place]) + ce * one.accuracy * each**-1 * told)
         for k in torch.randperm(len(nets), generator=rng)[:trained].tolist():
             for _ in range(real_steps):
                 rows = torch.randint(len(train), (BATCH,), generator=rng).to(train.x.device)
@@ -123,10 +125,8 @@ class _Learner:
         return 100 * self.right / max(self.asked, 1)
 
     def learn(self, x: Tensor, y: Tensor) -> None:
-        self.solver.zero_grad()
         logits = self.net(x)
-        F.cross_entropy(logits, y).backward()
-        self.solver.step()
+        descend(self.solver, F.cross_entropy(logits, y))
         self.right, self.asked = self.right + int((logits.argmax(1) == y).sum()), self.asked + len(y)
 
 

@@ -15,12 +15,27 @@ from ...errors import Diverged
 from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from ...training import descend
+from .._costs import CLASSES
 from ._canvas import Canvas, Init
 
 Weights = dict[str, Tensor]
 
 
-@condenser(paper="Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022, 2203.11932")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """Of the experts, and of steps on the images of ten classes, which are gone through forth and back again."""
+    made = CLASSES * options["images_per_class"]
+    shown = min(options["batch_size"] or made, made)
+    return (
+        options["experts"] * (options["max_start"] + options["span"]) * n
+        + 2 * options["iterations"] * options["steps"] * shown
+    )
+
+
+@condenser(
+    paper="Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022, 2203.11932",
+    cost=_cost,
+)
 def mtt(
     train: ImageSet,
     *,
@@ -73,13 +88,12 @@ def mtt(
     no longer than `max_start + span` epochs, as later ones are never looked at; `legal`.
     """
     rng = rng or make_rng("mtt")
-    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng)
+    canvas = Canvas(train, images_per_class, init=init, legal=legal, flip=flip, rng=rng, lr=lr)
     length = max_start + span
     trajectories = [_expert(canvas, network, length, expert_lr, spawn(rng)) for _ in range(experts)]
     net = canvas.network(network, spawn(rng)).requires_grad_(False)
     rate = torch.tensor(start_lr, device=canvas.z.device, requires_grad=True)
-    groups: list[dict[str, Any]] = [{"params": [canvas.z]}, {"params": [rate], "lr": lr_lr}]
-    solver = torch.optim.SGD(groups, lr, momentum=0.5)
+    canvas.solver.add_param_group({"params": [rate], "lr": lr_lr})
     for done in range(1, iterations + 1):
         path = trajectories[int(torch.randint(experts, (), generator=rng))]
         first = int(torch.randint(max_start, (), generator=rng))
@@ -91,10 +105,7 @@ def mtt(
             loss = F.cross_entropy(functional_call(net, weights, (x,)), canvas.y[rows])
             slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
             weights = {name: w - rate * g for (name, w), g in zip(weights.items(), slopes, strict=True)}
-        gap = _apart(weights, goal) / _apart(start, goal)
-        canvas.z.grad, rate.grad = torch.autograd.grad(gap, [canvas.z, rate])
-        solver.step()
-        canvas.tidy()
+        canvas.step(_apart(weights, goal) / _apart(start, goal))
         learnt = float(rate.detach())
         if not 0 < learnt < math.inf:
             raise Diverged(
@@ -111,9 +122,7 @@ def _expert(canvas: Canvas, network: str, epochs: int, lr: float, rng: Generator
     kept = [_weights(net)]
     for _ in range(epochs):
         for x, y in canvas.train.batches(256, rng, canvas.siamese):
-            solver.zero_grad()
-            F.cross_entropy(net(x), y).backward()
-            solver.step()
+            descend(solver, F.cross_entropy(net(x), y))
         kept.append(_weights(net))
     return kept
 

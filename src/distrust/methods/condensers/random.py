@@ -7,10 +7,11 @@ from torch import Generator
 from ...data import ImageSet
 from ...registry import Count, condenser
 from ...seeds import rng as make_rng
+from .._costs import free
 from ._canvas import Canvas
 
 
-@condenser(paper="null row", null=True)
+@condenser(paper="null row", null=True, cost=free)
 def random(
     train: ImageSet, *, images_per_class: Count = 1, flip: bool = True, rng: Generator | None = None
 ) -> ImageSet:

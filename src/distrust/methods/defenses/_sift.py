@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ...data import ImageSet
 from ...measurement.predict import BATCH
 from ...models import eval_mode
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def answers(teacher: nn.Module, images: ImageSet, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,8 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet, Views
 from ...errors import BadInput
-from ...models import Normalize, Taps, check_encoder, taps
+from ...models import Normalize, Taps, called, check_encoder, frozen, taps
 from ...models import model as make_model
-from ...models.modes import called
 from ...seeds import seeded, spawn
 from ...training import Training, loop
 from ...training.pretrain import ADAM, check_batch
@@ -27,8 +27,8 @@ Match = Callable[[Taps, Taps], Tensor]  # student's and teacher's features of on
 
 def learn(
     student: nn.Module,
-    teacher: nn.Module,
     clean: ImageSet,
+    teacher: nn.Module | None = None,
     match: Match | None = None,
     layers: Sequence[str] = (),
     *,
@@ -46,9 +46,9 @@ def learn(
 
     Args:
         student: an encoder.
-        teacher: another one, with the same layers.
         clean: labels are not looked at.
-        match: what the student should take from the teacher.
+        teacher: another encoder, with the same layers, for `match`.
+        match: what the student should take from it.
         layers: module paths whose features `match` gets.
         contrast: weight ≥ 0 of NT-Xent.
         temperature: τ > 0 of NT-Xent.
@@ -64,7 +64,7 @@ def learn(
     width = check_encoder(student, clean)
     training = training.changed(**changes)
     check_batch(clean, training.batch_size)
-    student, teacher = copy.deepcopy(student), copy.deepcopy(teacher).eval().requires_grad_(False)
+    student, teacher = copy.deepcopy(student), None if teacher is None else frozen(teacher)
     with seeded(spawn(rng)):
         project = projector(width, 512, 128)
     view = Views(flip=flip)
@@ -72,12 +72,12 @@ def learn(
     def views(x: Tensor, rng: Generator) -> Tensor:
         return torch.cat([view(x, rng) for _ in range(2 if contrast else 1)])
 
-    with taps(student, layers) as read, taps(teacher, layers) as read_teacher:
+    with taps(student, layers) as read, taps(teacher, layers) if teacher else nullcontext() as read_teacher:
 
         def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             ours, terms = read(x), []
             with torch.no_grad():
-                theirs = read_teacher(x[: len(y)]) if match else None
+                theirs = read_teacher(x[: len(y)]) if read_teacher else None
             with torch.autocast(x.device.type, enabled=False):
                 if contrast:
                     terms.append(contrast * nt_xent(project(ours.logits.float()), temperature))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Generator, nn
 
 from ...data import ImageSet
 from ...measurement.embedding import embedding
-from ...registry import Count, defense
+from ...registry import Count, Half, defense
 from ...seeds import rng as make_rng
+from .._costs import looks
 from ._sift import by_answer
 
-Half = Annotated[float, Field(gt=0, le=0.5)]
 
-
-@defense(paper="Chen et al., Detecting Backdoor Attacks by Activation Clustering, arXiv 1811.03728", on="transfer")
+@defense(
+    paper="Chen et al., Detecting Backdoor Attacks by Activation Clustering, arXiv 1811.03728",
+    on="transfer", cost=looks(2),
+)  # fmt: skip
 def activation_clustering(
     teacher: nn.Module,
     transfer: ImageSet,

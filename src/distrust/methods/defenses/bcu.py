@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...models import Taps
-from ...registry import defense
+from ...registry import Share, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
+from .._costs import LOOK, passes
 from ._unlabelled import UNLABELLED, fresh, learn
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @defense(
-    paper="Pang, Sun, Ling, Chen, Backdoor Cleansing with Unlabeled Data, CVPR 2023, arXiv 2211.12044", on="encoder"
-)
+    paper="Pang, Sun, Ling, Chen, Backdoor Cleansing with Unlabeled Data, CVPR 2023, arXiv 2211.12044",
+    on="encoder", cost=passes(1 + LOOK),
+)  # fmt: skip
 def bcu(
     encoder: nn.Module,
     clean: ImageSet,
@@ -67,4 +65,4 @@ def bcu(
     def match(ours: Taps, theirs: Taps) -> Tensor:
         return -F.cosine_similarity(ours.logits, theirs.logits).mean()
 
-    return learn(student, encoder, clean, match, contrast=0.0, flip=flip, training=training, rng=rng)
+    return learn(student, clean, encoder, match, contrast=0.0, flip=flip, training=training, rng=rng)

@@ -10,17 +10,17 @@ from torch import Generator, nn
 
 from ...data import ImageSet
 from ...errors import Skip
-from ...models import check_encoder, runs_of
-from ...models.modes import called
+from ...models import called, check_encoder, runs_of
 from ...registry import NonNegative, defense
+from .._costs import free
 from ._channels import silence
 
 
 @defense(
     paper="Zheng, Tang, Li, Liu, Data-free Backdoor Removal Based on Channel Lipschitzness, ECCV 2022, "
     "arXiv 2208.03111",
-    on="encoder",
-)
+    on="encoder", cost=free,
+)  # fmt: skip
 def clp(encoder: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generator | None = None) -> nn.Module:
     """Silence every BatchNorm channel whose bound σ(W_c) · |γ_c / √var_c| exceeds its layer's mean + u · std.
 

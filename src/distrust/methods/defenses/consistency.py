@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -13,23 +13,31 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...registry import Pixels, defense
-from ._sift import Share, answers, keep
+from ...registry import Bits, Many, Part, Pixels, defense
+from .._costs import LOOK
+from ._sift import answers, keep
 
 View = Literal["median", "shift", "jpeg", "depth"]
 
 
-@defense(paper="Xu, Evans, Qi, Feature Squeezing, NDSS 2018, arXiv 1704.01155", on="transfer")
+def _listed(views: str | list[View]) -> list[Any]:
+    return [views] if isinstance(views, str) else views
+
+
+@defense(
+    paper="Xu, Evans, Qi, Feature Squeezing, NDSS 2018, arXiv 1704.01155",
+    on="transfer", cost=lambda options, n: LOOK * (1 + len(_listed(options["views"]))) * n,
+)  # fmt: skip
 def consistency(
     teacher: nn.Module,
     transfer: ImageSet,
     clean: ImageSet,
     *,
-    views: View | Annotated[list[View], Field(min_length=1)] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
-    lose: Share = 0.05,
+    views: View | Many[View] = ["median", "shift", "jpeg", "depth"],  # noqa: B006
+    lose: Part = 0.05,
     shift: Pixels = 2,
     quality: Annotated[int, Field(ge=1, le=95)] = 50,
-    bits: Annotated[int, Field(ge=1, le=8)] = 4,
+    bits: Bits = 4,
     rng: Generator | None = None,
 ) -> ImageSet:
     """Keep images whose worst view moves the teacher's answer less than clean images' do: max_v ‖p(x) − p(v(x))‖₁.
@@ -62,8 +70,7 @@ def consistency(
 
     def scores(images: ImageSet) -> Tensor:
         plain = answers(teacher, images)
-        chosen = [views] if isinstance(views, str) else views
-        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in chosen]
+        moved = [(answers(teacher, images, changes[view]) - plain).abs().sum(1) for view in _listed(views)]
         return torch.stack(moved).amax(0)
 
     return keep(transfer, scores(transfer), scores(clean), lose)

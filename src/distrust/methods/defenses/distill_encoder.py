@@ -13,6 +13,7 @@ from ...registry import NonNegative, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
+from .._costs import LOOK, passes
 from ..distillers._attention import attention_loss
 from ._unlabelled import UNLABELLED, fresh, learn
 
@@ -20,8 +21,8 @@ from ._unlabelled import UNLABELLED, fresh, learn
 @defense(
     paper="Han et al., On the Effectiveness of Distillation in Mitigating Backdoors in Pre-trained Encoder, 2024, "
     "arXiv 2403.03846",
-    on="encoder",
-)
+    on="encoder", cost=passes(1 + LOOK),
+)  # fmt: skip
 def distill_encoder(
     encoder: nn.Module,
     clean: ImageSet,
@@ -64,5 +65,5 @@ def distill_encoder(
         return gap + attention * attention_loss(ours, theirs)
 
     return learn(
-        fresh(encoder, spawn(rng)), encoder, clean, match, paths, contrast=0.0, flip=flip, training=training, rng=rng
+        fresh(encoder, spawn(rng)), clean, encoder, match, paths, contrast=0.0, flip=flip, training=training, rng=rng
     )

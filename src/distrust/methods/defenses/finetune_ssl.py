@@ -7,14 +7,14 @@ from torch import Generator, nn
 from ...data import ImageSet
 from ...registry import Count, Positive, defense
 from ...seeds import rng as make_rng
+from .._costs import passes
 from ._unlabelled import learn
 
 
 @defense(
     paper="ours: finetune with the loss of Chen, Kornblith, Norouzi, Hinton, SimCLR, ICML 2020, arXiv 2002.05709",
-    on="encoder",
-    null=True,
-)
+    on="encoder", null=True, cost=passes(2),
+)  # fmt: skip
 def finetune_ssl(
     encoder: nn.Module,
     clean: ImageSet,
@@ -45,6 +45,6 @@ def finetune_ssl(
     Differs from the paper: it pre-trains. The projector starts anew, as no encoder comes with its own.
     """
     return learn(
-        encoder, encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("finetune_ssl"),
+        encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("finetune_ssl"),
         epochs=epochs, lr=lr, batch_size=batch_size,
     )  # fmt: skip

@@ -6,13 +6,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
-from ...registry import defense
-from ._sift import Share, answers, keep
+from ...registry import Part, defense
+from .._costs import looks
+from ._sift import answers, keep
 
 
-@defense(paper="ours: the check of a curator who has labels", on="transfer")
+@defense(paper="ours: the check of a curator who has labels", on="transfer", cost=looks(1))
 def label_agreement(
-    teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, lose: Share = 0.05, rng: Generator | None = None
+    teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, lose: Part = 0.05, rng: Generator | None = None
 ) -> ImageSet:
     """Keep images to whose label the teacher gives a probability that clean images reach.
 

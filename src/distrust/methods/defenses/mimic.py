@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +16,7 @@ from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
 from ...training.pretrain import check_batch
+from .._costs import LOOK
 from ..distillers._attention import attention_loss
 from ._information import informed
 from ._unlabelled import UNLABELLED, fresh, learn
@@ -23,11 +24,18 @@ from ._unlabelled import UNLABELLED, fresh, learn
 BASE, GAIN = 1000.0, 10000.0  # of the released code
 
 
+def _cost(options: dict[str, Any], n: int) -> float:
+    """A pass of the estimate, small networks on a few layers' features, counts as one of the encoder."""
+    views = 2 if options["contrast"] else 1
+    asked = options["attention"] and options["estimate_on"] != "uniform"
+    return ((views + LOOK) * options["epochs"] + bool(asked) * options["mine_epochs"]) * n
+
+
 @defense(
     paper="Han et al., Mutual Information Guided Backdoor Mitigation for Pre-trained Encoders, IEEE TIFS 2025, "
     "arXiv 2406.03508",
-    on="encoder",
-)
+    on="encoder", cost=_cost,
+)  # fmt: skip
 def mimic(
     encoder: nn.Module,
     clean: ImageSet,
@@ -95,7 +103,7 @@ def mimic(
         return attention_loss(ours, theirs, weights) - clone * alike
 
     return learn(
-        student, encoder, clean, match, paths, contrast=contrast, temperature=temperature, flip=flip,
+        student, clean, encoder, match, paths, contrast=contrast, temperature=temperature, flip=flip,
         training=training, rng=rng,
     )  # fmt: skip
 

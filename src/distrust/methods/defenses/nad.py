@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
 
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
 from ...models import Taps, resolve
-from ...registry import Count, NonNegative, Power, defense
+from ...registry import Count, Power, Weights, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, distill, fit
 from ..distillers._attention import attention_loss
 from ._schedule import FINETUNING
-
-Weights = NonNegative | Annotated[list[NonNegative], Field(min_length=1)]
 
 
 @defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930")

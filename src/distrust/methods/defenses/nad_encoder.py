@@ -13,11 +13,15 @@ from ...registry import Count, NonNegative, Positive, Power, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
+from .._costs import LOOK
 from ..distillers._attention import attention_loss
 from ._unlabelled import UNLABELLED, learn
 
 
-@defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930", on="encoder")
+@defense(
+    paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930",
+    on="encoder", cost=lambda options, n: (2 * options["teacher_epochs"] + (2 + LOOK) * options["epochs"]) * n,
+)  # fmt: skip
 def nad_encoder(
     encoder: nn.Module,
     clean: ImageSet,
@@ -57,9 +61,9 @@ def nad_encoder(
     rng = rng or make_rng("nad_encoder")
     paths = resolve(encoder, layers, clean.x.shape[1:])
     options: dict[str, Any] = {"temperature": temperature, "flip": flip, "training": training}
-    teacher = learn(encoder, encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
+    teacher = learn(encoder, clean, rng=spawn(rng), epochs=teacher_epochs, **options)
 
     def match(ours: Taps, theirs: Taps) -> Tensor:
         return beta * attention_loss(ours, theirs, p=p)
 
-    return learn(encoder, teacher, clean, match, paths, rng=spawn(rng), **options)
+    return learn(encoder, clean, teacher, match, paths, rng=spawn(rng), **options)

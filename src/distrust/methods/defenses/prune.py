@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
-from ...models import check_encoder, eval_mode, resolve, taps
-from ...models.modes import called
-from ...registry import Count, Passes, Positive, defense
+from ...models import called, check_encoder, eval_mode, resolve, taps
+from ...registry import Count, Part, Passes, Positive, defense
 from ...seeds import rng as make_rng
+from .._costs import LOOK
 from ._channels import makers, silence
 from ._unlabelled import learn
 
 BATCH = 256
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@defense(paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185", on="encoder")
+@defense(
+    paper="Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185",
+    on="encoder", cost=lambda options, n: 2 * (options["epochs"] + LOOK) * n,
+)  # fmt: skip
 def prune(
     encoder: nn.Module,
     clean: ImageSet,
     *,
-    share: Share = 0.2,
+    share: Part = 0.2,
     epochs: Passes = 0,
     temperature: Positive = 0.5,
     lr: Positive = 1e-3,
@@ -70,7 +70,7 @@ def prune(
         raise BadInput(f"{called(encoder)}: no layer's weights remove the channels at {place!r}. Use another defence.")
     if epochs:  # a ReLU at 0 passes no gradient on, so what was removed stays removed
         pruned = learn(
-            pruned, encoder, clean, temperature=temperature, flip=flip, rng=rng or make_rng("prune"),
+            pruned, clean, temperature=temperature, flip=flip, rng=rng or make_rng("prune"),
             epochs=epochs, lr=lr, batch_size=batch_size,
         )  # fmt: skip
     return pruned

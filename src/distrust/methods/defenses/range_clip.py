@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import defense
+from ...registry import Bits, defense
+from .._costs import free
 
 
-@defense(paper="ours: the round trip through image files", on="synthetic")
-def range_clip(
-    synthetic: ImageSet, *, bits: Annotated[int, Field(ge=1, le=8)] = 8, rng: Generator | None = None
-) -> ImageSet:
+@defense(paper="ours: the round trip through image files", on="synthetic", cost=free)
+def range_clip(synthetic: ImageSet, *, bits: Bits = 8, rng: Generator | None = None) -> ImageSet:
     """Clamp pixels to 0..1 and round them to 2^bits levels.
 
     Args:

@@ -8,12 +8,15 @@ from torch import Generator
 from ...data import ImageSet
 from ...registry import Count, Positive, defense
 from ...seeds import rng as make_rng
+from .._costs import LOOK, passes
 from ..condensers._canvas import Canvas, embedder
+from ..condensers._moments import gap
 
 
 @defense(
-    paper="ours: distribution matching (Zhao, Bilen, arXiv 2110.04181) with the set itself as data", on="synthetic"
-)
+    paper="ours: distribution matching (Zhao, Bilen, arXiv 2110.04181) with the set itself as data",
+    on="synthetic", cost=passes(1 + LOOK, "iterations"),
+)  # fmt: skip
 def recondense(
     synthetic: ImageSet,
     *,
@@ -43,18 +46,14 @@ def recondense(
     """
     rng = rng or make_rng("recondense")
     each = len(synthetic) // len(synthetic.classes)
-    canvas = Canvas(synthetic, each, init="noise", legal=True, flip=flip, rng=rng)
+    canvas = Canvas(synthetic, each, init="noise", legal=True, flip=flip, rng=rng, lr=lr)
     order = torch.cat(canvas.rows)
     shown = synthetic.pixels(order)
-    solver = torch.optim.SGD([canvas.z], lr, momentum=0.5)
     for _ in range(iterations):
         with embedder(canvas.network(network, rng), shown.shape[1:]) as embed:
             with torch.no_grad():
                 goal = embed(canvas.siamese(shown, rng)).unflatten(0, (-1, each)).mean(1)
-            made = embed(canvas.siamese(canvas.x, rng)).unflatten(0, (-1, each)).mean(1)
-            (canvas.z.grad,) = torch.autograd.grad((goal - made).square().sum(), [canvas.z])
-        solver.step()
-        canvas.tidy()
+            canvas.step(gap(goal, embed(canvas.siamese(canvas.x, rng))))
     x = torch.empty_like(shown)
     x[order] = canvas.finish("recondense").x
     return synthetic.replace(x=x, off_range=False)

@@ -9,14 +9,14 @@ from ...models import check_encoder
 from ...registry import Count, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import passes
 from ._unlabelled import fresh, learn
 
 
 @defense(
     paper="ours: the SimCLR of Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709, on the defender's images",
-    on="encoder",
-    blind=True,
-)
+    on="encoder", blind=True, cost=passes(2),
+)  # fmt: skip
 def scratch(
     encoder: nn.Module,
     clean: ImageSet,
@@ -51,7 +51,4 @@ def scratch(
     start = fresh(encoder, spawn(rng))
     if not epochs:
         return start.eval()
-    return learn(
-        start, encoder, clean, temperature=temperature, flip=flip, rng=rng,
-        epochs=epochs, lr=lr, batch_size=batch_size,
-    )  # fmt: skip
+    return learn(start, clean, temperature=temperature, flip=flip, rng=rng, epochs=epochs, lr=lr, batch_size=batch_size)

@@ -9,9 +9,13 @@ from torch import Generator
 
 from ...data import ImageSet, as_8_bit
 from ...registry import Positive, defense
+from .._costs import free
 
 
-@defense(paper="ours: the spatial smoothing of Xu, Evans, Qi, Feature Squeezing, NDSS 2018, 1704.01155", on="synthetic")
+@defense(
+    paper="ours: the spatial smoothing of Xu, Evans, Qi, Feature Squeezing, NDSS 2018, 1704.01155",
+    on="synthetic", cost=free,
+)  # fmt: skip
 def smooth(
     synthetic: ImageSet,
     *,

@@ -7,13 +7,17 @@ from torch import Generator, nn
 
 from ...data import ImageSet
 from ...measurement.embedding import embedding
-from ...registry import defense
-from ._sift import Share, by_answer
+from ...registry import Part, defense
+from .._costs import looks
+from ._sift import by_answer
 
 
-@defense(paper="Tran, Li, Mądry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018, 1811.00636", on="transfer")
+@defense(
+    paper="Tran, Li, Mądry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018, 1811.00636",
+    on="transfer", cost=looks(2),
+)  # fmt: skip
 def spectral_signatures(
-    teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, share: Share = 0.15, rng: Generator | None = None
+    teacher: nn.Module, transfer: ImageSet, clean: ImageSet, *, share: Part = 0.15, rng: Generator | None = None
 ) -> ImageSet:
     """For each class that the teacher says: score ⟨f − mean, v⟩², v the top singular vector; drop the highest `share`.
 

@@ -12,12 +12,16 @@ from ...data import ImageSet, as_8_bit
 from ...registry import Count, NonNegative, Rate, defense
 from ...seeds import rng as make_rng
 from ...seeds import seeded
+from .._costs import free
 
 BATCH = 512
 
 
-@defense(paper="Borgnia et al., Strong Data Augmentation Sanitizes Poisoning and Backdoor Attacks, ICASSP 2021, "
-         "arXiv 2011.09527", on="transfer")  # fmt: skip
+@defense(
+    paper="Borgnia et al., Strong Data Augmentation Sanitizes Poisoning and Backdoor Attacks, ICASSP 2021, "
+    "arXiv 2011.09527",
+    on="transfer", cost=free,
+)  # fmt: skip
 def strong_augment(
     teacher: nn.Module,
     transfer: ImageSet,

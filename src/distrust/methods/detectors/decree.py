@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...errors import BadInput
 from ...measurement import Finding
-from ...models import check_encoder, eval_mode
-from ...registry import Count, Positive, Rate, detector
+from ...models import check_encoder, frozen_mode
+from ...registry import Count, Factor, Positive, Rate, Several, detector
 from ...seeds import rng as make_rng
 
 
-@detector(paper="Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv 2303.15180", on="encoder")
+@detector(
+    paper="Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv 2303.15180",
+    on="encoder", cost=lambda options, n: options["steps"] * min(options["batch_size"], options["images"], n),
+)  # fmt: skip
 def decree(
     suspect: nn.Module,
     clean: ImageSet,
@@ -27,9 +27,9 @@ def decree(
     cost: Positive = 1e-3,
     success: Rate = 0.99,
     patience: Count = 5,
-    factor: Annotated[float, Field(gt=1, le=10)] = 5.0,
-    batch_size: Annotated[int, Field(ge=2)] = 128,
-    images: Annotated[int, Field(ge=2)] = 1000,
+    factor: Factor = 5.0,
+    batch_size: Several = 128,
+    images: Several = 1000,
     rng: Generator | None = None,
 ) -> Finding:
     """Maximise the mean cos(f(x̃ᵢ), f(x̃ⱼ)) − λ‖m‖₁, x̃ = (1 − m)⊙x + m⊙p; score: 1 − ‖m‖₁ over the pixels.
@@ -70,29 +70,22 @@ def decree(
     solver = torch.optim.Adam([mask, pattern], lr, betas=(0.5, 0.9))
     weight, up, down = cost, 0, 0
     smallest, best = float(mask.numel()), -1.0
-    frozen = [(p, p.requires_grad) for p in suspect.parameters()]
-    with eval_mode(suspect), torch.enable_grad():
-        for p, _ in frozen:
-            p.requires_grad_(False)
-        try:
-            for _ in range(steps):
-                rows = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.x.device)
-                x, m = shown.pixels(rows).to(device), mask.sigmoid()
-                z = F.normalize(suspect((1 - m) * x + m * pattern.sigmoid()).float(), dim=1)  # [B,D]
-                alike = (z.sum(0).square().sum() - z.square().sum()) / (len(z) * (len(z) - 1))  # over all pairs i ≠ j
-                cosine, norm = torch.stack([alike, m.sum()]).tolist()
-                works, best = cosine >= success, max(best, cosine)
-                smallest = min(smallest, norm) if works else smallest
-                mask.grad, pattern.grad = torch.autograd.grad(weight * m.sum() - alike, [mask, pattern])
-                solver.step()
-                up, down = (up + 1, 0) if works else (0, down + 1)
-                if up >= patience:
-                    weight, up = weight * factor, 0
-                elif down >= patience:
-                    weight, down = max(weight / factor, cost / 100), 0
-        finally:
-            for p, wanted in frozen:
-                p.requires_grad_(wanted)
+    with frozen_mode(suspect), torch.enable_grad():
+        for _ in range(steps):
+            rows = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.x.device)
+            x, m = shown.pixels(rows).to(device), mask.sigmoid()
+            z = F.normalize(suspect((1 - m) * x + m * pattern.sigmoid()).float(), dim=1)  # [B,D]
+            alike = (z.sum(0).square().sum() - z.square().sum()) / (len(z) * (len(z) - 1))  # over all pairs i ≠ j
+            cosine, norm = torch.stack([alike, m.sum()]).tolist()
+            works, best = cosine >= success, max(best, cosine)
+            smallest = min(smallest, norm) if works else smallest
+            mask.grad, pattern.grad = torch.autograd.grad(weight * m.sum() - alike, [mask, pattern])
+            solver.step()
+            up, down = (up + 1, 0) if works else (0, down + 1)
+            if up >= patience:
+                weight, up = weight * factor, 0
+            elif down >= patience:
+                weight, down = max(weight / factor, cost / 100), 0
     share = smallest / mask.numel()
     notes = {"pl1_norm": share, "cosine": best, "classes": "an encoder has none; class 0 stands for the encoder"}
     return Finding("decree", 1 - share, (1 - share,), 0, notes=notes)

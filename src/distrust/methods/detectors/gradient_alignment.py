@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 import torch
-from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...errors import BadInput
 from ...measurement import Finding
 from ...models import model as make_model
-from ...registry import Count, detector
+from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
+from .._costs import CLASSES
+from ..condensers._gradients import gradient
+from ._synthetic import paste, permuted, squares
+
+
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set; plain and patched images of ten classes."""
+    return options["networks"] * ((1 + options["permutations"]) * n + 4 * CLASSES * options["images"])
 
 
 @detector(
-    paper="ours, after Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021", on="synthetic"
-)
+    paper="ours, after Zhao, Mopuri, Bilen, Dataset Condensation with Gradient Matching, ICLR 2021",
+    on="synthetic", cost=_cost,
+)  # fmt: skip
 def gradient_alignment(
     suspect: ImageSet,
     clean: ImageSet,
@@ -29,7 +36,7 @@ def gradient_alignment(
     networks: Count = 3,
     size: Count = 5,
     images: Count = 30,
-    permutations: Annotated[int, Field(ge=2)] = 20,
+    permutations: Several = 20,
     rng: Generator | None = None,
 ) -> Finding:
     """Score a class by the cosine of the set's gradient with that of "patched images are of this class".
@@ -53,42 +60,30 @@ def gradient_alignment(
     Differs from the paper: it matches gradients to make a set; here they are compared to judge one.
     """
     rng = rng or make_rng("gradient_alignment")
-    if size > min(suspect.x.shape[2:]):
-        raise BadInput(f"size={size}: images are {suspect.x.shape[2]}×{suspect.x.shape[3]}. Give a smaller square.")
     x = clean.pixels(torch.randint(len(clean), (images,), generator=rng).to(clean.x.device))
     pasted = _pasted(x, size, rng)
-    orders = [torch.arange(len(suspect)), *(torch.randperm(len(suspect), generator=rng) for _ in range(permutations))]
-    labels = [suspect.y[order.to(suspect.y.device)] for order in orders]
+    labelled = permuted(suspect, permutations, rng)
     classes = len(suspect.classes)
-    told = torch.zeros(len(orders), len(pasted) * classes)
+    told = torch.zeros(len(labelled), len(pasted) * classes)
     for _ in range(networks):
         net = make_model(network, clean, rng=spawn(rng)).to(suspect.x.device)
-        own = torch.stack([_gradient(net, suspect.pixels(), y) for y in labels])
+        own = torch.stack([gradient(net, images.pixels(), images.y) for images in labelled])
         aims = []
         for k in range(classes):
             aim = torch.full((len(x),), k, device=x.device)
-            plain = _gradient(net, x, aim)
-            aims += [_gradient(net, marked, aim) - plain for marked in pasted]
+            plain = gradient(net, x, aim)
+            aims += [gradient(net, marked, aim) - plain for marked in pasted]
         told += (F.normalize(own, dim=1) @ F.normalize(torch.stack(aims), dim=1).T).cpu() / networks
     null = told[1:]
-    z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(orders), classes, -1).amax(2)
+    z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(labelled), classes, -1).amax(2)
     return Finding.of("gradient_alignment", z[0], p=float((z[1:].amax(1) >= z[0].max()).double().mean()))
 
 
 def _pasted(x: Tensor, size: int, rng: Generator) -> Tensor:
     """[3,n,C,H,W]: on every image, somewhere, a white, a black and a checkered square."""
-    board = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).to(x)
-    squares = (torch.ones_like(board), torch.zeros_like(board), board)
     found = x.repeat(3, 1, 1, 1, 1)
     tops, lefts = (torch.randint(side - size + 1, (len(x),), generator=rng).tolist() for side in x.shape[2:])
-    for images, square in zip(found, squares, strict=True):
+    for images, square in zip(found, squares(size, x), strict=True):
         for image, top, left in zip(images, tops, lefts, strict=True):
-            image[:, top : top + size, left : left + size] = square
+            paste(image, square, top, left)
     return found
-
-
-def _gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇θ of the cross-entropy as one vector."""
-    with torch.enable_grad():
-        parts = torch.autograd.grad(F.cross_entropy(net(x), y), list(net.parameters()))
-    return torch.cat([part.flatten() for part in parts])

@@ -9,17 +9,15 @@ from ...data import ImageSet
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
-from ...models import model as make_model
 from ...registry import Count, detector
 from ...seeds import rng as make_rng
-from ...seeds import spawn
-from ...training import fit, recipe
+from ._synthetic import trained
 
 
 @detector(
     paper="ours, after Koh, Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017",
-    on="synthetic",
-)
+    on="synthetic", cost=lambda options, n: options["networks"] * options["epochs"] * n,
+)  # fmt: skip
 def leave_one_out(
     suspect: ImageSet,
     clean: ImageSet,
@@ -63,8 +61,7 @@ def leave_one_out(
         out = torch.stack([own[i] for own in rows])
         kept = torch.ones(len(suspect), dtype=torch.bool, device=out.device)
         kept[out] = False
-        start = make_model(network, clean, rng=spawn(rng))
-        net = fit(start, suspect[kept], training=recipe(suspect, epochs=epochs), rng=spawn(rng))
+        net = trained(network, suspect[kept], clean, epochs, rng)
         with eval_mode(net), torch.no_grad():
             sure += net(suspect.pixels(out)).softmax(1).diagonal().cpu() / count
     return Finding.of("leave_one_out", sure - sure.median(), notes={"sure": sure.tolist()})

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
 from ...measurement import Finding
 from ...models import eval_mode
-from ...models import model as make_model
-from ...registry import Count, detector
+from ...registry import Count, Passes, detector
 from ...seeds import rng as make_rng
-from ...seeds import spawn
-from ...training import fit, recipe
+from .._costs import LOOK
+from ._synthetic import paste, permuted, squares, trained
 
 BATCH = 512
 
 
-@detector(paper="ours", on="synthetic")
+def _cost(options: dict[str, Any], n: int) -> float:
+    """With n images of the set, and mixtures of 32 pixels."""
+    places = len(_places(32, min(options["size"], 32), options["stride"])) ** 2
+    looked = 3 * places * options["images"]
+    return (1 + options["permutations"]) * options["networks"] * (options["epochs"] * n + LOOK * looked)
+
+
+@detector(paper="ours", on="synthetic", cost=_cost)
 def patch_probe(
     suspect: ImageSet,
     clean: ImageSet,
@@ -33,7 +39,7 @@ def patch_probe(
     size: Count = 5,
     stride: Count = 3,
     images: Count = 50,
-    permutations: Annotated[int, Field(ge=0)] = 0,
+    permutations: Passes = 0,
     rng: Generator | None = None,
 ) -> Finding:
     """Train networks on the set, paste squares on mixed images, and see which class a square at one place speaks for.
@@ -62,20 +68,14 @@ def patch_probe(
     or not.
     """
     rng = rng or make_rng("patch_probe")
-    if size > min(suspect.x.shape[2:]):
-        raise BadInput(f"size={size}: images are {suspect.x.shape[2]}×{suspect.x.shape[3]}. Give a smaller square.")
     if len(clean.hard.unique()) < 3:
         raise BadInput(f"patch_probe mixes images of two classes and asks for a third; {clean.name} has fewer.")
+    marks = squares(size, clean.pixels(slice(1)))
     shown, other = _mixtures(clean, images, rng)
-    orders = [torch.arange(len(suspect)), *(torch.randperm(len(suspect), generator=rng) for _ in range(permutations))]
     found = []
-    for order in orders:
-        labelled = suspect.replace(y=suspect.y[order.to(suspect.y.device)])
-        rises = []
-        for _ in range(networks):
-            start = make_model(network, clean, rng=spawn(rng))
-            net = fit(start, labelled, training=recipe(labelled, epochs=epochs), rng=spawn(rng))
-            rises.append(_rises(net, shown, other, size, stride))
+    for labelled in permuted(suspect, permutations, rng):
+        nets = (trained(network, labelled, clean, epochs, rng) for _ in range(networks))
+        rises = [_rises(net, shown, other, marks, stride) for net in nets]
         told = torch.stack(rises).mean(0).amax((0, 1)).cpu()  # the set's shortcuts are in all networks, chance in one
         found.append(told - told.median())
     best = torch.stack(found).amax(1)
@@ -93,18 +93,17 @@ def _mixtures(clean: ImageSet, count: int, rng: Generator) -> tuple[Tensor, Tens
     return (clean.pixels(one) + clean.pixels(two)) / 2, other.float()
 
 
-def _rises(net: nn.Module, x: Tensor, other: Tensor, size: int, stride: int) -> Tensor:
+def _rises(net: nn.Module, x: Tensor, other: Tensor, marks: Sequence[Tensor], stride: int) -> Tensor:
     """[S,Q,K]: how much more a square speaks for a class at one place than at others."""
     k = other.shape[1]
-    board = (torch.arange(size)[:, None] + torch.arange(size)).remainder(2).to(x)
-    spots = list(itertools.product(*(_places(side, size, stride) for side in x.shape[2:])))
+    spots = list(itertools.product(*(_places(side, len(marks[0]), stride) for side in x.shape[2:])))
     rises = []
     with eval_mode(net), torch.no_grad():
         plain = net(x).softmax(1)
-        for square in (torch.ones_like(board), torch.zeros_like(board), board):
+        for square in marks:
             pasted = x.repeat(len(spots), 1, 1, 1).unflatten(0, (len(spots), -1))
             for images, (top, left) in zip(pasted, spots, strict=True):
-                images[:, :, top : top + size, left : left + size] = square
+                paste(images, square, top, left)
             said = torch.cat([net(part).softmax(1) for part in pasted.flatten(0, 1).split(BATCH)])
             rise = ((said.view(len(spots), -1, k) - plain) * other).sum(1) / other.sum(0).clamp(min=1)  # [Q,K]
             rises.append(rise - rise.median(0).values)

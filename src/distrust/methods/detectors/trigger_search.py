@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...measurement.finding import Finding, outlyingness
-from ...models import eval_mode
-from ...registry import Count, Positive, Rate, detector
+from ...models import frozen_mode
+from ...registry import Count, Factor, Positive, Rate, detector
 from ...seeds import rng as make_rng
+from .._costs import CLASSES
 
 
-@detector(paper="Wang et al., Neural Cleanse, IEEE S&P 2019")
+@detector(
+    paper="Wang et al., Neural Cleanse, IEEE S&P 2019",
+    cost=lambda options, n: CLASSES * options["steps"] * options["batch_size"],
+)
 def trigger_search(
     suspect: nn.Module,
     clean: ImageSet,
@@ -26,7 +27,7 @@ def trigger_search(
     cost: Positive = 1e-3,
     success: Rate = 0.99,
     patience: Count = 5,
-    factor: Annotated[float, Field(gt=1, le=10)] = 2.0,
+    factor: Factor = 2.0,
     batch_size: Count = 32,
     rng: Generator | None = None,
 ) -> Finding:
@@ -60,29 +61,22 @@ def trigger_search(
     up, down = torch.zeros(2, k, device=device)
     smallest = torch.full((k,), float(shape[1] * shape[2]), device=device)
     target = torch.arange(k, device=device)
-    frozen = [(p, p.requires_grad) for p in suspect.parameters()]
-    with eval_mode(suspect), torch.enable_grad():
-        for p, _ in frozen:
-            p.requires_grad_(False)
-        try:
-            for _ in range(steps):
-                rows = torch.randint(len(clean), (batch_size,), generator=rng).to(clean.x.device)
-                x = clean.pixels(rows).to(device)
-                m = mask.sigmoid()
-                shown = (1 - m)[:, None] * x + (m * pattern.sigmoid())[:, None]  # [K,B,C,H,W]
-                logits = suspect(shown.flatten(0, 1)).float()
-                goal = target.repeat_interleave(len(x))
-                loss = F.cross_entropy(logits, goal, reduction="none").view(k, -1).mean(1)
-                norm = m.flatten(1).sum(1)
-                works = (logits.argmax(1) == goal).float().view(k, -1).mean(1) >= success
-                smallest = torch.where(works, torch.minimum(smallest, norm.detach()), smallest)
-                mask.grad, pattern.grad = torch.autograd.grad((loss + weight * norm).sum(), [mask, pattern])
-                solver.step()
-                up, down = torch.where(works, up + 1, 0), torch.where(works, 0, down + 1)
-                weight = torch.where(up >= patience, weight * factor, weight)
-                weight = torch.where(down >= patience, weight / factor**1.5, weight)
-                up, down = torch.where(up >= patience, 0, up), torch.where(down >= patience, 0, down)
-        finally:
-            for p, wanted in frozen:
-                p.requires_grad_(wanted)
+    with frozen_mode(suspect), torch.enable_grad():
+        for _ in range(steps):
+            rows = torch.randint(len(clean), (batch_size,), generator=rng).to(clean.x.device)
+            x = clean.pixels(rows).to(device)
+            m = mask.sigmoid()
+            shown = (1 - m)[:, None] * x + (m * pattern.sigmoid())[:, None]  # [K,B,C,H,W]
+            logits = suspect(shown.flatten(0, 1)).float()
+            goal = target.repeat_interleave(len(x))
+            loss = F.cross_entropy(logits, goal, reduction="none").view(k, -1).mean(1)
+            norm = m.flatten(1).sum(1)
+            works = (logits.argmax(1) == goal).float().view(k, -1).mean(1) >= success
+            smallest = torch.where(works, torch.minimum(smallest, norm.detach()), smallest)
+            mask.grad, pattern.grad = torch.autograd.grad((loss + weight * norm).sum(), [mask, pattern])
+            solver.step()
+            up, down = torch.where(works, up + 1, 0), torch.where(works, 0, down + 1)
+            weight = torch.where(up >= patience, weight * factor, weight)
+            weight = torch.where(down >= patience, weight / factor**1.5, weight)
+            up, down = torch.where(up >= patience, 0, up), torch.where(down >= patience, 0, down)
     return Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})

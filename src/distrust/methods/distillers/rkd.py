@@ -15,12 +15,7 @@ from ._embedding import embedding
     label_weight=1.0, auto="embedding",
 )  # fmt: skip
 def rkd(
-    student: Taps,
-    teacher: Taps,
-    y: Tensor,
-    *,
-    distance_weight: NonNegative = 25.0,
-    angle_weight: NonNegative = 50.0,
+    student: Taps, teacher: Taps, y: Tensor, *, distance_weight: NonNegative = 25.0, angle_weight: NonNegative = 50.0
 ) -> Tensor:
     """Smooth L1 between the distances of all pairs, and between the cosines of the angles of all triplets.
 

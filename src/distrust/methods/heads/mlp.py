@@ -10,9 +10,10 @@ from ...registry import Count, Positive, Rate, head
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, cross_entropy, loop
+from .._costs import passes
 
 
-@head(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352")
+@head(paper="Jia, Liu, Gong, BadEncoder, IEEE S&P 2022, arXiv 2108.00352", cost=passes(0.01))
 def mlp(
     features: Tensor, y: Tensor, classes: int, *, epochs: Count = 500, lr: Positive = 1e-4, batch_size: Count = 64,
     dropout: Rate = 0.5, rng: Generator | None = None,

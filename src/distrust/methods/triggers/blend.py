@@ -43,10 +43,7 @@ class Blend(Trigger):
             raise BadInput(f"the key image must lie in 0..1; got {key.min():.2f}..{key.max():.2f}.")
         self.alpha = alpha
         self.register_buffer("key", key)  # [C,H,W]
-        self.recipe = {
-            "image": "noise" if isinstance(image, str) and image == "noise" else key,
-            "alpha": alpha,
-        }
+        self.recipe = {"image": "noise" if isinstance(image, str) and image == "noise" else key, "alpha": alpha}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] with the key over them."""

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
-from ...registry import Count, NonNegative, Pixels, trigger
+from ...registry import Count, Many, NonNegative, Pixels, trigger
 from ._base import Trigger
 
 # What a step of 1 in both U and V does to R, G and B at the same brightness. BT.601: U = .436·(B − Y) / (1 − .114),
 # V = .615·(R − Y) / (1 − .299), Y = .299·R + .587·G + .114·B.
 RED, BLUE = (1 - 0.299) / 0.615, (1 - 0.114) / 0.436
 COLOUR = (RED, -(0.299 * RED + 0.114 * BLUE) / 0.587, BLUE)
-
-Bands = Annotated[list[Pixels], Field(min_length=1)]
 
 
 @trigger(
@@ -46,7 +42,7 @@ class Frequency(Trigger):
     gray images, which have no U and V, get the pattern in their one channel, where it is far easier to see.
     """
 
-    def __init__(self, magnitude: NonNegative = 100.0, window: Count = 32, bands: Bands = [15, 31]) -> None:  # noqa: B006 - never mutated
+    def __init__(self, magnitude: NonNegative = 100.0, window: Count = 32, bands: Many[Pixels] = [15, 31]) -> None:  # noqa: B006 - never mutated
         super().__init__()
         if max(bands) >= window:
             raise BadInput(f"a window of {window} pixels has the bands 0..{window - 1}; bands={list(bands)}.")

@@ -38,11 +38,7 @@ class Patch(Trigger):
             raise BadInput(f"the pattern must lie in 0..1; got {pixels.min():.2f}..{pixels.max():.2f}.")
         self.inset = inset
         self.register_buffer("pixels", pixels)  # [C or 1,h,w]
-        self.recipe = {
-            "pattern": pixels if isinstance(pattern, Tensor) else pattern,
-            "size": size,
-            "inset": inset,
-        }
+        self.recipe = {"pattern": pixels if isinstance(pattern, Tensor) else pattern, "size": size, "inset": inset}
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] with the patch on them."""
