@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.study_fixture import BUDGET, DEFENCE, keys, of_kind, plan
+from distrust.versions import CORE
+from tests.study_fixture import BUDGET, DEFENCE, keys, of_kind, plan, study
 
 from distrust.registry import Method, registry
 from distrust.study.graph import digest
+from distrust.study.pipeline import SCORED, Planner
 from distrust.study.steps import STEPS
 
 
@@ -174,10 +176,25 @@ def test_a_pure_refactoring_changes_no_key(monkeypatch):
     assert list(plan(**uses).stages) == list(before.stages)
 
 
+@pytest.mark.parametrize("name", [name for name in CORE if name not in SCORED])
+def test_a_raised_version_of_the_core_changes_every_key(name, monkeypatch):
+    before = keys(attack="badnets", distiller="kd", defense="finetune")
+    monkeypatch.setitem(CORE, name, CORE[name] + 1)
+    assert not before & keys(attack="badnets", distiller="kd", defense="finetune")
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_what_works_on_stored_products_alone_changes_none(name, monkeypatch):
+    before = keys(attack="badnets", distiller="kd")
+    monkeypatch.setitem(CORE, name, CORE[name] + 1)
+    assert keys(attack="badnets", distiller="kd") == before
+
+
 def test_what_a_plan_says_for_people_changes_no_key():
-    """Labels and slugs may be written anew; the hash is of call, inputs and seed alone."""
+    """Labels and slugs may be written anew; the hash is of call, inputs, seed and the core alone."""
+    core = Planner(study()).core
     for stage in plan(attack="badnets", distiller="kd", defense="nad").stages.values():
         inputs = {name: source.key for name, source in stage.inputs.items()}
-        assert stage.key == digest([stage.call, inputs, stage.seed])[:32]
+        assert stage.key == digest([stage.call, inputs, stage.seed, core])[:32]
         assert dataclasses.replace(stage, label="other words").key == stage.key
         assert json.loads(json.dumps(stage.call)) == stage.call, "a call can be written down"
