@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from distrust.versions import CORE
 from tests.study_fixture import BUDGET, DEFENCE, keys, of_kind, plan, study
 
 from distrust.registry import Method, registry
 from distrust.study.graph import digest
 from distrust.study.pipeline import SCORED, Planner
 from distrust.study.steps import STEPS
+from distrust.versions import CORE
 
 
 def test_planning_twice_gives_the_same_keys():

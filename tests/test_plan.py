@@ -292,7 +292,7 @@ def test_ten_thousand_cells_are_planned_and_share_what_they_can():
 # estimates
 
 
-TRAIN = {"teacher", "student", "victim", "pretrain", "transfer", "head", "features", "choose"}
+TRAIN = {"teacher", "student", "victim", "pretrain", "transfer", "head", "features", "choose", "archetypes"}
 
 
 def test_every_stage_of_the_studies_that_come_along_has_a_cost(pytestconfig):

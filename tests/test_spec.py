@@ -198,6 +198,8 @@ def test_no_fewer_images_are_held_for_defenders_than_one_of_them_gets():
         ({"budgets": {"cpu": {"defense": {"nda": {"epochs": 1}}}}}, NotFound, "no defense 'nda'.*Did you mean 'nad'"),
         ({"budgets": {"cpu": {"attack": {"badnets": {"rate": 2}}}}}, BadInput, "badnets: rate=2"),
         ({"distiller": "kd", "defense": "consistency[lose=tune(0.1,0.2)]"}, BadInput, "is not tuned. Write an axis"),
+        ({"budgets": {"cpu": {"views": {"flop": False}}}}, NotFound, "option of views 'flop'.*Did you mean 'flip'"),
+        ({"budgets": {"cpu": {"transfer": {"epoch": 1}}}}, NotFound, "option of transfer 'epoch'.*'epochs'"),
         ({"budgets": {"cpu": {"teacher": {"epoch": 1}}}}, NotFound, "option of teacher 'epoch'.*'epochs'"),
         (
             {"budgets": {"cpu": {"student": {"momentun": 1}}}},

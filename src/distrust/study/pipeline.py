@@ -102,6 +102,7 @@ class Planner:
         training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
         training("transfer", self.budget.transfer)
         distillation("student", self.budget.student)
+        views(self.budget.views)
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
