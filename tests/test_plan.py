@@ -301,6 +301,6 @@ def test_every_stage_of_the_studies_that_come_along_has_a_cost(pytestconfig):
         for stage in made.stages.values():
             cost = cost_of(stage, 100)
             assert cost >= 0, f"{file.stem}: {stage.label}"
-            trains = stage.kind in TRAIN or any(name.endswith("epochs") and v for name, v in options(stage).items())
+            trains = stage.kind in TRAIN or options(stage).get("epochs")
             assert cost > 0 or not trains, f"{file.stem}: {stage.label}"
             assert cost_of(stage, 1000) >= cost
