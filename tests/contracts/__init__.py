@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distrust.errors import BadInput
-from distrust.registry import Method, registry
+from distrust.registry import SUPPLIED, Method, registry
 
 PRODUCTS = {  # name in a signature → fixture
     "train": "tiny", "transfer": "tiny", "clean": "tiny", "raw": "tiny", "model": "net", "teacher": "net",
@@ -31,9 +31,22 @@ def every(kind: str, where: Callable[[Any], bool] = lambda mark: True) -> pytest
     return pytest.mark.parametrize("method", methods.values(), ids=methods)
 
 
+def flat(method: Method | Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes the fields of its `training` by name, as selectors do."""
+    if not isinstance(method, Method):
+        method = registry.get(method.method.kind, method.__name__)
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        supplied = {name: options.pop(name) for name in SUPPLIED & options.keys()}
+        return method.made(options)(*inputs, **supplied)
+
+    return call
+
+
 def quick(method: Method) -> dict[str, Any]:
     """Options that make a method fast and fit on images of 8×8, read off its signature."""
-    return {name: _little(method, name, p.default) for name, p in method.options.items()}
+    told = {name: p.default for name, p in method.options.items() if name not in method.tacit}
+    return {name: _little(method, name, default) for name, default in told.items()}
 
 
 def _little(method: Method, name: str, default: Any) -> Any:

@@ -12,7 +12,7 @@ from distrust.methods import condensers
 from distrust.registry import registry
 from distrust.seeds import spawn
 
-from . import every, same_bits, traces
+from . import every, flat, same_bits, traces
 
 every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encoder"))
 every_defense = every("defenses", lambda mark: mark.on == "classifier")
@@ -60,7 +60,7 @@ def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, tr
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     options = {name: 4 for name in method.options if name.endswith("epochs")}
     options |= {"lr": 0.003} if "lr" in method.options else {}
-    cleaned = method.call(trained, digits.train[:320], **options, rng=rng(0))
+    cleaned = flat(method)(trained, digits.train[:320], **options, rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
     assert after > before - 0.15
@@ -71,7 +71,7 @@ def test_none_keeps_every_bit(tiny, net):
 
 
 def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
-    nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
+    nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
 
