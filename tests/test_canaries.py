@@ -9,8 +9,9 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-from tests import canaries
+from tests import canaries, canary_core
 
+from distrust.models.registry import FAMILIES
 from distrust.registry import Registry, registry
 
 NOW = canaries.versions()
@@ -27,6 +28,12 @@ def test_no_canary_has_outlived_what_it_watches():
     assert not gone, f"{', '.join(gone)} are no more: run `python -m tests.canaries`"
 
 
+@pytest.mark.parametrize("pattern", FAMILIES)
+def test_every_family_of_models_is_watched(pattern):
+    known = FAMILIES[pattern].name
+    assert any(re.fullmatch(known, name) for name in canary_core.FAMILIES), "add its smallest to canary_core.FAMILIES"
+
+
 # --- a refactoring is silent, a change is not ---------------------------------------------------------------
 
 
@@ -36,7 +43,12 @@ def copy_of(name, folder, *changes):
     file = Path(inspect.getfile(registry.get(kind, own).call))
     text = file.read_text()
     package = f"distrust.methods.{kind}"
-    text = re.sub(r"^from (\.+\w*[\w.]*) import", lambda m: f"from {absolute(m[1], package)} import", text, flags=re.M)
+    text = re.sub(
+        r"^from (\.+\w*[\w.]*) import",
+        lambda m: f"from {importlib.util.resolve_name(m[1], package)} import",
+        text,
+        flags=re.M,
+    )
     for old, new in changes:
         text, count = re.subn(old, new, text)
         assert count, f"{name} has no {old!r}: plant this change elsewhere"
@@ -44,19 +56,17 @@ def copy_of(name, folder, *changes):
     return Registry().add(folder / file.name)
 
 
-def absolute(module, package):
-    return importlib.util.resolve_name(module, package)
-
-
 def said(name, method):
-    values = json.loads(json.dumps(canaries.canary(method)))
-    return canaries.complaint(name, method.mark.version, values, canaries.load()[name])
+    """What is said of a method by its canary, without variants."""
+    entry, values = canaries.load()[name], json.loads(json.dumps(canaries.canary(method, more=False)))
+    known = {path: value for path, value in entry["values"].items() if not path.startswith("with ")}
+    return canaries.complaint(name, method.mark.version, values, {**entry, "values": known})
 
 
 REFACTORED = {
     "defenses/nad": [
         (r"\bweights\b", "gains"), (r"\bpaths\b", "places"), (r"\bteacher\b", "guide"), (r"\baugment\b(?!=)", "change"),
-        (r"from distrust.methods.distillers._attention import attention_loss", "import distrust.methods.distillers._attention as far"),
+        (r"from (distrust.methods.distillers._attention) import attention_loss", r"import \1 as far"),
         (r"\battention_loss\(", "far.attention_loss("), (r"Fine-tune the suspect", "First, fine-tune the suspect"),
     ],
     "attacks/badnets": [(r"\beligible\b", "rows"), (r"round\(rate \* len\(train\)\)", "round(len(train) * rate)")],
@@ -93,6 +103,8 @@ PLANTED = {
     "a fact of the mark": ("distillers/kd", r"label_weight=0\.1", "label_weight=0.2"),
     "the sign of a term": ("detectors/decree", r"m\.sum\(\) - alike", "m.sum() + alike"),
     "a wave a quarter on": ("triggers/sig", r"torch\.sin", "torch.cos"),
+    "away from the suspect": ("defenses/mimic", r"- clone \* alike", "+ clone * alike"),
+    "all layers alike": ("defenses/mimic", r"GAIN \*", "0 * GAIN *"),
     "sums without shift": ("heads/linear", r"- scaled @ mean", "+ 0 * scaled @ mean"),
     "a threshold at the median": ("defenses/clp", r"bound\.mean\(\)", "bound.median()"),
 }
@@ -108,26 +120,26 @@ def test_a_planted_change_of_a_method_is_noticed(what, tmp_path):
     assert f"put it back, or raise version= in its mark and run `python -m tests.canaries {name}`" in wrong
 
 
-CORE = {  # part → module, and what is planted there
-    "a schedule that stands still": ("loop", "distrust.training.loop", r"plan\.step\(\)", "pass"),
-    "another split of the streams": ("loop", "distrust.training.loop", r"seeded\(spawn\(rng\)\)", "seeded(rng)"),
-    "labels at half weight": ("distill", "distrust.training.distill", r"label_weight \* F\.cross", "0.5 * label_weight * F.cross"),
-    "a teacher in the other mode": ("distill", "distrust.training.distill", r'train\(teacher_mode == "train"\)', 'train(teacher_mode != "train")'),
-    "one view twice": ("pretrain", "distrust.training.pretrain", r"\[views\(x, rng\), views\(x, rng\)\]", "[views(x, rng)] * 2"),
-    "features that are not normalised": ("probing", "distrust.training.probing", r"F\.normalize\(torch\.cat\(parts\), dim=1\)", "torch.cat(parts)"),
-    "the other half mirrored": ("augment", "distrust.data.augment", r"< 0\.5", "> 0.5"),
-    "an order that is not drawn": ("images", "distrust.data.images", r"torch\.randperm\(n, generator=rng\)", "torch.arange(n)"),
-    "contrast off": ("siamese", "distrust.data.siamese", r"\(c \+ CONTRAST\)", "(c + 0.49)"),
-    "a crop that is a little wider": ("views", "distrust.data.views", r"area \* r\)", "area * r * 1.02)"),
-    "the least likely class": ("predict", "distrust.measurement.predict", r"argmax", "argmin"),
-    "channels in reverse": ("model", "distrust.models.families.wrn", r"self\.normalize\(x\)", "self.normalize(x.flip(1))"),
+CORE = {  # what → part, module of distrust, and what is planted there
+    "a schedule that stands still": ("loop", "training.loop", r"plan\.step\(\)", "pass"),
+    "another split of the streams": ("loop", "training.loop", r"seeded\(spawn\(rng\)\)", "seeded(rng)"),
+    "labels at half weight": ("distill", "training.distill", r"label_weight \* F", "0.5 * label_weight * F"),
+    "a teacher in another mode": ("distill", "training.distill", "teacher_mode == .train.", "teacher_mode != 'train'"),
+    "one view twice": ("pretrain", "training.pretrain", r"\[views\(x, rng\), views", "[views(x, rng)] * 2 or [views"),
+    "features of another length": ("probing", "training.probing", r"normalize\(torch\.cat", "normalize(2 + torch.cat"),
+    "the other half mirrored": ("augment", "data.augment", r"< 0\.5", "> 0.5"),
+    "an order that is not drawn": ("images", "data.images", r"randperm\(n, generator=rng\)", "arange(n)"),
+    "contrast off": ("siamese", "data.siamese", r"\(c \+ CONTRAST\)", "(c + 0.49)"),
+    "a crop that is a little wider": ("views", "data.views", r"area \* r\)", "area * r * 1.02)"),
+    "the least likely class": ("predict", "measurement.predict", r"argmax", "argmin"),
+    "channels in reverse": ("model", "models.families.wrn", r"self\.normalize\(x\)", "self.normalize(x.flip(1))"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CORE)
 def test_a_planted_change_of_the_core_is_noticed(what, monkeypatch):
     part, module, old, new = CORE[what]
-    plant(monkeypatch, importlib.import_module(module), old, new)
+    plant(monkeypatch, importlib.import_module(f"distrust.{module}"), old, new)
     name = f"core/{part}"
     wrong = canaries.complaint(name, NOW[name], canaries.compute(name), canaries.load()[name])
     assert wrong, f"{name}: {what} was not noticed"

@@ -187,7 +187,7 @@ def test_a_candidate_that_fails_is_not_chosen_and_its_flags_stay_with_it(tmp_pat
             raise ArithmeticError("the loss is nan at step 3")
         if lr < 1e-5:
             flag("attention-dead")
-        return method.call(model, clean, lr=lr, epochs=epochs, rng=rng)
+        return method.made({"lr": lr, "epochs": epochs})(model, clean, rng=rng)
 
     monkeypatch.setattr(registry, "_kinds", {**registry._kinds, "defenses": dict(registry.kind("defenses"))})
     registry._kinds["defenses"]["finetune"] = Picky("finetune", method.mark, picky)

@@ -205,7 +205,7 @@ def test_labels_must_be_0_to_k(tmp_path, labels, message):
 def test_npz_empty_or_missing_splits_and_keys_are_named(tmp_path):
     with pytest.raises(BadInput, match="the test split is empty"):
         images(npz(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X[:0], y_test=Y[:0]))
-    with pytest.raises(BadInput, match="without images"):
+    with pytest.raises(BadInput, match="the test split is empty"):
         images(npz(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X[:0], y_test=Y[:0]), size=4)
     with pytest.raises(BadInput, match=r"no test split \(found: train\)"):
         images(npz(tmp_path / "b.npz", x_train=X, y_train=Y))

@@ -400,7 +400,7 @@ def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path)
     cells = score_cells(made, store, outcome)
     assert all(c["score"] is not None and c["score_control"] is not None and 0 <= c["suspect"] < 10 for c in cells)
     assert cells[0]["acc"] == cells[1]["acc"] and "AUROC" in answer(cells)
-    assert "one-seed on 1 of 1" in answer(cells), "three looks at one network are one measurement"
+    assert "1 of 1 results" in answer(cells), "three looks at one network are one measurement"
 
 
 def test_a_detector_of_models_gets_the_defenders_images():

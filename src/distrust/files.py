@@ -105,12 +105,13 @@ def _globals_of(path: Path) -> list[str]:
     """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
     names: set[str] = set()
     with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
-        pickles = [path.read_bytes()]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
-        for data in pickles:
-            _collect_globals(data, names)
+                for name in archive.namelist():
+                    if name.endswith(".pkl"):
+                        _collect_globals(archive.read(name), names)
+        else:
+            _collect_globals(path.read_bytes(), names)
     safe = torch.serialization.get_safe_globals()  # what the user has allowed
     allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
     return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))

@@ -22,10 +22,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from .errors import BadInput, NotFound
+from .selectors import checked, lowered, schema
 
 SUPPLIED = {"rng", "device"}  # arguments that the caller provides; they are not options
 
@@ -196,7 +197,7 @@ def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
             known = ", ".join(f.name for f in dataclasses.fields(facts) if f.name not in ("kind", "paper"))
             word = kind.removesuffix("s")
             raise BadInput(
-                f"@{word}: {first['loc'][0]}: {_lowered(first['msg'])}. Facts of a {word}: {known}."
+                f"@{word}: {first['loc'][0]}: {lowered(first['msg'])}. Facts of a {word}: {known}."
             ) from None
 
         def put(call: F) -> F:
@@ -214,42 +215,6 @@ def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
 trigger, attack, distiller, condenser, objective, head, defense, detector, metric = itertools.starmap(
     _marker, KINDS.items()
 )
-
-
-def _lowered(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def schema(name: str, options: Mapping[str, inspect.Parameter]) -> Any:
-    """What `checked` holds values against: options with their defaults and, as annotations, types and bounds."""
-    fields: dict[str, Any] = {k: (p.annotation, ... if p.default is p.empty else p.default) for k, p in options.items()}
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
-    return create_model(name, __config__=config, **fields)
-
-
-def checked(schema: Any, given: Mapping[str, Any], hint: str, prefix: str = "") -> dict[str, Any]:
-    """Every option of a schema with its value, given or default, in the type that its annotation names.
-
-    Args:
-        schema: made by `schema`.
-        given: name → value.
-        hint: last sentence of a message about a value.
-        prefix: its first words.
-
-    Raises:
-        NotFound: an option that there is not.
-        BadInput: a value of the wrong type or out of bounds.
-    """
-    for name in given:
-        if name not in schema.model_fields:
-            raise NotFound.among(f"option of {schema.__name__}", name, schema.model_fields)
-    try:
-        found = schema(**given)
-    except ValidationError as error:
-        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
-        name = str(first["loc"][0])
-        raise BadInput(f"{prefix}{name}={given.get(name)!r}: {_lowered(first['msg'])}. {hint}") from None
-    return {name: getattr(found, name) for name in schema.model_fields}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,18 @@
-"""Selectors: `nad[beta=0,lr=tune(0.1,0.01)]`, the same words in study files and on the command line."""
+"""Selectors: `nad[beta=0,lr=tune(0.1,0.01)]`, the same words in study files and on the command line; read, checked."""
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import BadInput
+from pydantic import ConfigDict, ValidationError, create_model
+
+from .errors import BadInput, NotFound
 
 
 @dataclass(frozen=True)
@@ -173,3 +177,40 @@ def _write(value: Any) -> str:
 
 def _inner(value: Any) -> str:
     return f"[{','.join(map(_inner, value))}]" if isinstance(value, list | tuple) else _write(value)
+
+
+def lowered(message: str) -> str:
+    """A sentence that goes on behind a colon."""
+    return message[:1].lower() + message[1:]
+
+
+def schema(name: str, options: Mapping[str, inspect.Parameter]) -> Any:
+    """What `checked` holds values against: options with their defaults and, as annotations, types and bounds."""
+    fields: dict[str, Any] = {k: (p.annotation, ... if p.default is p.empty else p.default) for k, p in options.items()}
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+    return create_model(name, __config__=config, **fields)
+
+
+def checked(schema: Any, given: Mapping[str, Any], hint: str, prefix: str = "") -> dict[str, Any]:
+    """Every option of a schema with its value, given or default, in the type that its annotation names.
+
+    Args:
+        schema: made by `schema`.
+        given: name → value.
+        hint: last sentence of a message about a value.
+        prefix: its first words.
+
+    Raises:
+        NotFound: an option that there is not.
+        BadInput: a value of the wrong type or out of bounds.
+    """
+    for name in given:
+        if name not in schema.model_fields:
+            raise NotFound.among(f"option of {schema.__name__}", name, schema.model_fields)
+    try:
+        found = schema(**given)
+    except ValidationError as error:
+        first = max(error.errors(), key=lambda e: len(e["loc"]))  # of a union, the best branch
+        name = str(first["loc"][0])
+        raise BadInput(f"{prefix}{name}={given.get(name)!r}: {lowered(first['msg'])}. {hint}") from None
+    return {name: getattr(found, name) for name in schema.model_fields}

@@ -45,8 +45,8 @@ def flat(method: Method | Callable[..., Any]) -> Callable[..., Any]:
 
 def quick(method: Method) -> dict[str, Any]:
     """Options that make a method fast and fit on images of 8×8, read off its signature."""
-    told = {name: p.default for name, p in method.options.items() if name not in method.tacit}
-    return {name: _little(method, name, default) for name, default in told.items()}
+    little = {name: _little(method, name, p.default) for name, p in method.options.items()}
+    return {name: value for name, value in little.items() if value != method.options[name].default}
 
 
 def _little(method: Method, name: str, default: Any) -> Any:

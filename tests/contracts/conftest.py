@@ -8,7 +8,7 @@ from distrust.data import ImageSet
 from distrust.methods import condensers
 from distrust.registry import Method
 
-from . import PRODUCTS, SUSPECTS, flat, quick
+from . import PRODUCTS, SUSPECTS, quick
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,6 @@ def call(products):
     def call(method: Method, /, rng: torch.Generator | None = None, **given):
         inputs = products(method)
         inputs |= {name: given.pop(name) for name in method.inputs if name in given}
-        return flat(method)(*inputs.values(), **quick(method) | given, rng=rng)
+        return method.made(quick(method) | given)(*inputs.values(), rng=rng)
 
     return call

@@ -60,7 +60,7 @@ def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, tr
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     options = {name: 4 for name in method.options if name.endswith("epochs")}
     options |= {"lr": 0.003} if "lr" in method.options else {}
-    cleaned = flat(method)(trained, digits.train[:320], **options, rng=rng(0))
+    cleaned = method.made(options)(trained, digits.train[:320], rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
     assert after > before - 0.15

@@ -18,14 +18,14 @@ from distrust.registry import registry
 from distrust.seeds import seeded, spawn
 from distrust.training import features
 
-from . import every, flat, quick, same_bits
+from . import every, quick, same_bits
 
 every_defense = every("defenses", lambda mark: mark.on == "encoder")
 data_free = {"clp"}
 
 
 def run(method, encoder, clean, seed=0, **options):
-    return flat(method)(encoder, clean, **quick(method) | options, rng=rng(seed))
+    return method.made(quick(method) | options)(encoder, clean, rng=rng(seed))
 
 
 def call(name, *args, **options):

@@ -73,9 +73,7 @@ def test_the_file_is_short(method):
 def test_its_contract_knows_what_to_give_it_and_how_to_make_it_quick(kind):
     for method in registry.kind(kind).values():
         assert set(method.inputs) <= {*PRODUCTS, "suspect"}, f"{method.name}: say in PRODUCTS what it is given"
-        small = quick(method)
-        assert small == method.check(small), method.name
-        for name, value in small.items():
+        for name, value in method.check(quick(method)).items():
             counts = isinstance(value, int) and not isinstance(value, bool)
             assert not counts or value <= 32, f"{method.name}: {name}={value} is no quick run"
 

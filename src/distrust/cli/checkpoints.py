@@ -24,15 +24,11 @@ Out = Annotated[Path, typer.Option(help="New folder for weights, record and mode
 class Network:
     """How a model's file is opened."""
 
-    model: Annotated[
-        str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …; not needed for our own files.")
-    ] = None
+    model: Annotated[str | None, typer.Option(help="wrn16-1, my.py:factory, timm:NAME …, unless it is ours.")] = None
     key: Key = None
     size: Annotated[int | None, typer.Option(help="Resize images to this side in pixels.")] = None
     channels: Annotated[int | None, typer.Option(min=1, max=3, help="Convert images to 1 or 3 channels.")] = None
-    mean: Annotated[
-        str | None, typer.Option(help="Mean per channel, 0..1, of a model trained on normalised images.")
-    ] = None
+    mean: Annotated[str | None, typer.Option(help="Mean per channel, 0..1, that the model was trained with.")] = None
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, 0..1; goes with --mean.")] = None
 
     def opened(self) -> dict[str, Any]:
@@ -55,9 +51,7 @@ class Checkpoint(Network):
     """A checkpoint, on which images, and the class that a trigger leads to."""
 
     images: Annotated[str, typer.Option(help="Directory, .npz, hub:owner/name, or a name such as digits.")]
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint: .safetensors, or .pt that holds only tensors.")] = (
-        None
-    )
+    weights: Annotated[Path | None, typer.Option(help="A .safetensors, or a .pt that holds only tensors.")] = None
     target: Annotated[int | None, typer.Option(help="Class number that the trigger leads to.")] = None
 
     def opened(self) -> dict[str, Any]:

@@ -21,16 +21,12 @@ class Face:
     """The global options of a command, and its voice."""
 
     store: Annotated[str, typer.Option(help="Directory or fsspec URL where finished stages are kept.")] = "runs"
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Stages at a time, each with its share of the cores; 0: by itself.")
-    ] = 0
+    jobs: Annotated[int, typer.Option(min=0, help="Stages at a time, sharing the cores; 0: by itself.")] = 0
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0
     device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
-    plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="Python file with a method of your own; it is run.")
-    ] = None
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
 
     def add_plugins(self) -> None:
         """Run the files that hold the user's own methods."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -147,10 +148,7 @@ def _ends(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> dict[str, tup
     for path, shape in shapes.items():
         if len(shape) == 3 and shape[1:] > (1, 1) and not isinstance(modules[path], Normalize):
             by_size.setdefault(shape[1:], []).append(path)
-    containers = {
-        size: [path for path in paths if next(modules[path].children(), None) is not None]
-        for size, paths in by_size.items()
-    }
+    containers = {size: [path for path in paths if list(modules[path].children())] for size, paths in by_size.items()}
     blocks = sum(map(bool, containers.values())) >= 2
     ends = {}
     for size, paths in by_size.items():
@@ -190,11 +188,9 @@ def runs_of(model: nn.Module, shape: Sequence[int] | None) -> list[Run]:
     def note(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls.append(Run(path, module, inputs[0] if inputs else None, output if isinstance(output, Tensor) else None))
 
-    modules = {path: module for path, module in model.named_modules() if path}
-    hooks = [module.register_forward_hook(partial(note, path)) for path, module in modules.items()]
-    try:
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+            if path:
+                hooks.enter_context(module.register_forward_hook(partial(note, path)))
         probe(model, shape)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -82,15 +82,11 @@ def taps(model: nn.Module, paths: Sequence[str]) -> Iterator[Callable[[Tensor], 
         return output
 
     modules = locate(model, paths)
-    hooks = []
-    for path, module in modules.items():
-        listen = module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook
-        hooks.append(listen(partial(hear, path)))
-    try:
+    with ExitStack() as hooks:
+        for path, module in modules.items():
+            listen = module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook
+            hooks.enter_context(listen(partial(hear, path)))
         yield read
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def locate(model: nn.Module, paths: str | Sequence[str]) -> dict[str, nn.Module]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..measurement.scores import TEACHER_CARRIES
+from ..registry import registry
 from .detection import detections
 from .labels import shortened
 from .rows import DOUBT, Cell, Row, given, is_teacher, maker, over_seeds
@@ -110,7 +111,8 @@ def _told(students: Sequence[Row], attack: str) -> str:
 def _cleaned(cells: Sequence[Cell]) -> str:
     """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
-        if not (found := detections(cells)):
+        null = {name for name, method in registry.kind("detectors").items() if method.mark.null}
+        if not (found := [one for one in detections(cells) if one.detector.partition("[")[0] not in null]):
             return ""
         name, auroc = max(((one.detector, one.auroc) for one in found), key=lambda one: one[1])
         among = f"of {len(found)} detectors" if len(found) > 1 else "the detector"

@@ -53,7 +53,6 @@ class Row:
         seeds: those that are done.
         n: the fewest triggered images of any seed.
         flags: raised by any cell; one-seed if one is done.
-        seconds: of all cells.
         state: "done" if any cell is.
         errors: of those that are not.
         cells: behind the row.
@@ -65,7 +64,6 @@ class Row:
     seeds: list[int]
     n: int
     flags: list[str]
-    seconds: float
     state: str
     errors: list[str]
     cells: list[Cell]
@@ -134,7 +132,6 @@ def _row(group: list[Cell], values: dict[str, Estimate]) -> Row:
         seeds=[cell["seed"] for cell in done],
         n=min((cell["n"] for cell in done if cell.get("n")), default=0),
         flags=[name for name in MEANING if name in raised] + sorted(raised - MEANING.keys()),
-        seconds=math.fsum(cell.get("seconds") or 0 for cell in group),
         state=next(s for s in ("done", "failed", "skipped", "missing") if any(c["state"] == s for c in group)),
         errors=sorted({cell["error"] for cell in group if cell.get("error")}),
         cells=group,

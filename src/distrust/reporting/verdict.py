@@ -34,7 +34,7 @@ class Standing(StrEnum):
     """Of a defence beside another on the same models."""
 
     BETTER = "better"
-    CHEAPER = "as clean for less ACC"
+    CHEAPER = "costs less ACC"
     AS_GOOD = "as good"
     WORSE = "worse"
     UNCLEAR = "cannot be told"
@@ -115,7 +115,11 @@ def drifts(row: Row) -> bool:
 
 
 def standing(one: Cleaning, other: Cleaning) -> Standing:
-    """Judge a defence beside another: ASR within 5 points is the same, and ACC within 1 point no worse."""
+    """Judge a defence beside another: ASR within 5 points is the same, and ACC within 1 point no worse.
+
+    Worse: the other leaves less ASR and no worse ACC. As good: the same ASR and no worse ACC. Costs less
+    ACC: the other costs more and leaves no more. Where it leaves more, their intervals over seeds must not overlap.
+    """
     cheap, gap = other.acc >= one.acc - NO_WORSE, other.asr.mean - one.asr.mean
     if not one.asr.interval or not other.asr.interval:
         return Standing.ONE_RUN

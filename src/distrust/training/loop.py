@@ -166,10 +166,3 @@ class _Look:
         self.pending.clear()
         if self.watcher:
             self.watcher(self.done, self.steps, sum(window) / len(window))
-
-
-def descend(solver: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of `loss`."""
-    solver.zero_grad()
-    loss.backward()
-    solver.step()

@@ -17,7 +17,8 @@ from torch import nn
 from ..data import PLAIN, Augment, ImageSet, Siamese
 from ..data.augment import Change
 from ..errors import BadInput, NotFound
-from ..registry import Count, NonNegative, Passes, Positive, checked, schema
+from ..registry import Count, NonNegative, Passes, Positive
+from ..selectors import checked, schema
 
 HINT = "See `help(distrust.Training)`."
 CHANGES = {"Augment": Augment, "Siamese": Siamese}

@@ -8,7 +8,8 @@ from pathlib import Path
 from ...errors import BadInput, NotFound
 from .arrays import find_idx, read_digits, read_idx, read_npz
 from .cache import decoded
-from .parts import Splits, checked
+from .decode import fitted
+from .parts import Read, Splits, checked
 from .tables import find_folder, find_hub, find_parquet
 
 __all__ = ["Splits", "images"]
@@ -71,12 +72,15 @@ def images(
     if group:
         raise BadInput(f"group={group!r} names a column, but {asked} has no columns; leave it out.")
     if path is None:
-        return checked("digits", read_digits(size or 16, channels or 3))
-    if path.is_file():
-        return checked(path.stem, read_npz(path, size, channels))
-    if files := find_idx(path):
-        return checked(path.name, read_idx(files, asked, size, channels))
-    return decoded(find_folder(path), size, channels, cache)
+        name, read, size, channels = "digits", read_digits(), size or 16, channels or 3
+    elif path.is_file():
+        name, read = path.stem, read_npz(path)
+    elif files := find_idx(path):
+        name, read = path.name, read_idx(files, asked)
+    else:
+        return decoded(find_folder(path), size, channels, cache)
+    train, test = (part._replace(x=fitted(part.x, size, channels)) for part in (read.train, read.test))
+    return checked(name, Read(train, test, read.classes))
 
 
 def _locate(source: str | Path) -> Path:

@@ -11,24 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import BadInput, UnsafeFile
-from .decode import fitted
-from .parts import TEST, Part, Read, fixed_split, train_and_test
+from .parts import TEST, Part, Read, fixed_parts, train_and_test
 
 _NPZ = (("images", "labels"), ("x", "y"))  # keys of an .npz without a split
 
 
-def read_digits(size: int, channels: int) -> Read:
-    """scikit-learn's 1797 images of 8×8, resized; split by class, 25 % to test."""
+def read_digits() -> Read:
+    """scikit-learn's 1797 images of 8×8; split by class, 25 % to test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # values 0..16 -> 0..255
-    x = fitted(x, size, channels, "digits")
-    train, test = fixed_split(bunch.target, 0.25, "digits")
-    return Read(Part(x[train], bunch.target[train]), Part(x[test], bunch.target[test]))
+    return Read(*fixed_parts(x, bunch.target, 0.25, "digits"))
 
 
-def read_npz(path: Path, size: int | None, channels: int | None) -> Read:
+def read_npz(path: Path) -> Read:
     """An archive with a split, or without one: then 20 % become test images."""
     if not zipfile.is_zipfile(path):
         raise BadInput(f"{path} is not an .npz archive. Give one, or a folder of images, parquet or IDX files.")
@@ -47,7 +44,7 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> Read:
     def part(images: str, labels: str) -> Part:
         y = take(labels)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # Keras has [N,1]
-        return Part(fitted(_raw(take(images), f"{path} {images}"), size, channels, path), y)
+        return Part(_raw(take(images), f"{path} {images}"), y)
 
     with np.load(path, allow_pickle=False) as archive:
         keys = set(archive)
@@ -65,8 +62,7 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> Read:
         x, y, _ = part(*pair)
     if len(x) != len(y):
         raise BadInput(f"{path}: {len(x)} images but {len(y)} labels; give one label per image.")
-    train_rows, test_rows = fixed_split(y, 0.2, path)
-    return Read(Part(x[train_rows], y[train_rows]), Part(x[test_rows], y[test_rows]), classes)
+    return Read(*fixed_parts(x, y, 0.2, path), classes)
 
 
 def _raw(x: np.ndarray, where: str) -> np.ndarray:
@@ -106,14 +102,13 @@ def find_idx(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read_idx(found: Mapping[str, list[Path]], where: str, size: int | None, channels: int | None) -> Read:
+def read_idx(found: Mapping[str, list[Path]], where: str) -> Read:
     """The splits that `find_idx` found."""
-
-    def part(images: Path, labels: Path) -> Part:
-        return Part(fitted(_raw(_idx_array(images), str(images)), size, channels, where), _idx_array(labels))
-
-    train, test = train_and_test(found, where)
-    return Read(part(*train), part(*test))
+    train, test = (
+        Part(_raw(_idx_array(images), str(images)), _idx_array(labels))
+        for images, labels in train_and_test(found, where)
+    )
+    return Read(train, test)
 
 
 def _idx_array(path: Path) -> np.ndarray:

@@ -99,12 +99,10 @@ def picture_array(picture: Image.Image, size: int | None, channels: int | None) 
     return x[None] if gray else np.ascontiguousarray(x.transpose(2, 0, 1))
 
 
-def fitted(x: np.ndarray, size: int | None, channels: int | None, where: object) -> np.ndarray:
+def fitted(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
     """Resize [N,C,H,W] and change its channels, as `picture_array` does for one image."""
-    if channels in (None, x.shape[1]) and (size is None or x.shape[2:] == (size, size)):
+    if 0 in x.shape or (channels in (None, x.shape[1]) and (size is None or x.shape[2:] == (size, size))):
         return x
-    if 0 in x.shape:
-        raise BadInput(f"{where}: there is an array without images, {list(x.shape)}. Give at least one image.")
     pictures = (Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)) for one in x)
     return np.stack([picture_array(picture, size, channels) for picture in pictures])
 

@@ -71,15 +71,21 @@ def fixed_split(y: np.ndarray, test: float, where: object) -> tuple[np.ndarray, 
     return np.sort(parts[0]), np.sort(parts[1])
 
 
+def fixed_parts(x: np.ndarray, y: np.ndarray, test: float, where: object) -> tuple[Part, Part]:
+    """Images and labels of those rows."""
+    train, rest = fixed_split(y, test, where)
+    return Part(x[train], y[train]), Part(x[rest], y[rest])
+
+
 def checked(name: str, read: Read) -> Splits:
     """Check what was read and wrap it."""
-    sets = []
-    for part, (x, y, group) in (("train", read.train), ("test", read.test)):
-        if len(x) == 0:
-            raise BadInput(f"{name}: the {part} split is empty. Give at least one image.")
-        if y.dtype.kind not in "iu":
-            raise BadInput(f"{name}: {part} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
-        sets.append((torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), group))
+    for which, part in zip(Splits._fields, read[:2], strict=True):
+        if len(part.x) == 0:
+            raise BadInput(f"{name}: the {which} split is empty. Give at least one image.")
+        if part.y.dtype.kind not in "iu":
+            raise BadInput(
+                f"{name}: {which} labels must be whole numbers 0..K-1; got {part.y.dtype}. Number the classes."
+            )
     if read.train.x.shape[1:] != read.test.x.shape[1:]:
         raise BadInput(
             f"{name}: train images are {shape_of(read.train.x[0])} but test images "
@@ -87,9 +93,13 @@ def checked(name: str, read: Read) -> Splits:
         )
     distinct = len(np.union1d(read.train.y, read.test.y))
     classes = read.classes or tuple(map(str, range(distinct)))
-    return Splits(
-        *(ImageSet(x, y, classes, name, group=None if g is None else torch.from_numpy(g)) for x, y, g in sets)
-    )
+
+    def wrapped(part: Part) -> ImageSet:
+        group = None if part.group is None else torch.from_numpy(part.group)
+        y = torch.from_numpy(part.y.astype(np.int64))
+        return ImageSet(torch.from_numpy(part.x), y, classes, name, group=group)
+
+    return Splits(wrapped(read.train), wrapped(read.test))
 
 
 def shape_of(x: np.ndarray) -> str:
