@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distrust.errors import BadInput
-from distrust.registry import Method, registry
+from distrust.registry import SUPPLIED, Method, registry
 
 PRODUCTS = {  # name in a signature → fixture
     "train": "tiny", "transfer": "tiny", "clean": "tiny", "raw": "tiny", "model": "net", "teacher": "net",
@@ -29,6 +29,18 @@ def every(kind: str, where: Callable[[Any], bool] = lambda mark: True) -> pytest
     """Parametrise a test over all methods of a kind, or over those whose mark is so."""
     methods = {name: method for name, method in registry.kind(kind).items() if where(method.mark)}
     return pytest.mark.parametrize("method", methods.values(), ids=methods)
+
+
+def flat(method: Method | Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes the fields of its `training` by name, as selectors do."""
+    if not isinstance(method, Method):
+        method = registry.get(method.method.kind, method.__name__)
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        supplied = {name: options.pop(name) for name in SUPPLIED & options.keys()}
+        return method.made(options)(*inputs, **supplied)
+
+    return call
 
 
 def quick(method: Method) -> dict[str, Any]:

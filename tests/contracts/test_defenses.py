@@ -12,7 +12,7 @@ from distrust.methods import condensers
 from distrust.registry import registry
 from distrust.seeds import spawn
 
-from . import every, same_bits, traces
+from . import every, flat, same_bits, traces
 
 every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encoder"))
 every_defense = every("defenses", lambda mark: mark.on == "classifier")
@@ -71,7 +71,7 @@ def test_none_keeps_every_bit(tiny, net):
 
 
 def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
-    nad, finetune = (registry.get("defenses", name).call for name in ("nad", "finetune"))
+    nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
 
