@@ -245,16 +245,9 @@ def _difference(got: Any, want: Any) -> float:
 # --- the canaries of methods --------------------------------------------------------------------------------
 
 
-def bound(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat options, checked, as the call wants them."""
-    checked = method.check(dict(options))
-    return getattr(method, "bound", dict)(checked)
-
-
 def of_method(method: Method, changes: Mapping[str, Any]) -> Any:
     """What a method computes, and what it was given."""
-    mark, options = method.mark, bound(method, small(method) | dict(changes))
-    made = method.call(**options) if inspect.isclass(method.call) else functools.partial(method.call, **options)
+    mark, made = method.mark, method.made(method.check(small(method) | dict(changes)))
     if mark.kind == "triggers":
         shown = {"colour": pictures("probe", 4).pixels(), "grey": pictures("probe", 4, shape=(1, 12, 10)).pixels()}
         return {name: made(x) - x for name, x in shown.items()}, ()
