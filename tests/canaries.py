@@ -29,13 +29,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import numpy as np
 import torch
 from tests import canary_core
-from tests.canary_inputs import CLASSES, EXACT, FIELDS, condensed, encoder, network, pictures, signs, training_of
+from tests.canary_inputs import CLASSES, EXACT, FIELDS, condensed, encoder, network, patch, pictures, signs, training_of
 from torch import Tensor, nn
 
 from distrust.data import ImageSet, Late
 from distrust.errors import DistrustError
 from distrust.flags import Flag
-from distrust.measurement import Backdoor, Finding
+from distrust.measurement import Backdoor, Finding, Seen
 from distrust.registry import KINDS, Method, registry
 from distrust.seeds import rng, seeded
 from distrust.training import distill, features
@@ -63,6 +63,42 @@ INPUTS: dict[str, Callable[[Any], Any]] = {  # parameter → what it is given, b
     "y": lambda mark: pictures().y,
     "classes": lambda mark: len(CLASSES),
 }
+
+
+def poisoned() -> ImageSet:
+    """A set in which every third image has a white corner."""
+    images = pictures()
+    x = images.x.clone()
+    x[::3, :, -3:, -3:] = 255
+    return images.replace(x=x)
+
+
+def seen(name: str) -> Seen:
+    """Answers of which two in three are right, and one in three is the target's under the trigger."""
+    y, draw = torch.arange(60) % len(CLASSES), rng("seen", name)
+    wrong, told = torch.rand(2, 60, generator=draw) < 1 / 3
+    return Seen(y, torch.where(wrong, (y + 1) % len(CLASSES), y), torch.where(told, 1, y))
+
+
+MEASURED: dict[str, Callable[[], Any]] = {  # what metrics are given, by name
+    **{name: functools.partial(seen, name) for name in ("seen", "control", "undefended", "teacher", "teacher_control")},
+    **{name: functools.partial(network, seed=name) for name in ("model", "control_model", "teacher_model")},
+    **{name: pictures for name in ("test", "train", "clean", "before")},
+    **{name: poisoned for name in ("poisoned", "suspect")},
+    "finding": lambda: Finding.of("random", torch.tensor([0.1, 0.7, 0.3, 0.2]), p=0.25),
+    "finding_control": lambda: Finding.of("random", torch.tensor([0.3, 0.2, 0.4, 0.1]), p=0.5),
+    "cleaned": lambda: poisoned()[1:40], "records": lambda: [{"seconds": 1.25}, {"seconds": 2.5}],
+    "target": lambda: 1, "backdoor": patch, "neurons": lambda: {"bn1": [1, 3]}, "distiller": lambda: "none",
+    "carried": lambda: 0.25, "teacher_carried": lambda: 0.75,
+}  # fmt: skip
+
+
+def measured(method: Method) -> tuple[Any, ...]:
+    """What a metric is given; products that are made for it are drawn with few steps."""
+    few = {"net_steps": 2, "archetype_steps": 2, "archetypes_per_class": 6, "network": "convnet2-w4"}
+    own = {name: make(pictures(), **few, rng=rng(name)) for name, make in method.mark.makes.items()}
+    return tuple(own[name] if name in own else MEASURED[name]() for name in method.inputs)
+
 
 # Options that make a method quick, and let it decide something: by name, or by how the name ends.
 SMALL: dict[str, Any] = {
@@ -245,16 +281,9 @@ def _difference(got: Any, want: Any) -> float:
 # --- the canaries of methods --------------------------------------------------------------------------------
 
 
-def bound(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat options, checked, as the call wants them."""
-    checked = method.check(dict(options))
-    return getattr(method, "bound", dict)(checked)
-
-
 def of_method(method: Method, changes: Mapping[str, Any]) -> Any:
     """What a method computes, and what it was given."""
-    mark, options = method.mark, bound(method, small(method) | dict(changes))
-    made = method.call(**options) if inspect.isclass(method.call) else functools.partial(method.call, **options)
+    mark, made = method.mark, method.made(method.check(small(method) | dict(changes)))
     if mark.kind == "triggers":
         shown = {"colour": pictures("probe", 4).pixels(), "grey": pictures("probe", 4, shape=(1, 12, 10)).pixels()}
         return {name: made(x) - x for name, x in shown.items()}, ()
@@ -268,6 +297,8 @@ def of_method(method: Method, changes: Mapping[str, Any]) -> Any:
         given = network(seed="student"), network(seed="teacher"), pictures(n=32)
         options = {"epochs": 2, "batch_size": 16, "lr": 0.01, "schedule": "constant", **EXACT}
         return distill(*given, loss=made, rng=rng("distill"), **options), given
+    if mark.kind == "metrics":
+        return made(*measured(method)), ()
     given = tuple(INPUTS[name](mark) for name in method.inputs)
     if method.name in KINKED:
         given = (network("wrn10-1", head=False), *given[1:])

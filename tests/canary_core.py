@@ -14,13 +14,12 @@ from tests.canary_inputs import EXACT, condensed, encoder, network, patch, pictu
 from torch import Tensor, nn
 
 from distrust.data import PLAIN, Augment, Late, Siamese, Views, as_8_bit, roles, split
-from distrust.data.synthetic import protocol, recipe
 from distrust.measurement import Backdoor, make_trigger, measure, over_seeds, predict
 from distrust.models import group_ends, model, norm_at, resolve, taps
 from distrust.models.heads import make as make_head
 from distrust.registry import distiller
 from distrust.seeds import rng, seeded, spawn
-from distrust.training import NeighbourMonitor, distill, features, fit, fit_head, pretrain, typical
+from distrust.training import NeighbourMonitor, distill, features, fit, fit_head, pretrain, recipe, typical
 
 
 def of_seeds() -> Any:
@@ -78,7 +77,7 @@ def of_views() -> Any:
 def of_recipe() -> Any:
     made = condensed()
     bare = dataclasses.replace(made, training=None)
-    more = protocol(lr=0.05, augment=Siamese((0.5,), (0.2,)))
+    more = recipe(lr=0.05, augment=Siamese((0.5,), (0.2,)))
     found = {"own": recipe(made), "bare": recipe(bare), "changed": recipe(bare, epochs=7, lr=0.3), "protocol": more}
     return {name: training_of(value) for name, value in found.items()}
 

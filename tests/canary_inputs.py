@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from distrust.data import Augment, ImageSet
-from distrust.data.synthetic import protocol
+from distrust.data import ImageSet
 from distrust.measurement import Backdoor, make_trigger
 from distrust.models import Normalize, model, resolve
 from distrust.seeds import rng
+from distrust.training import Training, recipe
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SHAPE = (3, 8, 8)
@@ -34,7 +34,7 @@ def condensed() -> ImageSet:
     """A synthetic set that knows how networks are trained on it; grouped by class."""
     made = pictures("synthetic", 12)
     order = made.y.argsort(stable=True)
-    return ImageSet(made.pixels()[order], made.y[order], CLASSES, "synthetic", training=protocol(epochs=2))
+    return ImageSet(made.pixels()[order], made.y[order], CLASSES, "synthetic", training=recipe(epochs=2).plain())
 
 
 SMOOTH = f"{Path(__file__).with_name('smooth.py')}:Smooth"
@@ -81,13 +81,13 @@ def patch() -> Backdoor:
     return Backdoor(make_trigger("patch:white:3"), 1)
 
 
-FIELDS = {  # of `loop`; a recipe says only what differs
-    "epochs": 10, "batch_size": 128, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True,
-    "weight_decay": 5e-4, "schedule": "onecycle", "milestones": (), "gamma": 0.1, "augment": Augment(),
-}  # fmt: skip
+FIELDS = (  # of `Training`, but for what concerns the machine alone
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma",
+    "augment",
+)  # fmt: skip
 
 
 def training_of(value: Any) -> dict[str, Any]:
-    """A recipe of training, as a mapping of options or as an object that has them."""
-    told = value if isinstance(value, Mapping) else {name: getattr(value, name) for name in FIELDS}
-    return {name: told.get(name, default) for name, default in FIELDS.items()}
+    """A recipe of training, whole or as a set of images has it."""
+    whole = Training.of(value) if isinstance(value, Mapping) else value
+    return {name: getattr(whole, name) for name in FIELDS}

@@ -65,11 +65,10 @@ def said(name, method):
 
 REFACTORED = {
     "defenses/nad": [
-        (r"\bweights\b", "gains"), (r"\bpaths\b", "places"), (r"\bteacher\b", "guide"), (r"\baugment\b(?!=)", "change"),
+        (r"\bweights\b", "gains"), (r"\bpaths\b", "places"), (r"\bteacher\b", "guide"), (r"\battention\b", "alike"),
         (r"from (distrust.methods.distillers._attention) import attention_loss", r"import \1 as far"),
         (r"\battention_loss\(", "far.attention_loss("), (r"Fine-tune the suspect", "First, fine-tune the suspect"),
     ],
-    "attacks/badnets": [(r"\beligible\b", "rows"), (r"round\(rate \* len\(train\)\)", "round(len(train) * rate)")],
     "distillers/dkd": [(r"alpha \* tckd \+ beta \* nckd", "beta * nckd + tckd * alpha"), ("_decouple", "_parts")],
 }  # fmt: skip
 
@@ -88,16 +87,12 @@ def test_so_is_a_mere_copy(name, tmp_path):
 
 PLANTED = {
     "beta the other way round": ("defenses/nad", r"list\(beta\)", "list(beta)[::-1]"),
-    "the suspect as its own teacher": ("defenses/nad", r"distill\(model, teacher,", "distill(model, model,"),
+    "the suspect as its own teacher": ("defenses/nad", r"model, teacher, clean", "model, model, clean"),
     "cross-entropy left out": ("defenses/nad", "label_weight=1.0", "label_weight=0.0"),
     "another default": ("defenses/nad", r"Power = 2\.0", "Power = 1.9"),
     "another random stream": ("defenses/nad", r"rng = (rng or make_rng\(.nad.\))", r"rng = spawn(\1)"),
-    "a class more that is stamped": ("attacks/badnets", r"train.hard != target", "train.hard >= 0"),
-    "a count rounded down": ("attacks/badnets", r"round\(rate", "int(rate"),
     "a mask that is not clamped": ("attacks/cheatkd", r"mask\.clamp_\(0, opacity\)", "mask.clamp_(0, 1)"),
     "the trigger's goal off by a tenth": ("attacks/cheatkd", r"= gain \*", "= 1.1 * gain *"),
-    "a sum for a mean": ("condensers/dm", r"part\.mean\(0\)", "part.sum(0)"),
-    "another momentum": ("condensers/dm", r"momentum=0\.5", "momentum=0.6"),
     "a term too small": ("objectives/vicreg", r"self.covariance \* apart", "0.9 * self.covariance * apart"),
     "temperature once, not squared": ("distillers/dkd", r"temperature\*\*2", "temperature"),
     "a fact of the mark": ("distillers/kd", r"label_weight=0\.1", "label_weight=0.2"),
@@ -120,6 +115,28 @@ def test_a_planted_change_of_a_method_is_noticed(what, tmp_path):
     assert f"put it back, or raise version= in its mark and run `python -m tests.canaries {name}`" in wrong
 
 
+SHARED = {  # what → a method that shows it, a private module, and what is planted there
+    "a class more that is stamped": ("attacks/badnets", "attacks._poison", "else ~own", "else own | ~own"),
+    "a count rounded down": ("attacks/badnets", "attacks._poison", r"round\(rate", "int(rate"),
+    "a mean for a sum": ("condensers/dm", "condensers._moments", r"\.square\(\)\.sum", ".square().mean"),
+    "another momentum": ("condensers/dm", "condensers._canvas", r"momentum=0\.5", "momentum=0.6"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SHARED)
+def test_a_planted_change_of_what_methods_share_is_noticed(what, monkeypatch):
+    name, module, *change = SHARED[what]
+    plant(monkeypatch, importlib.import_module(f"distrust.methods.{module}"), change)
+    wrong = said(name, registry.get(*name.split("/")))
+    assert wrong, f"{name}: {what} was not noticed"
+
+
+def test_a_refactoring_of_what_methods_share_is_silent(monkeypatch):
+    changes = (r"\bown\b", "there"), (r"round\(rate \* (len\(candidates.*)\)", r"round(\1 * rate)")
+    plant(monkeypatch, importlib.import_module("distrust.methods.attacks._poison"), *changes)
+    assert said("attacks/badnets", registry.get("attacks", "badnets")) is None
+
+
 CORE = {  # what → part, module of distrust, and what is planted there
     "a schedule that stands still": ("loop", "training.loop", r"plan\.step\(\)", "pass"),
     "another split of the streams": ("loop", "training.loop", r"seeded\(spawn\(rng\)\)", "seeded(rng)"),
@@ -128,28 +145,30 @@ CORE = {  # what → part, module of distrust, and what is planted there
     "one view twice": ("pretrain", "training.pretrain", r"\[views\(x, rng\), views", "[views(x, rng)] * 2 or [views"),
     "features of another length": ("probing", "training.probing", r"normalize\(torch\.cat", "normalize(2 + torch.cat"),
     "the other half mirrored": ("augment", "data.augment", r"< 0\.5", "> 0.5"),
-    "an order that is not drawn": ("images", "data.images", r"randperm\(n, generator=rng\)", "arange(n)"),
+    "an order that is not drawn": ("images", "data.base", r"randperm\(n, generator=rng\)", "arange(n)"),
     "contrast off": ("siamese", "data.siamese", r"\(c \+ CONTRAST\)", "(c + 0.49)"),
     "a crop that is a little wider": ("views", "data.views", r"area \* r\)", "area * r * 1.02)"),
     "the least likely class": ("predict", "measurement.predict", r"argmax", "argmin"),
-    "channels in reverse": ("model", "models.families.wrn", r"self\.normalize\(x\)", "self.normalize(x.flip(1))"),
+    "channels in reverse": ("model", "models.families.wrn", r"self\.bn1\(x\)", "self.bn1(x.flip(1))"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CORE)
 def test_a_planted_change_of_the_core_is_noticed(what, monkeypatch):
     part, module, old, new = CORE[what]
-    plant(monkeypatch, importlib.import_module(f"distrust.{module}"), old, new)
+    plant(monkeypatch, importlib.import_module(f"distrust.{module}"), (old, new))
     name = f"core/{part}"
     wrong = canaries.complaint(name, NOW[name], canaries.compute(name), canaries.load()[name])
     assert wrong, f"{name}: {what} was not noticed"
     assert wrong.startswith(f"{part} computes something else") and f"raise CORE[{part!r}]" in wrong
 
 
-def plant(monkeypatch, module, old, new):
+def plant(monkeypatch, module, *changes):
     """Replace text of a module and give every function of it the code that comes of that."""
-    text, count = re.subn(old, new, Path(inspect.getfile(module)).read_text())
-    assert count, f"{module.__name__} has no {old!r}: plant this change elsewhere"
+    text = Path(inspect.getfile(module)).read_text()
+    for old, new in changes:
+        text, count = re.subn(old, new, text)
+        assert count, f"{module.__name__} has no {old!r}: plant this change elsewhere"
     space = {**vars(module), "__name__": module.__name__}
     exec(compile(text, module.__file__, "exec"), space)
     for scope, changed in [(vars(module), space), *((vars(c), vars(space[n])) for n, c in classes(module))]:

@@ -80,7 +80,7 @@ def _read_rows(
     for row, cell in enumerate(cells, first):
         try:
             with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as picture:
-                pictures.append(picture_array(picture, size, channels))
+                pictures.append(np.ascontiguousarray(picture_array(picture, size, channels)))
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, …
             path = cell["path"] if cell else "no image"
             raise BadInput(f"{where} image {row} ({path}) cannot be read: {error}. Replace or remove it.") from error
@@ -96,11 +96,14 @@ def picture_array(picture: Image.Image, size: int | None, channels: int | None) 
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     x = np.asarray(picture)
-    return x[None] if gray else np.ascontiguousarray(x.transpose(2, 0, 1))
+    return x[None] if gray else x.transpose(2, 0, 1)
 
 
 def fitted(x: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
-    """Resize [N,C,H,W] and change its channels, as `picture_array` does for one image."""
+    """Resize [N,C,H,W] and change its channels, as `picture_array` does for one image.
+
+    The layout in memory stays Pillow's, channels last: a convolution of another layout rounds otherwise.
+    """
     if 0 in x.shape or (channels in (None, x.shape[1]) and (size is None or x.shape[2:] == (size, size))):
         return x
     pictures = (Image.fromarray(one[0] if len(one) == 1 else one.transpose(1, 2, 0)) for one in x)
