@@ -1,6 +1,6 @@
 """Versions of the core: raised by whoever changes what the core computes, so that no stored result is mixed with it.
 
-A key holds a method's version (`registry.Mark`) and these, but for those that only score what is stored.
+A key holds a method's version (`marks.Mark`) and these, but for those that only score what is stored.
 tests/canaries.json pins what each of them computes: a refactoring leaves it alone, and a change that raises no version
 fails a test.
 """
