@@ -82,8 +82,8 @@ def patch() -> Backdoor:
 
 
 FIELDS = (  # of `Training`, but for what concerns the machine alone
-    "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma",
-    "augment",
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones",
+    "gamma", "augment",
 )  # fmt: skip
 
 
