@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distrust.cli.cards import about_training, card, described_options, marked, own
+from distrust.cli.cards import about_training, card, described_facts, marked, own
 from distrust.models import families
 from distrust.registry import KINDS, Method, registry
 
@@ -43,7 +42,7 @@ def page() -> str:
 def _legend(methods: Iterable[Method]) -> str:
     """What the facts mean that some of these methods have."""
     marks = [method.mark for method in methods]
-    meant = described_options(inspect.getdoc(type(marks[0])) or "") | {"null": "a row that is there to be beaten."}
+    meant = described_facts(type(marks[0])) | {"null": "a row that is there to be beaten."}
     given = sorted({name for mark in marks for name in marked(mark)}, key=list(meant).index)
     return "".join(f"- *{name}*: {meant[name]}\n" for name in given)
 

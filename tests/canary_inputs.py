@@ -37,7 +37,7 @@ def condensed() -> ImageSet:
     return ImageSet(made.pixels()[order], made.y[order], CLASSES, "synthetic", training=recipe(epochs=2).plain())
 
 
-SMOOTH = f"{Path(__file__).with_name('smooth.py')}:make"
+SMOOTH = f"{Path(__file__).with_name('smooth.py')}:Smooth"
 
 
 def network(name: str = SMOOTH, seed: str = "net", head: bool = True, like: ImageSet | None = None) -> nn.Module:

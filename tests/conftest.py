@@ -1,11 +1,14 @@
 """Tiny things that many tests share. What a test could change is made anew for each test."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
 
 from distrust import fit, images, model, rng
 from distrust.data import Augment, ImageSet
+from distrust.registry import registry
 
 settings.register_profile("shared-machine", deadline=None)  # how long an example takes says nothing here
 settings.load_profile("shared-machine")
@@ -18,6 +21,23 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTRUST_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Registers a method of this source, whose file has this name, for one test."""
+    monkeypatch.setattr(registry, "_kinds", {kind: dict(known) for kind, known in registry._kinds.items()})
+    monkeypatch.setattr(registry, "files", [])
+    places = iter(range(100))
+
+    def add(source, name="mine"):
+        file = tmp_path / "plugins" / str(next(places)) / f"{name}.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(source)
+        monkeypatch.setitem(sys.modules, f"distrust_plugin_{name}", None)
+        return registry.add(file)
+
+    return add
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from distrust.study.sets import pack_change, unpack_change
-from safetensors.torch import load
 
 from distrust import rng
 from distrust.data import ImageSet
 from distrust.data.images import changed, rows_in
 from distrust.errors import BadInput
+from distrust.study import Stage
+from distrust.study.codecs import SET, dump, undump
 
 
 @pytest.fixture
@@ -31,8 +31,10 @@ def test_a_set_comes_back_from_its_difference_bit_for_bit(tiny):
     x = tiny.x.clone()
     x[5:9] = 255 - x[5:9]
     after = tiny.replace(x=x)[torch.randperm(80, generator=rng(0))[:50].sort().values]
-    data = pack_change(tiny, after)
-    assert len(data) < 4 * 3 * 64 + 8 * 60 + 500, "only what changed is written"
-    again = unpack_change(tiny, load(data), ("earlier",))
+    clean = Stage("images", {}, {}, 0, (), False, "a" * 32, "images")
+    poison = Stage("poison", {}, {"transfer": clean}, 0, ("earlier",), True, "b" * 32, "poison")
+    record, files = dump(after, poison, {"transfer": tiny}.__getitem__)
+    assert len(files[SET]) < 4 * 3 * 64 + 8 * 60 + 500, "only what changed is written"
+    again = undump(record, poison, files.__getitem__, {"transfer": tiny}.__getitem__)[""]
     assert torch.equal(again.x, after.x) and torch.equal(again.y, after.y) and torch.equal(again.index, after.index)
     assert again.taint == ("earlier",)

@@ -16,29 +16,27 @@ from concurrent.futures import BrokenExecutor, Future
 import fsspec
 import pytest
 import torch
-from distrust.study.inputs import data, load_model, poison
 
 from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
 from distrust.registry import Method, registry
 from distrust.study import Store, make_plan, run, score_cells
+from distrust.study.codecs import TENSORS
 from distrust.study.spec import study_from
-
-
-class Picky(Method):
-    """A method whose code is a function of this file."""
-
-    code = "picky"
-
+from distrust.study.store import SIGN
+from distrust.study.work import product, recipe_of
 
 running = sys.modules["distrust.study.run"]  # the module; the package gives the function its name
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
-    "student": {"epochs": 1, "batch_size": 32}, "defense": {"epochs": 1},
+    "student": {"epochs": 1, "batch_size": 32}, "defense": {"finetune": {"epochs": 1}},
 }  # fmt: skip
-CARRY = {"attack": "badnets", "distiller": "kd"}  # 8 stages: 2 teachers, 2 students, 4 predictions
+CARRY = {
+    "attack": "badnets",
+    "distiller": "kd",
+}  # 12 stages: 4 models, and what each says twice
 
 
 def study(**changes):
@@ -81,7 +79,7 @@ def finished(one_thread, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     made, store = plan(), Store(folder)
     outcome = run(made, store)
-    assert (outcome.ran, outcome.cached, outcome.failed, outcome.skipped, outcome.missing) == (8, 0, 0, 0, 0)
+    assert (outcome.ran, outcome.cached, outcome.failed, outcome.skipped, outcome.missing) == (12, 0, 0, 0, 0)
     return folder, numbers(made, store, outcome)
 
 
@@ -92,20 +90,17 @@ def folder(finished, tmp_path):
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
+def defence(plugin):
     """Registers a defence with this body for one test."""
-    monkeypatch.setattr(registry, "_kinds", {kind: dict(known) for kind, known in registry._kinds.items()})
-    monkeypatch.setattr(registry, "files", [])
 
     def add(body, name="mine"):
-        monkeypatch.setitem(sys.modules, f"distrust_plugin_{name}", None)
-        (tmp_path / f"{name}.py").write_text(
+        return plugin(
             "import copy\nfrom pathlib import Path\nfrom distrust.errors import Skip\n"
             "from distrust.registry import defense\n\n"
             f"@defense(paper='none')\ndef {name}(model, clean, *, rng=None):\n"
-            f"    '''A trial.'''\n    {body}\n"
+            f"    '''A trial.'''\n    {body}\n",
+            name,
         )
-        return registry.add(tmp_path / f"{name}.py")
 
     return add
 
@@ -115,13 +110,9 @@ def plugin(tmp_path, monkeypatch):
 
 def test_a_cell_holds_what_measuring_its_models_gives(finished):
     (cell,), store, (planned,) = finished[1], Store(finished[0]), plan().cells
-    student, control = (
-        load_model(store, planned.final[-1].key),
-        load_model(store, planned.control.parents[0].key),
-    )
-    roles = data(planned.seen.recipe["images"])
-    _, backdoor = poison(roles.train, planned.seen.recipe["attack"], 0)
-    found = measure(student, roles.test, backdoor, control=control).record()
+    student, control = (product(planned.arms[arm]["model"], store) for arm in ("ours", "control"))
+    test, backdoor = (product(planned.arms["ours"][name], store, name) for name in ("test", "backdoor"))
+    found = measure(student, test, backdoor, control=control).record()
     assert {name: cell[name] for name in found} == found
     assert cell["state"] == "done" and cell["place"] == 1 and cell["target"] == 0 and 0 <= cell["acc_others"] <= 1
 
@@ -130,12 +121,13 @@ def test_a_record_says_how_the_stage_came_about(finished):
     store, made = Store(finished[0]), plan()
     for key, stage in made.stages.items():
         record = store.record(key)
-        assert record["kind"] == stage.kind and record["recipe"] == stage.recipe and record["seconds"] >= 0
+        assert record["kind"] == stage.kind and record["recipe"] == recipe_of(stage) and record["seconds"] >= 0
         assert record["parents"] == [p.key for p in stage.parents] and record["taint"] == list(stage.taint)
         assert record["env"]["torch"] == torch.__version__
         if stage.kind in ("teacher", "student"):
             assert record["file"] == ("model.tainted-badnets.safetensors" if stage.taint else "model.safetensors")
-    assert {p.suffix for p in finished[0].rglob("*") if p.is_file()} == {".json", ".safetensors"}  # no pickle
+        assert record["recipe"]["seed"] == 0 and record["recipe"]["version"] == stage.call["version"]
+    assert {p.suffix or p.name for p in finished[0].rglob("*") if p.is_file()} == {".json", ".safetensors", SIGN}
 
 
 def test_progress_is_told_stage_by_stage(tmp_path, finished):
@@ -167,15 +159,13 @@ def test_a_tuned_defence_is_chosen_and_carries_the_chosen_model(tmp_path):
     (cell,) = score_cells(made, store, run(made, store))
     (choose,) = (s for s in made.stages.values() if s.kind == "choose")
     record = store.record(choose.key)
-    before, after = record["validation"]["before"], record["validation"]["after"]
+    notes = record["notes"]
+    before, after = notes["validation"]["before"], notes["validation"]["after"]
     good = [i for i, acc in enumerate(after) if acc >= before]
     want = good[0] if good else after.index(max(after))
-    assert cell["chosen"] == record["option"] == choose.recipe["candidates"][want]
-    assert record["chosen"] == choose.parents[1 + want].key
-    ours, theirs = (
-        load_model(store, choose.key).state_dict(),
-        load_model(store, record["chosen"]).state_dict(),
-    )
+    assert cell["chosen"] == notes["option"] == choose.call["options"]["candidates"][want]
+    assert notes["chosen"] == want and cell["validation"] == notes["validation"]
+    ours, theirs = (product(stage, store).state_dict() for stage in (choose, choose.parents[1 + want]))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -187,10 +177,10 @@ def test_a_candidate_that_fails_is_not_chosen_and_its_flags_stay_with_it(tmp_pat
             raise ArithmeticError("the loss is nan at step 3")
         if lr < 1e-5:
             flag("attention-dead")
-        return method.made({"lr": lr, "epochs": epochs})(model, clean, rng=rng)
+        return method.made(method.check({"lr": lr, "epochs": epochs}))(model, clean, rng=rng)
 
     monkeypatch.setattr(registry, "_kinds", {**registry._kinds, "defenses": dict(registry.kind("defenses"))})
-    registry._kinds["defenses"]["finetune"] = Picky("finetune", method.mark, picky)
+    registry._kinds["defenses"]["finetune"] = Method("finetune", method.mark, picky)
     made = plan(distiller="none", attack="none", defense="finetune[lr=tune(1.0,0.01,1e-6)]", within=1.0)
     store = Store(tmp_path)
     (cell,) = score_cells(made, store, run(made, store))
@@ -209,35 +199,35 @@ def test_a_second_run_does_nothing(folder, finished):
     before = written(folder)
     made, store = plan(), Store(folder)
     outcome = run(made, store)
-    assert (outcome.ran, outcome.cached) == (0, 8)
+    assert (outcome.ran, outcome.cached) == (0, 12)
     assert written(folder) == before and numbers(made, store, outcome) == finished[1]
 
 
 def test_a_bigger_study_reuses_what_there_is(folder):
     outcome = run(plan(defense=["none", "finetune"]), Store(folder))
-    assert (outcome.ran, outcome.cached) == (4, 8)  # two defences, two predictions
+    assert (outcome.ran, outcome.cached) == (6, 12)  # two defences, four predictions
 
 
 def test_force_does_everything_again_with_the_same_bits(folder, finished):
     before = written(folder)
     made, store = plan(), Store(folder)
     outcome = run(made, store, mode="force")
-    assert (outcome.ran, outcome.cached) == (8, 0)
+    assert (outcome.ran, outcome.cached) == (12, 0)
     assert numbers(made, store, outcome) == finished[1]
     after = written(folder)
     assert after.keys() == before.keys()
     for name, (changed, content) in after.items():
-        assert changed > before[name][0]
+        assert changed > before[name][0] or name.name == SIGN
         assert content == before[name][1] or name.name == "stage.json"
 
 
 def test_only_cached_looks_and_touches_nothing(tmp_path, folder):
     outcome = run(plan(), Store(tmp_path / "empty"), mode="only-cached")
-    assert (outcome.ran, outcome.missing, outcome.records) == (0, 8, {})
+    assert (outcome.ran, outcome.missing, outcome.records) == (0, 12, {})
     assert not (tmp_path / "empty").exists()
-    shutil.rmtree(folder / plan().cells[0].seen.key)
+    shutil.rmtree(folder / plan().cells[0].seen["ours"][0].key)
     outcome = run(plan(), Store(folder), mode="only-cached")
-    assert (outcome.ran, outcome.cached, outcome.missing) == (0, 7, 1)
+    assert (outcome.ran, outcome.cached, outcome.missing) == (0, 11, 1)
 
 
 def test_a_store_in_memory_gives_the_same_cells(finished):
@@ -266,39 +256,39 @@ def test_a_failed_stage_is_stored_and_the_grid_goes_on(tmp_path):
 BOMB = "assert not Path({!r}).exists(), 'boom'; return copy.deepcopy(model)"
 
 
-def test_retry_does_again_what_failed_and_what_hung_on_it(folder, plugin, tmp_path):
+def test_retry_does_again_what_failed_and_what_hung_on_it(folder, defence, tmp_path):
     (tmp_path / "bomb").touch()
-    plugin(BOMB.format(str(tmp_path / "bomb")))
+    defence(BOMB.format(str(tmp_path / "bomb")))
     made, store = plan(defense="mine"), Store(folder)
     outcome = run(made, store)
-    assert (outcome.cached, outcome.ran, outcome.failed) == (7, 2, 4)  # two bombs, and a child of each
+    assert (outcome.cached, outcome.ran, outcome.failed) == (10, 2, 6)  # two bombs, and two predictions of each
     assert score_cells(made, store, outcome)[0]["error"].endswith("AssertionError: boom")
     (tmp_path / "bomb").unlink()
     before = written(folder)
     outcome = run(made, store)
-    assert outcome.ran == 0 and states(outcome).count("failed") == 4
+    assert outcome.ran == 0 and states(outcome).count("failed") == 6
     outcome = run(made, store, mode="retry")
-    assert (outcome.ran, states(outcome)) == (4, ["done"] * len(made.stages))
+    assert (outcome.ran, states(outcome)) == (6, ["done"] * len(made.stages))
     assert score_cells(made, store, outcome)[0]["state"] == "done"
     after = written(folder)
     assert all(after[name] == was for name, was in before.items() if b'"state": "failed"' not in was[1])
 
 
-def test_a_method_that_cannot_apply_is_skipped_with_its_reason(folder, plugin):
-    plugin("raise Skip('mine needs an encoder; this is a classifier')")
+def test_a_method_that_cannot_apply_is_skipped_with_its_reason(folder, defence):
+    defence("raise Skip('mine needs an encoder; this is a classifier')")
     made, store = plan(defense=["mine", "none"]), Store(folder)
     outcome = run(made, store)
     skipped, fine = score_cells(made, store, outcome)
     assert (skipped["state"], skipped["acc"], skipped["flags"]) == ("skipped", None, ["skipped"])
     assert skipped["error"].endswith("Skip: mine needs an encoder; this is a classifier")
-    assert fine["state"] == "done" and outcome.failed == 0 and outcome.skipped == 4
+    assert fine["state"] == "done" and outcome.failed == 0 and outcome.skipped == 6
 
 
 @pytest.mark.parametrize(
     "error", ["AttributeError('a')", "OSError('no such disk')", "ImportError('b')", "Exception('c')"]
 )
-def test_whatever_a_plugin_raises_the_grid_goes_on(error, folder, plugin):
-    plugin(f"raise {error}")
+def test_whatever_a_plugin_raises_the_grid_goes_on(error, folder, defence):
+    defence(f"raise {error}")
     made, store = plan(defense=["mine", "none"]), Store(folder)
     failed, fine = score_cells(made, store, run(made, store))
     assert failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
@@ -337,7 +327,7 @@ def test_a_store_that_fills_up_keeps_what_was_finished_and_goes_on_later(code, t
         run(made, store)
     monkeypatch.undo()
     done = Store(tmp_path).keys()
-    assert sorted(p.name for p in tmp_path.iterdir()) == done and len(done) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == [SIGN, *done] and len(done) == 2
     outcome = run(made, store)
     assert outcome.cached == 2 and numbers(made, store, outcome) == finished[1]
 
@@ -350,11 +340,21 @@ def test_nothing_starts_if_the_store_cannot_be_written(tmp_path):
     assert heard == []
 
 
-def test_a_damaged_parent_stops_the_run_and_names_the_folder(folder):
+def test_nothing_starts_in_a_store_of_an_earlier_version(tmp_path, folder):
+    (folder / SIGN).unlink()
+    before, heard = written(folder), []
+    for mode in ("resume", "retry", "force", "only-cached"):
+        with pytest.raises(StoreError, match="made by another version of Distrust.*Run the same command with"):
+            run(plan(), Store(folder), mode=mode, tell=lambda *news: heard.append(news))
+    assert written(folder) == before and heard == []
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None], ids=["empty", "nonsense", "cut"])
+def test_a_damaged_parent_stops_the_run_and_names_the_folder(folder, content):
     made = plan()
     key = made.cells[0].final[0].key
     (model,) = (folder / key).glob("*.safetensors")
-    model.write_bytes(model.read_bytes()[:100])
+    model.write_bytes(model.read_bytes()[:100] if content is None else content)
     shutil.rmtree(folder / made.cells[0].final[1].key)
     with pytest.raises(StoreError, match=f"cannot be read.*Remove the folder {key} and run again"):
         run(made, Store(folder))
@@ -363,17 +363,17 @@ def test_a_damaged_parent_stops_the_run_and_names_the_folder(folder):
 # more processes
 
 
-def test_processes_make_the_same_predictions_and_know_the_plugins(tmp_path, monkeypatch, plugin, finished):
+def test_processes_make_the_same_predictions_and_know_the_plugins(tmp_path, monkeypatch, defence, finished):
     monkeypatch.setattr(running, "cores", lambda: 2)  # one thread each, as here
-    plugin("return copy.deepcopy(model)")
+    defence("return copy.deepcopy(model)")
     made, store = plan(defense=["none", "mine"]), Store(tmp_path / "store")
     outcome = run(made, store, jobs=2)
-    assert states(outcome) == ["done"] * 12
+    assert states(outcome) == ["done"] * 18
     cells = numbers(made, store, outcome)
     assert cells[0] == finished[1][0]
     assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {k: cells[0][k] for k in ("acc", "asr", "base")}
-    for key in (s.key for s in plan().stages.values() if s.kind == "predict"):
-        ours, theirs = (Store(s).tensors(key, "predictions.safetensors") for s in (tmp_path / "store", finished[0]))
+    for key in (s.key for s in plan().stages.values() if s.kind in ("predict", "triggered")):
+        ours, theirs = (Store(s).tensors(key, TENSORS) for s in (tmp_path / "store", finished[0]))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -416,7 +416,10 @@ STUDY = """
 import json, sys, time
 import torch
 from distrust.study import Store, make_plan, run
+from distrust.study.codecs import TENSORS
 from distrust.study.spec import study_from
+from distrust.study.store import SIGN
+from distrust.study.work import product, recipe_of
 
 torch.set_num_threads(1)
 made = make_plan(study_from(json.loads(sys.argv[1])))
@@ -436,14 +439,14 @@ def test_a_killed_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, fin
             time.sleep(0.002)
         process.kill()
     done = store.keys()
-    assert 2 <= len(done) < 8
+    assert 2 <= len(done) < 12
     for key in done:  # what counts as finished is whole
         record = store.record(key)
         assert record["state"] == "done"
-        assert load_model(store, key) if "file" in record else store.tensors(key, "predictions.safetensors")
+        assert product(made.stages[key], store) if "file" in record else store.tensors(key, TENSORS)
     before = {name: was for name, was in written(tmp_path / "store").items() if name.parts[0] in done}
     outcome = run(made, store)
-    assert (outcome.cached, outcome.ran) == (len(done), 8 - len(done))
+    assert (outcome.cached, outcome.ran) == (len(done), 12 - len(done))
     after = written(tmp_path / "store")
     assert all(after[name] == was for name, was in before.items())
     assert numbers(made, store, outcome) == finished[1]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from distrust.errors import NotFound, StoreError
-from distrust.study.store import Store, pack
+from distrust.study.codecs import pack
+from distrust.study.store import FORMAT, SIGN, Store
 
 A, B = "a" * 32, "ab" * 16
 
@@ -25,8 +26,9 @@ def store(request, tmp_path):
 
 
 def names(store):
-    """Everything under the store."""
-    return sorted(path.removeprefix(store.root).strip("/") for path in store.fs.find(store.root))
+    """Everything under the store but the sign of its format."""
+    found = (path.removeprefix(store.root).strip("/") for path in store.fs.find(store.root))
+    return sorted(name for name in found if name != SIGN)
 
 
 class Broken:
@@ -71,7 +73,7 @@ def fail(monkeypatch):
 def test_a_stage_is_there_once_it_is_saved(store):
     assert store.record(A) is None and store.keys() == []
     tensors = {"y": torch.arange(3), "clean": torch.tensor([1, 2], dtype=torch.uint8)}
-    store.save(A, {"state": "done"}, {"predictions.safetensors": pack(**tensors)})
+    store.save(A, {"state": "done"}, {"predictions.safetensors": pack(tensors)})
     assert store.record(A) == {"state": "done"} and store.keys() == [A]
     found = store.tensors(A, "predictions.safetensors")
     assert all(torch.equal(found[name], tensors[name]) and found[name].dtype == tensors[name].dtype for name in tensors)
@@ -126,7 +128,7 @@ def test_redoing_a_stage_on_a_full_directory_keeps_the_old_one(tmp_path, fail):
     fail(store, 1, errno.ENOSPC)
     with pytest.raises(StoreError):
         store.save(A, {"try": 2}, {"model.safetensors": b"2"})
-    assert store.record(A) == {"try": 1} and len(os.listdir(tmp_path)) == 1
+    assert store.record(A) == {"try": 1} and sorted(os.listdir(tmp_path)) == [SIGN, A]
 
 
 def test_redoing_a_stage_where_nothing_can_be_renamed_never_looks_finished_halfway(fail):
@@ -156,7 +158,7 @@ def test_a_process_that_dies_while_writing_leaves_no_stage(tmp_path, monkeypatch
     with pytest.raises(StoreError):
         store.save(A, {"state": "done"}, {"model.safetensors": b"1"})
     monkeypatch.undo()
-    assert len(os.listdir(tmp_path)) == 1 and store.keys() == [] and store.record(A) is None
+    assert len(os.listdir(tmp_path)) == 2 and store.keys() == [] and store.record(A) is None
     store.save(A, {"state": "done"})
     assert store.keys() == [A]
 
@@ -190,3 +192,72 @@ def test_tensors_that_are_gone_or_damaged_say_what_to_remove(store):
 def test_an_unknown_kind_of_address_is_refused(url):
     with pytest.raises(StoreError, match="cannot be opened"):
         Store(url)
+
+
+# stores of other versions
+
+
+def older(store, sign=None):
+    """A store as an earlier version left it: folders by key and no sign; or with another one."""
+    store.fs.makedirs(f"{store.root}/{A}")
+    store.fs.pipe_file(f"{store.root}/{A}/stage.json", b'{"state": "done", "kind": "teacher"}')
+    store.fs.pipe_file(f"{store.root}/{A}/model.safetensors", b"1")
+    if sign:
+        store.fs.pipe_file(f"{store.root}/{SIGN}", sign)
+    return Store(store.url)
+
+
+USES = {
+    "record": lambda store: store.record(A),
+    "record of another": lambda store: store.record(B),
+    "keys": Store.keys,
+    "find": lambda store: store.find("a"),
+    "check_writable": Store.check_writable,
+    "save": lambda store: store.save(B, {"state": "done"}, {"model.safetensors": b"2"}),
+    "save over": lambda store: store.save(A, {"state": "done"}, {"model.safetensors": b"2"}),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("sign, said", [(None, "format 1"), (b"1\n", "format 1"), (b"99\n", "format 99")])
+def test_a_store_of_another_version_is_named_and_nothing_of_it_is_used(store, use, sign, said):
+    old = older(store, sign)
+    before = {path: store.fs.cat_file(path) for path in store.fs.find(store.root)}
+    with pytest.raises(
+        StoreError,
+        match=rf"^store \S+ was made by another version of Distrust \({said}, not {FORMAT}\).*--store \S+-{FORMAT}\.$",
+    ):
+        USES[use](old)
+    assert {path: store.fs.cat_file(path) for path in store.fs.find(store.root)} == before, "left as it was"
+
+
+def test_the_place_that_the_error_names_is_a_store_of_its_own(tmp_path):
+    older(Store(tmp_path / "runs"))
+    for url in (f"{tmp_path}/runs", f"{tmp_path}/runs/"):
+        with pytest.raises(StoreError) as said:
+            Store(url).check_writable()
+        other = str(said.value).rpartition("--store ")[2].removesuffix(".")
+        assert other == f"{tmp_path}/runs-{FORMAT}"
+        Store(other).check_writable()
+        assert Store(other).keys() == []
+
+
+def test_a_fresh_and_an_empty_store_are_told_from_an_old_one(store):
+    assert store.keys() == [] and store.record(A) is None
+    assert not store.fs.exists(store.root), "looking makes nothing"
+    store.fs.makedirs(f"{store.root}/pictures")
+    store.fs.pipe_file(f"{store.root}/README", b"results go here")
+    store.fs.makedirs(f"{store.root}/.{A}-01234567")
+    store.fs.pipe_file(f"{store.root}/.{A}-01234567/stage.json", b"{}")  # what a killed run left
+    again = Store(store.url)
+    assert again.keys() == [] and again.record(A) is None
+    again.save(A, {"state": "done"})
+    assert Store(store.url).record(A) == {"state": "done"}
+    assert store.fs.cat_file(f"{store.root}/{SIGN}").decode().strip() == str(FORMAT)
+
+
+def test_a_store_whose_first_save_failed_is_still_of_this_version(store, fail):
+    fail(store, 0, errno.ENOSPC)
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.save(A, {"state": "done"}, {"model.safetensors": b"1"})
+    assert Store(store.url).keys() == []

@@ -147,7 +147,8 @@ class Column:
         heading: of its column; "" is its name.
         unit: "share" (a fraction, shown in percent), "points" (a difference of shares, likewise), "ratio", "count",
             "score", "seconds", or "" for what has none, or no column could hold.
-        low, high: the range of its values, None where it is open.
+        low: the least that it can be, None where there is no such end.
+        high: the most that it can be, likewise.
         better: which way is better for a defender: "higher", "lower", or "" for neither.
     """
 

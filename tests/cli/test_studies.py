@@ -195,9 +195,10 @@ def test_the_demo_answers_the_question_and_writes_a_report(distrust):
     said = distrust("demo", "--jobs", 1, "--quiet", "--json")
     found = said.facts
     assert said.code == 0 and said.err == "" and found["failed"] == 0
-    assert found["answer"].startswith("From the badnets") and "n = 404" in found["answer"]
+    assert found["answer"].startswith("From a backdoored teacher, no student showed the badnets backdoor;")
     page = Path("report.html").read_text()
     assert "distrust demo" in page and len(page) < 2_000_000
-    assert len(list(Path("runs/results/demo").glob("*.json"))) == found["cells"] == 5
+    cells = [json.loads(file.read_text()) for file in Path("runs/results/demo").glob("*.json")]
+    assert len(cells) == found["cells"] == 5 and {cell["n"] for cell in cells} == {404}
     assert distrust("demo", "--quiet", "--json").facts["ran"] == 0
-    assert distrust("results", "demo", "--json").facts["answer"].startswith("From the badnets")
+    assert distrust("results", "demo", "--json").facts["answer"].startswith("From a backdoored teacher")

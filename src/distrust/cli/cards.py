@@ -67,8 +67,14 @@ def marked(mark: Mark) -> dict[str, Any]:
     """The facts of a mark that are not the usual ones; of a numbered one, what the number means."""
     facts = (field for field in dataclasses.fields(mark) if field.name not in TOLD)
     given = {field.name: getattr(mark, field.name) for field in facts if getattr(mark, field.name) != field.default}
-    about = described_options(inspect.getdoc(type(mark)) or "")
+    about = described_facts(type(mark))
     return {name: _meant(value, about.get(name, "")) for name, value in given.items() if value not in ({}, ())}
+
+
+def described_facts(mark: type) -> dict[str, str]:
+    """Fact → its text, of a kind's marks and of what they are made of."""
+    parts = (described_options(inspect.cleandoc(part.__doc__ or "")) for part in reversed(mark.__mro__[:-1]))
+    return {name: text for part in parts for name, text in part.items()}
 
 
 def _meant(value: Any, about: str) -> Any:

@@ -76,8 +76,13 @@ class Face:
         if self.quiet or not waiting or not sys.stderr.isatty():
             yield line
             return
+        from ..study.estimate import cost_of
+
+        def share(stage: Any) -> float:
+            return max(cost_of(stage, 1), 0.1)
+
         with _bar() as bar:
-            whole = bar.add_task("stages", total=sum(max(s.passes, 0.1) for s in waiting))
+            whole = bar.add_task("stages", total=sum(map(share, waiting)))
             now = bar.add_task("", total=1, visible=False)
 
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
@@ -85,7 +90,7 @@ class Face:
                     text = f"{stage.label}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
                 elif event in ("done", "failed", "skipped"):
-                    bar.advance(whole, max(stage.passes, 0.1))
+                    bar.advance(whole, share(stage))
                     bar.update(now, visible=False)
                     if event != "done":
                         bar.console.print(f"{event} {stage.label}: {record.get('error')}", markup=False)

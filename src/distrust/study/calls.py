@@ -81,7 +81,15 @@ def contents_of(source: str) -> dict[str, Any]:
 
 
 def views(given: dict[str, Any]) -> dict[str, Any]:
-    """Options of `Views` as JSON."""
+    """Options of `Views` as JSON.
+
+    Raises:
+        NotFound: an option that there is not.
+    """
+    known = [field.name for field in dataclasses.fields(Views)]
+    for name in given:
+        if name not in known:
+            raise NotFound.among("option of views", name, known)
     return dataclasses.asdict(Views(**given))
 
 

@@ -25,17 +25,18 @@ SET, TENSORS = "images.safetensors", "tensors.safetensors"
 
 
 def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
-    """Facts for the record, and files; a named tuple of products is all of theirs together."""
-    if isinstance(made, tuple) and hasattr(made, "_fields"):
-        facts: Facts = {"made": type(made).__name__}
-        files: Files = {}
+    """Facts for the record, and files; of a tuple all of theirs together, a mapping in it being notes."""
+    if stage.kind == "metric":
+        return {"value": made}, {}
+    if isinstance(made, tuple):
+        facts, files = Facts(), Files()
         for part in made:
-            more, beside = dump(part, stage, fetch)
+            more, beside = ({"notes": part}, Files()) if isinstance(part, dict) else dump(part, stage, fetch)
             facts, files = facts | more, files | beside
         return facts, files
     if isinstance(made, Backdoor):
         text, tensors = made.dump()
-        return {}, {"trigger.json": text.encode(), "trigger.safetensors": tensors}
+        return {"backdoor": made.name}, {"trigger.json": text.encode(), "trigger.safetensors": tensors}
     if isinstance(made, Probe):
         name = artefact_name(stage.taint)
         return {"head": made.head.spec, "file": name}, {
@@ -54,14 +55,13 @@ def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
         return {"finding": made.record()}, {}
     if isinstance(made, Mapping) and made and all(isinstance(value, Tensor) for value in made.values()):
         return {}, {TENSORS: pack(made)}
-    return {"notes": made} if isinstance(made, dict) and stage.kind != "metric" else {"value": made}, {}
+    return {"value": made}, {}
 
 
 def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fetch) -> Mapping[str, Any]:
     """The parts of a product by what a parameter may ask for: "" is the product itself."""
     parts: dict[str, Any] = {**record.get("notes", {})}
-    made = record.get("made")
-    if made in ("Poisoned", "Planted"):
+    if "backdoor" in record:
         parts["backdoor"] = Backdoor.undump(
             read("trigger.json").decode(), read("trigger.safetensors"), f"stage {stage.key}"
         )
@@ -88,10 +88,11 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
 
 def parts_of(made: Any) -> Mapping[str, Any]:
     """The same of a product that was just made."""
-    if not (isinstance(made, tuple) and hasattr(made, "_asdict")):
-        return {"": made}
-    named = made._asdict()
-    return {**named.get("notes", {}), **({"backdoor": named["backdoor"]} if "backdoor" in named else {}), "": made[0]}
+    first, *more = made if isinstance(made, tuple) else (made,)
+    parts: dict[str, Any] = {}
+    for part in more:
+        parts |= {"backdoor": part} if isinstance(part, Backdoor) else part
+    return {**parts, "": first}
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

@@ -47,9 +47,9 @@ class Stage:
 
     @property
     def method(self) -> Method | None:
-        """The registered method that is called, if it is one."""
+        """The registered method that is called, or for which something is made, if it is one."""
         kind, sign, name = self.call["method"].partition("/")
-        return registry.get(kind, name) if sign else None
+        return registry.get(kind, name.partition(":")[0]) if sign else None
 
     @functools.cached_property
     def parents(self) -> tuple[Stage, ...]:

@@ -99,6 +99,10 @@ class Planner:
         self.arms: dict[tuple[Any, ...], Env] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
+        training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
+        training("transfer", self.budget.transfer)
+        distillation("student", self.budget.student)
+        views(self.budget.views)
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
@@ -312,16 +316,16 @@ class Planner:
 
         return shown(), shown(backdoor=backdoor) if backdoor else None
 
-    def measured(self, method: Method, products: Env, chosen: Chosen, seed: int) -> Stage:
-        """A metric that needs more than predictions, as a stage."""
-        axes = {name: chosen[name].text for name in method.inputs if name in AXES}
+    def measured(self, method: Method, products: Env, facts: Mapping[str, Any], seed: int) -> Stage:
+        """A metric that needs more than predictions, as a stage; `facts` are axes and the target."""
+        said = {name: facts[name] for name in method.inputs if name in facts}
         inputs = {
             name: products.get(name) or self.prepared(method, name, products, seed)
             for name in method.inputs
-            if name not in axes
+            if name in products or name in method.mark.makes
         }
         call = self.call("metrics", Selector(method.name))
-        return self.stage("metric", {**call, "options": {**call["options"], **axes}}, inputs, seed)
+        return self.stage("metric", {**call, "options": {**call["options"], **said}}, inputs, seed)
 
     def prepared(self, method: Method, name: str, products: Env, seed: int) -> Stage:
         """What a metric has made for itself; metrics that name the same function share it."""

@@ -56,8 +56,9 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCe
     place = attacks and attacks.place
     target = backdoor.call["options"]["target"] if backdoor else None
     products = {**ours, **{f"{arm}_model": env["model"] for arm, env in arms.items() if arm != "ours"}}
-    wanted = planned(products.keys() | chosen.keys(), place=place, on=cleans and cleans.on)
-    metrics = {method.name: planner.measured(method, products, chosen, seed) for method in wanted}
+    facts = {axis: selector.text for axis, selector in chosen.items()} | ({"target": target} if backdoor else {})
+    wanted = planned(products.keys() | facts.keys(), place=place, on=cleans and cleans.on)
+    metrics = {method.name: planner.measured(method, products, facts, seed) for method in wanted}
     looks = zip(("finding", "finding_control"), filter(None, (ours, arms.get("control"))), strict=False)
     findings = {name: planner.look(detector, env, seed) for name, env in looks} if detector != NONE else {}
     embed = None

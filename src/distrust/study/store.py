@@ -57,12 +57,11 @@ class Store:
         if found not in ("", str(FORMAT)):
             raise StoreError(
                 f"store {self.url} was made by another version of Distrust (format {found}, not {FORMAT}), and "
-                f"none of it is used. Run the same command with another place: --store {self.url}-{FORMAT}."
+                f"none of it is used. Run the same command with another place: --store {self.url.rstrip('/')}-{FORMAT}."
             )
         self.signed = found != ""
 
     def _sign(self) -> None:
-        self._check_format()
         if not self.signed:
             self.fs.makedirs(self.root, exist_ok=True)
             self.fs.pipe_file(f"{self.root}/{SIGN}", f"{FORMAT}\n".encode())
@@ -76,7 +75,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise self._damaged(f"{key}/stage.json", error) from None
+            raise self.damaged(f"{key}/stage.json", error) from None
 
     def find(self, prefix: str) -> tuple[str, Record]:
         """The stage whose key begins with `prefix`.
@@ -113,7 +112,7 @@ class Store:
         try:
             return load(self.read(key, name))
         except SafetensorError as error:
-            raise self._damaged(f"{key}/{name}", error) from None
+            raise self.damaged(f"{key}/{name}", error) from None
 
     def read(self, key: str, name: str) -> bytes:
         """A file of a finished stage.
@@ -124,9 +123,10 @@ class Store:
         try:
             return self.fs.cat_file(f"{self.root}/{key}/{name}")
         except OSError as error:
-            raise self._damaged(f"{key}/{name}", error) from None
+            raise self.damaged(f"{key}/{name}", error) from None
 
-    def _damaged(self, file: str, error: Exception) -> StoreError:
+    def damaged(self, file: str, error: Exception) -> StoreError:
+        """What to say of a folder, or of a file in one, that cannot be read."""
         reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
 
@@ -139,6 +139,7 @@ class Store:
         folder = f"{self.root}/{key}"
         draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
         text = json.dumps(record, indent=1).encode()
+        self._check_format()
         try:
             self._sign()
             if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ..data import ImageSet
@@ -69,7 +70,7 @@ def product(stage: Stage, store: Store, name: str = "") -> Any:
     """What a stage made, or of several things the one that a parameter of this name asks for.
 
     Raises:
-        StoreError: the store does not have it.
+        StoreError: the store does not have it, or it is damaged.
     """
     parts = _cheap(stage, store) if not stage.kept else _stored(stage, store)
     return parts.get(name, parts[""])
@@ -83,9 +84,15 @@ def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
     record = store.record(stage.key)
     if record is None or record["state"] != "done":
         raise StoreError(f"stage {stage.key} has nothing in {store.url}. Run the study again.")
-    return undump(
-        record, stage, lambda name: store.read(stage.key, name), lambda name: product(stage.inputs[name], store, name)
-    )
+    try:
+        return undump(
+            record,
+            stage,
+            lambda name: store.read(stage.key, name),
+            lambda name: product(stage.inputs[name], store, name),
+        )
+    except SafetensorError as error:
+        raise store.damaged(stage.key, error) from None
 
 
 def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
