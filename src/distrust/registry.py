@@ -6,10 +6,8 @@ picklable; the registry reads name, options and bounds from file name, signature
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -27,6 +25,7 @@ from pydantic.dataclasses import dataclass
 
 from .errors import BadInput, NotFound
 from .selectors import checked, lowered, schema
+from .versions import syntax
 
 SUPPLIED = {"rng", "device"}  # arguments that the caller provides; they are not options
 
@@ -195,11 +194,9 @@ def _marker(kind: str, facts: type[Mark]) -> Callable[..., Callable[[F], F]]:
             mark = facts(kind=kind, paper=paper, **given)
         except ValidationError as error:
             first = error.errors()[0]
-            known = ", ".join(f.name for f in dataclasses.fields(facts) if f.name not in ("kind", "paper"))
-            word = kind.removesuffix("s")
-            raise BadInput(
-                f"@{word}: {first['loc'][0]}: {lowered(first['msg'])}. Facts of a {word}: {known}."
-            ) from None
+            wrong = "missing" if first["type"].startswith("missing") else lowered(first["msg"])
+            known = ", ".join(f.name for f in dataclasses.fields(facts) if f.name != "kind")
+            raise BadInput(f"@{kind.removesuffix('s')}: {first['loc'][0]}: {wrong}. Its facts: {known}.") from None
 
         def put(call: F) -> F:
             call.method = mark  # type: ignore[attr-defined]
@@ -312,19 +309,7 @@ class Method:
         """
         file = Path(inspect.getfile(self.call))
         inside = file.is_relative_to(Path(__file__).parent)
-        return str(self.mark.version) if inside else f"{self.mark.version}:{_syntax(file)}"
-
-
-@functools.cache
-def _syntax(path: Path) -> str:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                del body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+        return str(self.mark.version) if inside else f"{self.mark.version}:{syntax(file)}"
 
 
 def load_package(package: str) -> dict[str, Any]:
