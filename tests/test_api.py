@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from distrust.study.api import _toml
+from distrust.api import _toml
 
 import distrust as dt
 from distrust.registry import registry
@@ -34,8 +34,8 @@ def small(tmp_path, monkeypatch) -> str:
 
 def test_a_plan_says_what_it_would_do_and_leaves_nothing(small):
     planned = dt.plan(small, jobs=1)
-    assert str(planned).startswith("small (cpu): 2 cells, 5 stages, 5 to run, about ")
-    assert planned.record()["to_run"] == 5 and len(planned.waiting) == 5
+    assert str(planned).startswith("small (cpu): 2 cells, 6 stages, 6 to run, about ")
+    assert planned.record()["to_run"] == 6 and len(planned.waiting) == 6
     assert {cell["state"] for cell in planned.look().cells} == {"missing"}
     assert not Path("runs").exists()
     with pytest.raises(dt.NotFound, match="Did you mean 'cpu'"):
@@ -45,9 +45,9 @@ def test_a_plan_says_what_it_would_do_and_leaves_nothing(small):
 def test_a_run_a_second_one_and_its_results(small):
     told = []
     first = dt.run(small, jobs=1, tell=lambda event, stage, record: told.append(event))
-    assert first.outcome.ran == 5 == told.count("done") and first.folder == Path("runs/results/small")
+    assert first.outcome.ran == 6 == told.count("done") and first.folder == Path("runs/results/small")
     again = dt.run(small, jobs=1, expect=first.folder)
-    assert (again.outcome.ran, again.outcome.cached, again.differences) == (0, 5, ())
+    assert (again.outcome.ran, again.outcome.cached, again.differences) == (0, 6, ())
     assert again.cells == first.cells and str(again).endswith(first.answer)
     lines = str(first).splitlines()
     assert lines[0].split()[:3] == ["attack", "distiller", "defense"] and lines[1].startswith("none ")
