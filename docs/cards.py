@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distrust.cli.cards import about_training, card, described_facts, marked, own
+from distrust.marks import KINDS
 from distrust.models import families
-from distrust.registry import KINDS, Method, registry
+from distrust.registry import Method, registry
 
 PAGE = Path(__file__).with_name("methods.md")
 INTRO = """# Methods

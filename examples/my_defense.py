@@ -9,7 +9,7 @@ import torch
 from torch import Generator, nn
 
 import distrust as dt
-from distrust.registry import Count, NonNegative, Positive, Rate, defense
+from distrust.marks import Count, NonNegative, Positive, Rate, defense
 
 
 @defense(paper="after Ash, Adams, On Warm-Starting Neural Network Training, NeurIPS 2020, arXiv 1910.08475")

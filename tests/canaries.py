@@ -35,8 +35,9 @@ from torch import Tensor, nn
 from distrust.data import ImageSet, Late
 from distrust.errors import DistrustError
 from distrust.flags import Flag
+from distrust.marks import KINDS
 from distrust.measurement import Backdoor, Finding, Seen
-from distrust.registry import KINDS, Method, registry
+from distrust.registry import Method, registry
 from distrust.seeds import rng, seeded
 from distrust.training import distill, features
 from distrust.versions import CORE

@@ -14,10 +14,10 @@ from tests.canary_inputs import EXACT, condensed, encoder, network, patch, pictu
 from torch import Tensor, nn
 
 from distrust.data import PLAIN, Augment, Late, Siamese, Views, as_8_bit, roles, split
+from distrust.marks import distiller
 from distrust.measurement import Backdoor, make_trigger, measure, over_seeds, predict
 from distrust.models import group_ends, model, norm_at, resolve, taps
 from distrust.models.heads import make as make_head
-from distrust.registry import distiller
 from distrust.seeds import rng, seeded, spawn
 from distrust.training import NeighbourMonitor, distill, features, fit, fit_head, pretrain, recipe, typical
 

@@ -16,7 +16,7 @@ BUDGET: dict[str, Any] = {"train": 64, "test": 40, "size": 8, "teacher": {"epoch
 DEFENCE = '''
 from torch import Generator, nn
 from distrust.data import ImageSet
-from distrust.registry import Count, defense
+from distrust.marks import Count, defense
 
 @defense(paper="none")
 def mine(model: nn.Module, clean: ImageSet, *, epochs: Count = 1, rng: Generator | None = None) -> nn.Module:

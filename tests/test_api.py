@@ -6,9 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from distrust.api import _toml
 
 import distrust as dt
+from distrust.api import _toml
 from distrust.registry import registry
 from distrust.study import read_study
 

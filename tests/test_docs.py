@@ -14,7 +14,8 @@ import typer
 import distrust
 from distrust.cli import app
 from distrust.flags import MEANING
-from distrust.registry import KINDS, registry
+from distrust.marks import KINDS
+from distrust.registry import registry
 from distrust.selectors import parse_one
 from distrust.study import Outcome, make_plan, score_cells
 from distrust.study.spec import study_from
@@ -255,7 +256,7 @@ def test_tables_say_what_the_cells_say(tmp_path):
 
 def test_a_metric_of_a_plug_in_is_a_column_of_a_table(tmp_path, own_registry):
     (tmp_path / "calm.py").write_text(
-        "from distrust.registry import metric\n\n\n"
+        "from distrust.marks import metric\n\n\n"
         '@metric("none", heading="Calmness", better="higher")\n'
         'def calm(seen):\n    """How calm it is."""\n    return 1.0\n'
     )

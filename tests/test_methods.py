@@ -11,7 +11,8 @@ import pytest
 
 import distrust
 from distrust.errors import BadInput, NotFound
-from distrust.registry import Count, DefenseMark, Method, Registry, attack, defense, registry
+from distrust.marks import Count, DefenseMark, attack, defense
+from distrust.registry import Method, Registry, registry
 
 # --- names -------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ def test_a_plugin_must_exist_and_hold_exactly_one_method(tmp_path):
     with pytest.raises(BadInput, match=r"empty\.py holds 0 marked methods; a method file holds exactly one"):
         fresh.add(tmp_path / "empty.py")
     one = "\n@defense(paper='a')\ndef {}(): ...\n"
-    text = "from distrust.registry import defense" + one.format("a") + one.format("b")
+    text = "from distrust.marks import defense" + one.format("a") + one.format("b")
     (tmp_path / "two.py").write_text(text)
     with pytest.raises(BadInput, match=r"two\.py holds 2 marked methods"):
         fresh.add(tmp_path / "two.py")
@@ -160,7 +161,7 @@ def test_a_method_of_the_package_has_the_version_that_its_mark_says():
     "facts, said",
     [
         ({"place": 7}, "@attack: place: input should be 1, 2, 3, 4 or 5"),
-        ({}, "@attack: place: missing"),
+        ({}, "@attack: place: field required"),
         ({"place": 1, "warmup": 0.3}, "@attack: warmup: unexpected keyword argument. Its facts: paper, version, null"),
         ({"place": 1, "on": "encoder"}, "@attack: on: unexpected keyword argument"),
     ],

@@ -20,7 +20,7 @@ import torch
 from torch import Generator, nn
 from distrust import ImageSet
 from distrust.measurement import Backdoor, Finding, Rate, Seen, make_trigger
-from distrust.registry import ClassNumber, attack, defense, detector, metric
+from distrust.marks import ClassNumber, attack, defense, detector, metric
 
 def planted(target, name):
     return Backdoor(make_trigger("patch:white:3"), target, name=name)

@@ -13,7 +13,8 @@ from PIL import Image
 from tests.report_fixture import cell, example_report, unmeasured
 
 from distrust.errors import BadInput
-from distrust.registry import KINDS, registry
+from distrust.marks import KINDS
+from distrust.registry import registry
 from distrust.reporting import Report, page
 from distrust.reporting.answer import answer, sentences
 from distrust.reporting.detection import detections
@@ -325,7 +326,7 @@ def test_a_metric_of_a_plug_in_is_a_column_of_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_kinds", {kind: dict(methods) for kind, methods in registry._kinds.items()})
     monkeypatch.setattr(registry, "files", [])
     (tmp_path / "calm.py").write_text(
-        "from distrust.registry import metric\n\n\n"
+        "from distrust.marks import metric\n\n\n"
         '@metric("none", heading="Calmness", unit="score", low=None, high=None, better="higher")\n'
         'def calm(seen):\n    """How calm it is."""\n    return 1.0\n'
     )

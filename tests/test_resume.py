@@ -96,7 +96,7 @@ def defence(plugin):
     def add(body, name="mine"):
         return plugin(
             "import copy\nfrom pathlib import Path\nfrom distrust.errors import Skip\n"
-            "from distrust.registry import defense\n\n"
+            "from distrust.marks import defense\n\n"
             f"@defense(paper='none')\ndef {name}(model, clean, *, rng=None):\n"
             f"    '''A trial.'''\n    {body}\n",
             name,

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from distrust.data import PLAIN, Augment, ImageSet, Late
 from distrust.errors import BadInput, Diverged, NotFound
 from distrust.flags import Flag
+from distrust.marks import DistillerMark
 from distrust.methods import distillers
 from distrust.models import Taps
 from distrust.models import model as make_model
-from distrust.registry import DistillerMark
 from distrust.seeds import rng
 from distrust.training import Training, cross_entropy, distill, fit, watching
 

@@ -1,16 +1,11 @@
 """Versions of the core: raised by whoever changes what the core computes, so that no stored result is mixed with it.
 
-A key holds a method's version (`registry.Mark`) and these, but for those that only score what is stored.
+A key holds a method's version (`marks.Mark`) and these, but for those that only score what is stored.
 tests/canaries.json pins what each of them computes: a refactoring leaves it alone, and a change that raises no version
-fails a test. A user's own file has no such test, and its syntax tree stands in the key.
+fails a test.
 """
 
 from __future__ import annotations
-
-import ast
-import functools
-import hashlib
-from pathlib import Path
 
 CORE = {
     "seeds": 1,
@@ -32,16 +27,3 @@ CORE = {
     "measure": 1,
     "over_seeds": 1,
 }
-
-
-@functools.cache
-def syntax(path: Path) -> str:
-    """Hash of a Python file without its comments and docstrings."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                del body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]

@@ -26,7 +26,7 @@ PLUGIN = '''
 from torch import Generator, nn
 from distrust import Skip
 from distrust.data import ImageSet
-from distrust.registry import defense
+from distrust.marks import defense
 
 @defense(paper="none")
 def mine(model: nn.Module, clean: ImageSet, *, rng: Generator | None = None) -> nn.Module:

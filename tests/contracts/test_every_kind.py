@@ -10,7 +10,8 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from distrust.errors import BadInput, NotFound
-from distrust.registry import KINDS, Registry, registry
+from distrust.marks import KINDS
+from distrust.registry import Registry, registry
 
 from . import PRODUCTS, quick
 
@@ -87,7 +88,7 @@ def test_methods_of_a_kind_do_not_import_each_other(kind):
 
 
 PLUGIN = '''
-from distrust.registry import Count, defense
+from distrust.marks import Count, defense
 
 @defense(paper="Doe, Doing Nothing Often, 2026")
 def again(model, clean, *, times: Count = 2, rng=None):

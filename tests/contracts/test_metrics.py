@@ -172,7 +172,7 @@ def test_a_stored_rate_is_a_rate_again():
 PLUGIN = '''
 from distrust.flags import flag
 from distrust.measurement import Rate
-from distrust.registry import Column, metric
+from distrust.marks import Column, metric
 
 @metric(paper="Doe, Metrics, 2026"{facts})
 def {name}({inputs}):

@@ -13,8 +13,8 @@ from ..data.sources import images as open_images
 from ..data.synthetic import load_set
 from ..errors import BadInput, NotFound
 from ..files import open_weights, read_record
+from ..marks import KINDS
 from ..measurement import Backdoor
-from ..registry import KINDS
 from ..study import make_plan, read_study
 
 Facts = dict[str, Any]

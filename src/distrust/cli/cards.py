@@ -8,7 +8,8 @@ import json
 import re
 from typing import Annotated, Any, get_args, get_origin
 
-from ..registry import Mark, Method
+from ..marks import Mark
+from ..registry import Method
 
 EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
 TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's

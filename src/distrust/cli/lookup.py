@@ -19,8 +19,9 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
 ) -> int:
     """List methods (of one kind, then with their papers), or models."""
+    from ..marks import KINDS
     from ..models import families
-    from ..registry import KINDS, registry
+    from ..registry import registry
 
     kinds = [*KINDS, "models"]
     if kind and kind not in kinds:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..registry import Pixels
+from ..marks import Pixels
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..data.images import ImageSet
 from ..errors import BadInput
 from ..flags import MEANING, heard
+from ..marks import Column
 from ..models import check_fits
-from ..registry import Column, Method, registry
+from ..registry import Method, registry
 from .backdoor import Backdoor
 from .predict import predict
 

@@ -17,7 +17,7 @@ from torch import nn
 from ..data import PLAIN, Augment, ImageSet, Siamese
 from ..data.augment import Change
 from ..errors import BadInput, NotFound
-from ..registry import Count, NonNegative, Passes, Positive
+from ..marks import Count, NonNegative, Passes, Positive
 from ..selectors import checked, schema
 
 HINT = "See `help(distrust.Training)`."

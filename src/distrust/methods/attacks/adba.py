@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import Augment, ImageSet
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import model as make_model
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import seeded, spawn
 from ...training import descend

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...models import Taps, resolve
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, distill, fit

@@ -8,8 +8,8 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Count, Pixels, Positive, attack
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, Pixels, Positive, attack
 from ...seeds import rng as make_rng
 from ._archetypes import archetypes, drawing_cost, fresh, label_of, tainted, train, units_of
 from ._poison import Poisoned, check_target

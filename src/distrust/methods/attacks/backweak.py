@@ -9,9 +9,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Count, NonNegative, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import frozen
-from ...registry import ClassNumber, Count, NonNegative, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

@@ -8,8 +8,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, attack
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, attack
 from ...seeds import rng as make_rng
 from ._encoder import Curves, Seen, check_references, cosines, implant, implant_cost
 from ._teacher import Planted

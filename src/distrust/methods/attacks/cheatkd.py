@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Count, Passes, Positive, Rate, Share, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import frozen, resolve, taps
-from ...registry import ClassNumber, Count, Passes, Positive, Rate, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
 from ...errors import BadInput
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import Normalize
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from .._costs import CLASSES, LOOK
 from ..condensers._canvas import Canvas, embedder

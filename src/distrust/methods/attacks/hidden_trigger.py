@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet, as_8_bit
+from ...marks import ClassNumber, Count, Levels, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, frozen, last_linear, resolve, taps
-from ...registry import ClassNumber, Count, Levels, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, fit

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Rate, attack
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Rate, attack
 from ...seeds import rng as make_rng
 from ...training import Training
 from ._poison import check_target

@@ -11,9 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...measurement import Backdoor, make_trigger
 from ...models import Taps, check_fits, frozen, resolve, taps
-from ...registry import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, loop

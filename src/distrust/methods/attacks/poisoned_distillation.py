@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
+from ...marks import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Count, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ..condensers._gradients import gradient
 from ._archetypes import archetypes, clamp, drawing_cost, fresh, label_of, pixels, tainted, train, units_of

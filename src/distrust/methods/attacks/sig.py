@@ -7,7 +7,7 @@ from typing import Any
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import ClassNumber, NonNegative, Rate, attack
+from ...marks import ClassNumber, NonNegative, Rate, attack
 from ._poison import Poisoned, Stamp, plant
 
 

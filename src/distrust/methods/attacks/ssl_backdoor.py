@@ -7,7 +7,7 @@ from typing import Any
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import ClassNumber, Pixels, Rate, Share, attack
+from ...marks import ClassNumber, Pixels, Rate, Share, attack
 from ._poison import Poisoned, Stamp, plant
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
+from ...marks import ClassNumber, Pixels, Rate, attack
 from ...measurement import Backdoor, make_trigger
-from ...registry import ClassNumber, Pixels, Rate, attack
 from ...seeds import rng as make_rng
 from .._costs import free
 from ._archetypes import label_of, tainted

@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...data import Augment, ImageSet, as_8_bit
+from ...marks import ClassNumber, Count, Levels, Many, NonNegative, Passes, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger, predict
 from ...models import check_fits, frozen
 from ...models import model as make_model
-from ...registry import ClassNumber, Count, Levels, Many, NonNegative, Passes, Pixels, Positive, Rate, attack
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit

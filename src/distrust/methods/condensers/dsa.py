@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import Count, Positive, condenser
+from ...marks import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ._canvas import Canvas, Init
 from ._gradients import loops, match, matching_cost

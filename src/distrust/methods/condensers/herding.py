@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from ...data import Augment, ImageSet
+from ...marks import Count, Positive, condenser
 from ...models import eval_mode
-from ...registry import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit

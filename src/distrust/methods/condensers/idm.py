@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
 from ...errors import BadInput
+from ...marks import Count, NonNegative, Positive, condenser
 from ...models import resolve, taps
-from ...registry import Count, NonNegative, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import descend

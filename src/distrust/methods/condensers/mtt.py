@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...errors import Diverged
-from ...registry import Count, Positive, condenser
+from ...marks import Count, Positive, condenser
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import descend

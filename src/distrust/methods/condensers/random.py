@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import Count, condenser
+from ...marks import Count, condenser
 from ...seeds import rng as make_rng
 from .._costs import free
 from ._canvas import Canvas

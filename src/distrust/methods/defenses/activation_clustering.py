@@ -8,8 +8,8 @@ from sklearn.decomposition import PCA
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import Count, Half, defense
 from ...measurement.embedding import embedding
-from ...registry import Count, Half, defense
 from ...seeds import rng as make_rng
 from .._costs import looks
 from ._sift import by_answer

@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import Share, defense
 from ...models import Taps
-from ...registry import Share, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

@@ -10,8 +10,8 @@ from torch import Generator, nn
 
 from ...data import ImageSet
 from ...errors import Skip
+from ...marks import NonNegative, defense
 from ...models import called, check_encoder, runs_of
-from ...registry import NonNegative, defense
 from .._costs import free
 from ._channels import silence
 

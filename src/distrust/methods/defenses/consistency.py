@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...registry import Bits, Many, Part, Pixels, defense
+from ...marks import Bits, Many, Part, Pixels, defense
 from .._costs import LOOK
 from ._sift import answers, keep
 

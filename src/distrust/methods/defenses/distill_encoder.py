@@ -8,8 +8,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import NonNegative, defense
 from ...models import Taps, resolve
-from ...registry import NonNegative, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

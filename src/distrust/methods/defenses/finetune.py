@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, nn
 
 from ...data import ImageSet
-from ...registry import defense
+from ...marks import defense
 from ...seeds import rng as make_rng
 from ...training import Training, fit
 from ._schedule import FINETUNING

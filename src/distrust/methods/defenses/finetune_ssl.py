@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, nn
 
 from ...data import ImageSet
-from ...registry import Count, Positive, defense
+from ...marks import Count, Positive, defense
 from ...seeds import rng as make_rng
 from .._costs import passes
 from ._unlabelled import learn

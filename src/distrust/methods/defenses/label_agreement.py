@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
-from ...registry import Part, defense
+from ...marks import Part, defense
 from .._costs import looks
 from ._sift import answers, keep
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, NonNegative, Positive, defense
 from ...models import Taps, check_encoder, resolve
-from ...registry import Count, NonNegative, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

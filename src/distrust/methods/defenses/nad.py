@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, Power, Weights, defense
 from ...models import Taps, resolve
-from ...registry import Count, Power, Weights, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, distill, fit

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
+from ...marks import Count, NonNegative, Positive, Power, defense
 from ...models import Taps, resolve
-from ...registry import Count, NonNegative, Positive, Power, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training

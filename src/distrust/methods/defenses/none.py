@@ -7,7 +7,7 @@ import copy
 from torch import Generator, nn
 
 from ...data import ImageSet
-from ...registry import defense
+from ...marks import defense
 
 
 @defense(paper="none", null=True)

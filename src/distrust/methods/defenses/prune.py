@@ -9,8 +9,8 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, Part, Passes, Positive, defense
 from ...models import called, check_encoder, eval_mode, resolve, taps
-from ...registry import Count, Part, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from .._costs import LOOK
 from ._channels import makers, silence

@@ -6,7 +6,7 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import Bits, defense
+from ...marks import Bits, defense
 from .._costs import free
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Generator
 
 from ...data import ImageSet
-from ...registry import Count, Positive, defense
+from ...marks import Count, Positive, defense
 from ...seeds import rng as make_rng
 from .._costs import LOOK, passes
 from ..condensers._canvas import Canvas, embedder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import Count, Passes, Positive, defense
 from ...models import check_encoder
-from ...registry import Count, Passes, Positive, defense
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from .._costs import passes

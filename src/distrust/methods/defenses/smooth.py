@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Generator
 
 from ...data import ImageSet, as_8_bit
-from ...registry import Positive, defense
+from ...marks import Positive, defense
 from .._costs import free
 
 

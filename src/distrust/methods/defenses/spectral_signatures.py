@@ -6,8 +6,8 @@ import torch
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import Part, defense
 from ...measurement.embedding import embedding
-from ...registry import Part, defense
 from .._costs import looks
 from ._sift import by_answer
 

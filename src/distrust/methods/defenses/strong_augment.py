@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Generator, nn
 
 from ...data import ImageSet, as_8_bit
-from ...registry import Count, NonNegative, Rate, defense
+from ...marks import Count, NonNegative, Rate, defense
 from ...seeds import rng as make_rng
 from ...seeds import seeded
 from .._costs import free

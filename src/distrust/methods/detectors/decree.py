@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, Factor, Positive, Rate, Several, detector
 from ...measurement import Finding
 from ...models import check_encoder, frozen_mode
-from ...registry import Count, Factor, Positive, Rate, Several, detector
 from ...seeds import rng as make_rng
 
 

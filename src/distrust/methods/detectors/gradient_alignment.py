@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import Count, Several, detector
 from ...measurement import Finding
 from ...models import model as make_model
-from ...registry import Count, Several, detector
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from .._costs import CLASSES

@@ -7,9 +7,9 @@ from torch import Generator
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, detector
 from ...measurement import Finding
 from ...models import eval_mode
-from ...registry import Count, detector
 from ...seeds import rng as make_rng
 from ._synthetic import trained
 

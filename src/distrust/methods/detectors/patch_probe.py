@@ -11,9 +11,9 @@ from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
+from ...marks import Count, Passes, detector
 from ...measurement import Finding
 from ...models import eval_mode
-from ...registry import Count, Passes, detector
 from ...seeds import rng as make_rng
 from .._costs import LOOK
 from ._synthetic import paste, permuted, squares, trained

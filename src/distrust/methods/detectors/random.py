@@ -6,8 +6,8 @@ import torch
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import detector
 from ...measurement import Finding
-from ...registry import detector
 from ...seeds import rng as make_rng
 
 

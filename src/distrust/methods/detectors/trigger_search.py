@@ -7,9 +7,9 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
+from ...marks import Count, Factor, Positive, Rate, detector
 from ...measurement.finding import Finding, outlyingness
 from ...models import frozen_mode
-from ...registry import Count, Factor, Positive, Rate, detector
 from ...seeds import rng as make_rng
 from .._costs import CLASSES
 

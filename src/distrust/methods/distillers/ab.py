@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...marks import NonNegative, Positive, distiller
 from ...models import Taps
-from ...registry import NonNegative, Positive, distiller
 from ._connect import bound, connector, halving, pairs, same_size
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...marks import Count, NonNegative, Positive, distiller
 from ...models import Taps
-from ...registry import Count, NonNegative, Positive, distiller
 from ._embedding import embedding
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...marks import NonNegative, Positive, distiller
 from ...models import Taps
-from ...registry import NonNegative, Positive, distiller
 
 
 @distiller(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...marks import NonNegative, Positive, distiller
 from ...models import Taps
-from ...registry import NonNegative, Positive, distiller
 
 
 @distiller(

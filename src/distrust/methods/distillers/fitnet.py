@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import BadInput
+from ...marks import Count, NonNegative, distiller
 from ...models import Taps
-from ...registry import Count, NonNegative, distiller
 from ._connect import bound, pairs
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput, Skip
+from ...marks import NonNegative, distiller
 from ...models import Taps
-from ...registry import NonNegative, distiller
 from ._connect import pairs, same_size
 
 

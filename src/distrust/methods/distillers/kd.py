@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...marks import NonNegative, Positive, distiller
 from ...models import Taps
-from ...registry import NonNegative, Positive, distiller
 
 
 @distiller(paper="Hinton, Vinyals, Dean, arXiv 1503.02531", label_weight=0.1, logits_only=True)

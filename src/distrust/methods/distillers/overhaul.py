@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ...marks import NonNegative, distiller
 from ...models import Taps, norm_at
-from ...registry import NonNegative, distiller
 from ._connect import bound, connector, halving, pairs, same_size
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...marks import NonNegative, distiller
 from ...models import Taps
-from ...registry import NonNegative, distiller
 from ._embedding import embedding
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import BadInput
+from ...marks import NonNegative, distiller
 from ...models import Taps
 from ...models.taps import INPUT
-from ...registry import NonNegative, distiller
 from ._connect import bound
 
 

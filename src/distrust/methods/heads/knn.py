@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from ...marks import Count, Positive, head
 from ...models.heads import make
-from ...registry import Count, Positive, head
 
 
 @head(paper="Wu, Xiong, Yu, Lin, Non-Parametric Instance Discrimination, CVPR 2018, arXiv 1805.01978")

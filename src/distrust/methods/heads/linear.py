@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ...errors import BadInput
+from ...marks import Count, Positive, head
 from ...models.heads import make
-from ...registry import Count, Positive, head
 
 
 @head(paper="Alain, Bengio, Understanding Intermediate Layers Using Linear Classifier Probes, arXiv 1610.01644")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from ...data import PLAIN, ImageSet
+from ...marks import Count, Positive, Rate, head
 from ...models.heads import make
-from ...registry import Count, Positive, Rate, head
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, cross_entropy, loop

@@ -6,9 +6,9 @@ import torch
 from torch import Generator, nn
 
 from ...data import ImageSet
+from ...marks import Count, Positive
 from ...measurement import Backdoor
 from ...models import eval_mode
-from ...registry import Count, Positive
 from ..attacks._archetypes import archetypes as drawn
 from ..attacks._archetypes import fresh, train, units_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...flags import flag
+from ...marks import metric
 from ...measurement import Rate, Seen
-from ...registry import metric
 from ._rates import accuracy, paired
 
 ACC_FLOOR = 0.10  # a defence that costs more earns no credit

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ...data import ImageSet
+from ...marks import metric
 from ...measurement import Backdoor
-from ...registry import metric
 from ._archetypes import archetypes as draw
 from ._archetypes import called
 

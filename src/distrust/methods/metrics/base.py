@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...flags import flag
+from ...marks import metric
 from ...measurement import Seen
-from ...registry import metric
 from ._rates import paired, share
 
 CONTROL_FIRES = 0.10  # trigger's pull on a model that was never attacked

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...marks import metric
 from ...measurement import TEACHER_CARRIES
-from ...registry import metric
 
 
 @metric(paper="ours", heading="Carry-over", unit="ratio", low=None, high=None, better="lower", order=8)

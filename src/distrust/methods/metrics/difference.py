@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...data import ImageSet
-from ...registry import Column, metric
+from ...marks import Column, metric
 
 
 @metric(

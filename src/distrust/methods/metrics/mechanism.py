@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...data import ImageSet
+from ...marks import Count, metric
 from ...measurement import Backdoor
 from ...measurement.embedding import activations
 from ...models import resolve
-from ...registry import Count, metric
 
 
 @metric(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...flags import flag
+from ...marks import metric
 from ...measurement import Seen
-from ...registry import metric
 
 FEW_IMAGES = 200
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...marks import Column, metric
 from ...measurement import Finding
-from ...registry import Column, metric
 
 
 @metric(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...marks import metric
 from ...measurement import Finding
-from ...registry import metric
 
 
 @metric(paper="each detector's own", heading="Score of the control", unit="score", low=None, high=None, order=21)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...registry import metric
+from ...marks import metric
 
 
 @metric(paper="ours", heading="Seconds", unit="seconds", high=None, better="lower", aside=True, order=30)

@@ -8,7 +8,7 @@ import torch
 
 from ...data import ImageSet
 from ...data.images import changed
-from ...registry import Column, metric
+from ...marks import Column, metric
 
 
 @metric(

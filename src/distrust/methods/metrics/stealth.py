@@ -9,9 +9,9 @@ from torch import nn
 
 from ...data import ImageSet
 from ...data.images import changed, rows_in
+from ...marks import Column, metric
 from ...measurement import Backdoor, predict
 from ...measurement.predict import BATCH
-from ...registry import Column, metric
 
 
 @metric(

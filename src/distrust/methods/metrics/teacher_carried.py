@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...marks import metric
 from ...measurement import Seen
-from ...registry import metric
 from ._rates import difference
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...flags import flag
+from ...marks import metric
 from ...measurement import Seen
-from ...registry import metric
 from ._rates import share
 
 COLLAPSED = 0.5  # share of clean images of other classes that a sound model never calls the target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...registry import Count, Positive, objective
+from ...marks import Count, Positive, objective
 from ._contrast import nt_xent
 from ._projector import projector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...registry import Count, objective
+from ...marks import Count, objective
 from ._projector import projector
 
 

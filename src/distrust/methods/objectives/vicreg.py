@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...registry import Count, NonNegative, objective
+from ...marks import Count, NonNegative, objective
 from ._projector import projector
 
 

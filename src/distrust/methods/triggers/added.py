@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
-from ...registry import NonNegative, trigger
+from ...marks import NonNegative, trigger
 from ...seeds import rng
 from ._base import Trigger
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...errors import BadInput
 from ...files import open_picture
-from ...registry import Rate, trigger
+from ...marks import Rate, trigger
 from ...seeds import rng
 from ._base import Trigger
 

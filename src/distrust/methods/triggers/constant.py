@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...errors import BadInput
-from ...registry import Count, Pixels, trigger
+from ...marks import Count, Pixels, trigger
 from ._base import Trigger
 
 Value = Annotated[float, Field(ge=-100, le=100)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
-from ...registry import Count, Many, NonNegative, Pixels, trigger
+from ...marks import Count, Many, NonNegative, Pixels, trigger
 from ._base import Trigger
 
 # What a step of 1 in both U and V does to R, G and B at the same brightness. BT.601: U = .436·(B − Y) / (1 − .114),

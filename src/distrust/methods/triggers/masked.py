@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
-from ...registry import Rate, trigger
+from ...marks import Rate, trigger
 from ...seeds import rng
 from ._base import Trigger
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
-from ...registry import Count, Pixels, trigger
+from ...marks import Count, Pixels, trigger
 from ._base import Trigger
 
 # Rows -3..-1 by columns -3..-1 of the image, as in the released code of NAD (github.com/bboylyg/NAD).
