@@ -10,20 +10,24 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from ..data import Views
 from ..errors import BadInput, NotFound
 from ..measurement.backdoor import trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
+from ..selectors import checked, schema
 from ..training import Training, distill
 from ..training.options import FIELDS
 from .graph import Call, digest
 from .steps import STEPS
 
 IMAGE_OPTIONS = ("size", "channels", "group")
-BESIDE = ("layers", "label_weight", "teacher_mode", "warmup")  # options of `distill` beside its training
+_HINTS = typing.get_type_hints(distill)
+BESIDE = {  # options of `distill` beside its training
+    name: inspect.signature(distill).parameters[name].replace(annotation=_HINTS[name])
+    for name in ("layers", "label_weight", "teacher_mode", "warmup")
+}
+_BESIDE = schema("student", BESIDE)
 
 
 def call_of(method: Method, given: dict[str, Any]) -> Call:
@@ -31,7 +35,8 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     options = {name: plain(value) for name, value in method.check(given).items()}
     call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
     if isinstance(trigger := options.get("trigger"), str):
-        call["trigger"] = _trigger_version(trigger)
+        name = trigger.partition("[")[0].partition(":")[0]
+        call["trigger"] = "file" if trigger.endswith(".json") else registry.get("triggers", name).version
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     return {**call, "files": files} if files else call
@@ -40,12 +45,6 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
 def step_call(name: str, options: dict[str, Any]) -> Call:
     """A call of a step of the core."""
     return {"method": name, "version": str(STEPS[name].version), "options": options}
-
-
-def _trigger_version(text: str) -> str:
-    return (
-        "file" if text.endswith(".json") else registry.get("triggers", text.partition("[")[0].partition(":")[0]).version
-    )
 
 
 def plain(value: Any) -> Any:
@@ -119,16 +118,10 @@ def distillation(axis: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         NotFound, BadInput: as `training`.
     """
-    beside = {name: p for name, p in inspect.signature(distill).parameters.items() if name in BESIDE}
-    hints = typing.get_type_hints(distill)
     for name in given:
-        if name not in FIELDS and name not in beside:
-            raise NotFound.among(f"option of {axis}", name, {**FIELDS, **beside})
-    own = {name: p.default for name, p in beside.items() if name != "warmup"}  # which only two stages have
-    for name in beside.keys() & given.keys():
-        try:
-            own[name] = TypeAdapter(hints[name]).validate_python(given[name])
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise BadInput(f"{axis}: {name}={given[name]!r}: {reason[:1].lower()}{reason[1:]}.") from None
-    return training(axis, {k: v for k, v in given.items() if k in FIELDS}) | own
+        if name not in FIELDS and name not in BESIDE:
+            raise NotFound.among(f"option of {axis}", name, {**FIELDS, **BESIDE})
+    own = checked(_BESIDE, {name: given[name] for name in BESIDE if name in given}, "", f"{axis}: ")
+    if "warmup" not in given:
+        del own["warmup"]  # which only distillers in two stages have
+    return training(axis, {name: value for name, value in given.items() if name in FIELDS}) | own

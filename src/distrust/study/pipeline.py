@@ -106,9 +106,8 @@ class Planner:
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
-                prepared = {
-                    option for make in getattr(method.mark, "makes", {}).values() for option in options_of(make)
-                }
+                makes = getattr(method.mark, "makes", {}).values()
+                prepared = set(itertools.chain.from_iterable(map(options_of, makes)))
                 method.check({k: v for k, v in options.items() if k not in prepared})
 
     def stage(
@@ -136,10 +135,9 @@ class Planner:
                 raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
             method = registry.get(kind, selector.name)
             dialled = self.budget.dialled(kind, selector.name)
-            own = {
-                k: v for k, v in dialled.items() if kind != "metrics" or k in method.options
-            }  # others prepare for it
-            self.calls[at] = call_of(method, {**own, **selector.options})
+            if kind == "metrics":  # the others are of what is made for it
+                dialled = {k: v for k, v in dialled.items() if k in method.options}
+            self.calls[at] = call_of(method, {**dialled, **selector.options})
         return self.calls[at]
 
     def arm(self, chosen: Chosen, seed: int) -> Env:
@@ -200,11 +198,10 @@ class Planner:
         """A method at its position; where options are tuned, one for each candidate, and a choice among them."""
         kind, makes = AXES[position.axis].kind, position.makes
         method = registry.get(kind, selector.name)
-        env = (
-            {**env, "references": self.references(method, selector, env, seed)}
-            if "references" in method.inputs
-            else env
-        )
+        if "references" in method.inputs:
+            target = self.call(kind, selector)["options"]["target"]
+            count = method.mark.references
+            env = {**env, "references": self.step("references", env, seed, target=target, count=count)}
         inputs = {name: self.input(name, method, env) for name in method.inputs}
         selector, inputs = self.share(selector, method, inputs, seed)
         taint = (selector.name,) if position.axis == "attack" else ()
@@ -230,11 +227,6 @@ class Planner:
         if product not in env:
             raise BadInput(f"{method.name} asks for {name!r}, which is not made here. There are: {', '.join(env)}.")
         return env[product]
-
-    def references(self, method: Method, selector: Selector, env: Env, seed: int) -> Stage:
-        """Images of the target's class for an attack on an encoder."""
-        target = self.call("attacks", selector)["options"]["target"]
-        return self.step("references", env, seed, target=target, count=method.mark.references)
 
     def share(self, selector: Selector, method: Method, inputs: Env, seed: int) -> tuple[Selector, Env]:
         """`clean` in a defence's selector is no option of the method but the share of images that it gets.
