@@ -38,10 +38,8 @@ def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
         text, tensors = made.dump()
         return {"backdoor": made.name}, {"trigger.json": text.encode(), "trigger.safetensors": tensors}
     if isinstance(made, Probe):
-        name = artefact_name(stage.taint)
-        return {"head": made.head.spec, "file": name}, {
-            name: pack({k: v.cpu() for k, v in made.head.state_dict().items()})
-        }
+        name, weights = artefact_name(stage.taint), {k: v.cpu() for k, v in made.head.state_dict().items()}
+        return {"head": made.head.spec, "file": name}, {name: pack(weights)}
     if isinstance(made, nn.Module):
         name = artefact_name(stage.taint)
         facts = {"taint": list(stage.taint), "key": stage.key}
@@ -62,9 +60,8 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
     """The parts of a product by what a parameter may ask for: "" is the product itself."""
     parts: dict[str, Any] = {**record.get("notes", {})}
     if "backdoor" in record:
-        parts["backdoor"] = Backdoor.undump(
-            read("trigger.json").decode(), read("trigger.safetensors"), f"stage {stage.key}"
-        )
+        text, pixels = read("trigger.json").decode(), read("trigger.safetensors")
+        parts["backdoor"] = Backdoor.undump(text, pixels, f"stage {stage.key}")
     if "head" in record:
         head = make_head(**record["head"])
         head.load_state_dict(load(read(record["file"])))
@@ -73,10 +70,8 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
         weights = load(read(record["file"]))
         parts[""] = load_weights(make_model(**record["spec"]), weights, f"stage {stage.key}").eval()
     elif "images" in record:
-        data = read(SET)
-        parts[""] = (
-            _changed(fetch("transfer"), load(data), stage.taint) if "transfer" in stage.inputs else unpack_set(data)
-        )
+        data, derived = read(SET), "transfer" in stage.inputs
+        parts[""] = _changed(fetch("transfer"), load(data), stage.taint) if derived else unpack_set(data)
     elif "finding" in record:
         parts[""] = Finding.made(record["finding"])
     elif "value" in record:

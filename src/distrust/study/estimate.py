@@ -6,13 +6,12 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from torch import nn
 
 from ..data import ImageSet
 from ..models import model as make_model
-from ..training import fit
+from ..training import Training, fit
 from .graph import Stage
 from .steps import STEPS, opened
 from .store import Record, Store
@@ -58,12 +57,7 @@ def _made(stage: Stage) -> int:
     if "images_per_class" in options:
         source = next(s for s in stage.lineage() if s.kind == "images")
         return options["images_per_class"] * len(_opened(source)[0].classes)
-    sets = ("train", "transfer", "synthetic")
-    return next((_made(stage.inputs[name]) for name in sets if name in stage.inputs), 0) if _is_set(stage) else 0
-
-
-def _is_set(stage: Stage) -> bool:
-    return stage.kind in ("plant", "poison", "sift")
+    return size_of(stage) if stage.kind in ("plant", "poison", "sift") else 0
 
 
 def _opened(stage: Stage) -> tuple[ImageSet, ImageSet]:
@@ -73,23 +67,16 @@ def _opened(stage: Stage) -> tuple[ImageSet, ImageSet]:
 
 def _network(stage: Stage) -> str:
     """Whose steps a stage takes: its own network's, or that of the model that it is given."""
-    return next(
-        (s.call["options"]["network"] for s in reversed([*stage.lineage()]) if "network" in s.call["options"]),
-        "convnet3",
-    )
+    named = (s.call["options"].get("network") for s in reversed([*stage.lineage()]))
+    return next(filter(None, named), "convnet3")
 
 
 def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
     few = images[: batch * steps]
-    options: dict[str, Any] = {
-        "epochs": 1,
-        "batch_size": batch,
-        "precision": "fp32",
-        "memory_format": "channels_last",
-    }
-    fit(model, few[:batch], **options)  # the first step allocates
+    training = Training(epochs=1, batch_size=batch, precision="fp32", memory_format="channels_last")
+    fit(model, few[:batch], training=training)  # the first step allocates
     start = time.perf_counter()
-    fit(model, few, **options)
+    fit(model, few, training=training)
     return len(few) / (time.perf_counter() - start)
 
 

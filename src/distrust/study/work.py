@@ -72,25 +72,17 @@ def product(stage: Stage, store: Store, name: str = "") -> Any:
     Raises:
         StoreError: the store does not have it, or it is damaged.
     """
-    parts = _cheap(stage, store) if not stage.kept else _stored(stage, store)
+    parts = _stored(stage, store) if stage.kept else parts_of(carry_out(stage, store, torch.device("cpu")))
     return parts.get(name, parts[""])
-
-
-def _cheap(stage: Stage, store: Store) -> Mapping[str, Any]:
-    return parts_of(carry_out(stage, store, torch.device("cpu")))
 
 
 def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
     record = store.record(stage.key)
     if record is None or record["state"] != "done":
         raise StoreError(f"stage {stage.key} has nothing in {store.url}. Run the study again.")
+    read, fetch = functools.partial(store.read, stage.key), lambda name: product(stage.inputs[name], store, name)
     try:
-        return undump(
-            record,
-            stage,
-            lambda name: store.read(stage.key, name),
-            lambda name: product(stage.inputs[name], store, name),
-        )
+        return undump(record, stage, read, fetch)
     except SafetensorError as error:
         raise store.damaged(stage.key, error) from None
 
@@ -108,16 +100,13 @@ def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
         return _step(kind, given, options, stage.seed, device)
     name, made, product_name = name.partition(":")
     method = registry.get(kind, name)
-    if (
-        kind == "defenses"
-        and method.mark.on == "classifier"
-        and len(given["clean"].hard.unique()) < len(given["clean"].classes)
-    ):
+    clean = given.get("clean") if kind == "defenses" and method.mark.on == "classifier" else None
+    if clean is not None and len(clean.hard.unique()) < len(clean.classes):
         flag("class-missing")
-    asked = inspect.signature(method.mark.makes[product_name] if made else method.call).parameters
-    draws = {"rng": rng(STREAMS.get(kind, "attack"), stage.seed)} if "rng" in asked else {}
     call = functools.partial(method.mark.makes[product_name], **options) if made else method.made(options)
-    return call(**given, **draws)
+    if "rng" in inspect.signature(call).parameters:
+        given["rng"] = rng(STREAMS.get(kind, "attack"), stage.seed)
+    return call(**given)
 
 
 def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
@@ -129,11 +118,9 @@ def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
 
 def _step(name: str, given: dict[str, Any], options: dict[str, Any], seed: int, device: torch.device) -> Any:
     """A step of the core: methods among its options are made, and it gets the seed and the device if it asks."""
-    step = STEPS[name]
-    options = {key: _made(value) for key, value in options.items() if key != "network_file"}
-    beside = {"seed": seed, "device": device}
-    asked = inspect.signature(step.call).parameters
-    return step.call(**given, **options, **{key: value for key, value in beside.items() if key in asked})
+    call, beside = STEPS[name].call, {"seed": seed, "device": device}
+    given |= {key: _made(value) for key, value in options.items() if key != "network_file"}
+    return call(**given, **{key: beside[key] for key in beside.keys() & inspect.signature(call).parameters.keys()})
 
 
 def _made(value: Any) -> Any:
