@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
-from tests import canary_core
+from tests import canary_core, canary_steps
 from tests.canary_inputs import CLASSES, EXACT, FIELDS, condensed, encoder, network, patch, pictures, signs, training_of
 from torch import Tensor, nn
 
@@ -39,6 +39,7 @@ from distrust.marks import KINDS
 from distrust.measurement import Backdoor, Finding, Seen
 from distrust.registry import Method, registry
 from distrust.seeds import rng, seeded
+from distrust.study.steps import STEPS
 from distrust.training import distill, features
 from distrust.versions import CORE
 
@@ -337,13 +338,14 @@ def _recorded(call: Callable[[], Any]) -> Values:
 def versions() -> dict[str, int]:
     """Every canary that there has to be → its version now."""
     core = {f"core/{name}": version for name, version in CORE.items()}
+    core |= {f"steps/{name}": step.version for name, step in STEPS.items()}
     own = {f"{kind}/{name}": m.mark.version for kind in KINDS for name, m in registry.kind(kind).items()}
     return core | own
 
 
-def of_core(name: str) -> Any:
-    """What a part of the core computes, and what it was given."""
-    made = getattr(canary_core, f"of_{name}")()
+def of_core(kind: str, name: str) -> Any:
+    """What a part of the core, or a step of studies, computes, and what it was given."""
+    made = getattr({"core": canary_core, "steps": canary_steps}[kind], f"of_{name}")()
     return made if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], tuple) else (made, ())
 
 
@@ -351,7 +353,8 @@ def compute(name: str) -> Values:
     """What the canary says now."""
     torch.set_num_threads(1)
     kind, _, own = name.partition("/")
-    found = _recorded(functools.partial(of_core, own)) if kind == "core" else canary(registry.get(kind, own))
+    core = kind in ("core", "steps")
+    found = _recorded(functools.partial(of_core, kind, own)) if core else canary(registry.get(kind, own))
     return json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -363,7 +366,8 @@ def load() -> dict[str, Any]:
 def complaint(name: str, version: int, values: Values, entry: Mapping[str, Any] | None) -> str | None:
     """What is wrong with a canary, and what to do; None if it agrees with its entry."""
     word = name.rpartition("/")[2]
-    where = f"CORE[{word!r}] in distrust/versions.py" if name.startswith("core/") else "version= in its mark"
+    places = {"core": f"CORE[{word!r}] in distrust/versions.py", "steps": "version= in distrust/study/steps.py"}
+    where = places.get(name.partition("/")[0], "version= in its mark")
     record = f"`python -m tests.canaries {name}`"
     if entry is None:
         return f"{name} has no canary: run {record}."
