@@ -22,7 +22,8 @@ def step(name: str, *products: Any, **options: Any) -> Any:
 def of_images() -> Any:
     cut = {"source": "digits", "seed": 1, "size": 8, "held": 0.2, "validation": 0.1}
     asked = {
-        "train": {"most": 30}, "clean": {"share": 0.05}, "validation": {}, "test": {"most": 20}, "all held": {"share": 0.2},
+        "train": {"most": 30}, "clean": {"share": 0.05}, "validation": {}, "test": {"most": 20},
+        "all held": {"share": 0.2},
     }  # fmt: skip
     found = {
         name: step("images", role=name.replace("all held", "clean"), **cut, **more) for name, more in asked.items()
