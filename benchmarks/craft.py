@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import distrust as dt
 from distrust.methods import attacks
-from distrust.methods.attacks._teacher import fast, frozen
+from distrust.methods.attacks._teacher import fast
+from distrust.models import frozen
 
 BATCH, STEPS = 128, 10
 GOAL = 1.5  # attack / bare passes: below it, the attack wastes little
