@@ -39,7 +39,7 @@ def main() -> None:
     start = dt.model(NETWORK, images, head=False)
     both = torch.rand(2 * BATCH, 3, 32, 32, generator=dt.rng("views"))
     ways = {
-        "pretrain": lambda: dt.pretrain(start, images, loss=dt.encoders.simclr, epochs=1, batch_size=BATCH),
+        "pretrain": lambda: dt.pretrain(start, images, loss=dt.objectives.simclr, epochs=1, batch_size=BATCH),
         "bare passes": lambda: bare(images, start, both),
     }
     what = f"seconds for {len(images) // BATCH} SimCLR steps of {NETWORK}, {BATCH} images each in two views"
