@@ -22,8 +22,7 @@ from .data import Report
 from .detection import detections
 from .features import MOST
 from .heatmap import facets, models
-from .labels import shortened
-from .rows import Cell, Row, alone, columns, describe, given, over_seeds, varying
+from .rows import Cell, Row, alone, columns, describe, finite, given, over_seeds, varying
 from .verdict import comparisons, verdict
 
 PICTURES_BUDGET = 700_000  # bytes of PNG: the page stays under 2 MB
@@ -44,7 +43,7 @@ def page(study: Report) -> str:
     defenses = [facet.defense for facet in maps]
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
-    shown = [column for column in columns() if any(column.key in line.values for line in lines)]
+    shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
     data = {
         "rows": [_embedded(row) for row in rows], "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
@@ -61,7 +60,7 @@ def page(study: Report) -> str:
         pictures=_fitting(study.pictures),
         embeddings=study.embeddings[:MOST],
         beside=varying(study.embeddings[:MOST]),
-        comparisons=comparisons(shortened(study.cells)),
+        comparisons=comparisons(study.cells),
         detections=detections(study.cells),
         rows=rows,
         lines=lines,
