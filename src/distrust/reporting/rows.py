@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
 from ..measurement import over_seeds as mean_and_interval
@@ -134,7 +134,7 @@ def _row(group: list[Cell], columns: Sequence[str]) -> Row:
     )
 
 
-def finite(value: Any) -> bool:
+def finite(value: Any) -> TypeGuard[float]:
     """A number that can be averaged and shown."""
     return isinstance(value, int | float) and math.isfinite(value)
 
