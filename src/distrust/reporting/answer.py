@@ -97,12 +97,8 @@ def _told(students: Sequence[Row], attack: str) -> str:
         none = carried < TEACHER_CARRIES or drifts(top)
         said += f" {f'no student showed {backdoor}' if none else shown}; single runs bear no verdict"
     elif len({*ways.values()}) == len(students) <= SPELLED_OUT:
-        clauses = [
-            f"{clause.format(backdoor)} {listing([ways[r] for r in found[v]], 'or' if v is Verdict.NO else 'and')}"
-            for v, clause in CLAUSE.items()
-            if found[v]
-        ]
-        said += f" the student {', and '.join(clauses)}"
+        by = {v: listing([ways[row] for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE}
+        said += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in by.items() if way)}"
         said += f"; at most {percent(carried)} points were carried" if yes else ""
     else:
         many = count(judged, "student") + " run more than once" * (judged < len(students))
@@ -167,9 +163,8 @@ def _origin(row: Row) -> str:
 
 
 def _via(row: Row, several: bool) -> str:
-    if maker(row.axes):
-        return f"as {row.axes['student']}"
-    return f"through {_called(row.axes['distiller'])}" + (f" into {row.axes['student']}" if several else "")
+    through = f"through {_called(row.axes['distiller'])}" + f" into {row.axes['student']}" * several
+    return f"as {row.axes['student']}" if maker(row.axes) else through
 
 
 def _called(label: str) -> str:

@@ -95,8 +95,6 @@ def _neurons(cell: Cell) -> Cell:
 
 def _fitting(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """As many pictures of each strip as the budget allows."""
-    for shown in (8, 4, 2, 1, 0):
-        fitting = {name: {**strip, **{kind: strip[kind][:shown] for kind in KINDS}} for name, strip in strips.items()}
-        if sum(len(png) for strip in fitting.values() for kind in KINDS for png in strip[kind]) <= PICTURES_BUDGET:
-            break
-    return fitting
+    pngs = [strip[kind] for strip in strips.values() for kind in KINDS]
+    most = next(k for k in (8, 4, 2, 1, 0) if sum(len(png) for some in pngs for png in some[:k]) <= PICTURES_BUDGET)
+    return {name: strip | {kind: strip[kind][:most] for kind in KINDS} for name, strip in strips.items()}

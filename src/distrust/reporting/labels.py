@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from ..selectors import Selector, parse_one
 from ..study.axes import TABLE
-
-Cell = dict[str, Any]
+from ..study.cells import Cell
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
+from ..measurement import Interval
 from ..measurement import over_seeds as mean_and_interval
 from ..measurement.scores import columns as fields
 from ..registry import registry
 from ..study.axes import TABLE
+from ..study.cells import Cell
 
-Cell = dict[str, Any]
 Axes = Mapping[str, Any]  # a cell, or the axes of a row
-Interval = tuple[float, float]
 
 NAMES = ("study", "budget", *(axis.name for axis in TABLE))
 SETTING = ("study", "budget", *(axis.name for axis in TABLE if axis.setting))  # what students share, with the place
