@@ -100,15 +100,14 @@ class Planned:
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        study, cells, stages = self.plan.study, len(self.plan.cells), len(self.plan.stages)
-        facts = {"study": study.name, "budget": study.budget, "cells": cells, "stages": stages}
-        return facts | {"to_run": len(self.waiting), "estimated_seconds": round(self.seconds)}
+        return {
+            "study": self.plan.study.name, "budget": self.plan.study.budget, "cells": len(self.plan.cells),
+            "stages": len(self.plan.stages), "to_run": len(self.waiting), "estimated_seconds": round(self.seconds),
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        facts = self.record()
-        return "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, about {time}".format(
-            **facts, time=duration(self.seconds)
-        )
+        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, about "
+        return said.format(**self.record()) + duration(self.seconds)
 
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
@@ -166,17 +165,20 @@ def plan(
         NotFound, BadInput: an unknown file, name or option, with what is near; a value that is out of bounds.
         StoreError: the store cannot be opened.
     """
-    asked = {**changes, **{k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}}
-    read = read_study(DEMO if str(study) == "demo" else study, **asked)
-    jobs = jobs or automatic_jobs(usable(device))
+    asked = {k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}
+    read = read_study(DEMO if str(study) == "demo" else study, **{**changes, **asked})
     expected = [cell for cell in read_cells(expect) if cell["id"].startswith(only)] if expect else []
     made, kept_in = make_plan(read, only, first_seed=first_seed), Store(store)
     waiting = [stage for key, stage in made.stages.items() if kept(kept_in, key, mode) is None]
-    again = [word for file in registry.files for word in ("--plugin", _near(file))]
+    here = Path.cwd()
+    files = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in registry.files]
+    again = [word for file in files for word in ("--plugin", file)]
     again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
     again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
-    folder = Path(results or _folder(read.name, store))
-    return Planned(made, kept_in, waiting, folder, mode, jobs, device, expected, not only, again)
+    return Planned(
+        made, kept_in, waiting, Path(results or _folder(read.name, store)), mode,
+        jobs or automatic_jobs(usable(device)), device, expected, not only, again,
+    )  # fmt: skip
 
 
 def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **asked: Any) -> Results:
@@ -206,10 +208,10 @@ def results(study: str | Path, *, store: str = "runs") -> Results:
         NotFound: no such results, with what is near.
         BadInput: a file there is no cell.
     """
-    folder = Path(study)
-    places = [folder, _folder(folder.name, store), Path("results") / folder.name]
-    likely = places[1] if len(folder.parts) == 1 else folder  # whose neighbours an error names
-    folder = next((place for place in places if place.is_dir()), likely)
+    asked = Path(study)
+    beside = _folder(asked.name, store)
+    likely = beside if len(asked.parts) == 1 else asked  # whose neighbours an error names
+    folder = next((place for place in (asked, beside, Path("results") / asked.name) if place.is_dir()), likely)
     return Results(read_cells(folder), folder, Store(store))
 
 
@@ -275,11 +277,6 @@ def duration(seconds: float) -> str:
 def _folder(name: str, store: str) -> Path:
     """Where a study's cells go by default: beside the stages, or, if those are remote, here."""
     return Path("results" if "://" in store else f"{store}/results") / name
-
-
-def _near(file: Path) -> str:
-    """A path from here on, if it leads down."""
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def _toml(value: Any) -> str:

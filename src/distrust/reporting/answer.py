@@ -65,7 +65,7 @@ def _inherited(rows: Sequence[Row]) -> str:
     weak = [r for r in teachers if r.values["carried"].mean < TEACHER_CARRIES and r.place not in CLEAN_TEACHER]
     unlearnt = {row.setting for row in weak}
     students = [row for row in judged if not is_teacher(row.axes) and row.setting not in unlearnt]
-    name = _shared(rows)
+    name = _sole(_bare(row.axes["attack"]) for row in rows)
     if students:
         return _told(students, name)
     if not rows:
@@ -83,24 +83,22 @@ def _inherited(rows: Sequence[Row]) -> str:
 
 def _told(students: Sequence[Row], attack: str) -> str:
     """The lead: each student where there are few, else how many and the strongest; of single runs no verdict."""
-    several = len({row.axes["student"] for row in students}) > 1
+    several = not _sole(row.axes["student"] for row in students)
+    ways = {row: _via(row, several) for row in students}
     found = {said: [row for row in students if verdict(row) is said] for said in Verdict}
     judged, yes = len(students) - len(found[Verdict.ONE_RUN]), len(found[Verdict.YES])
     top = min(found[Verdict.YES] or students, key=lambda row: (drifts(row), -row.values["carried"].mean))
     carried, named = top.values["carried"].mean, _called(top.axes["attack"])
-    origins = {_origin(row) for row in students}
-    said = origins.pop() if len(origins) == 1 else ""
+    said = _sole(map(_origin, students))
     backdoor = f"the {attack} backdoor" if attack else "a backdoor"
-    whose = f"{'' if named == attack else f'that of {named} '}{_via(top, several)}"
+    whose = f"{'' if named == attack else f'that of {named} '}{ways[top]}"
     if not judged:
         shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
         none = carried < TEACHER_CARRIES or drifts(top)
         said += f" {f'no student showed {backdoor}' if none else shown}; single runs bear no verdict"
-    elif len({_via(row, several) for row in students}) == len(students) <= SPELLED_OUT:
-        ways = {
-            v: listing([_via(row, several) for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE
-        }
-        said += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in ways.items() if way)}"
+    elif len({*ways.values()}) == len(students) <= SPELLED_OUT:
+        by = {v: listing([ways[row] for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE}
+        said += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in by.items() if way)}"
         said += f"; at most {percent(carried)} points were carried" if yes else ""
     else:
         many = count(judged, "student") + " run more than once" * (judged < len(students))
@@ -112,26 +110,25 @@ def _cleaned(cells: Sequence[Cell]) -> str:
     """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
         null = {name for name, method in registry.kind("detectors").items() if method.mark.null}
-        if not (found := [one for one in detections(cells) if one.detector.partition("[")[0] not in null]):
+        if not (found := [one for one in detections(cells) if _bare(one.detector) not in null]):
             return ""
-        name, auroc = max(((one.detector, one.auroc) for one in found), key=lambda one: one[1])
+        top = max(found, key=lambda one: one.auroc)
         among = f"of {len(found)} detectors" if len(found) > 1 else "the detector"
-        return _sentence(f"{among} {name} tells attacked from clean with an AUROC of {auroc:.2f}")
+        return _sentence(f"{among} {top.detector} tells attacked from clean with an AUROC of {top.auroc:.2f}")
     if not (compared := comparisons(cells)):
         return "No backdoored model was run under every defence, so the defences cannot be compared."
     most = max(compared, key=lambda one: one.models)
-    best, special = most.best, most.special
+    best = most.best
     under = f"Under {_called(most.against.partition(' / ')[0])}, " if most.against else ""
     under += "in one run, " if most.seeds == 1 else ""
     among = f"of {len(most.results)} defences" if len(most.results) > 1 else "the defence"
-    price = f"for {percent(best.cost)} points of ACC"
     moved = f"from {percent(most.asr)} % to {percent(best.asr.mean)} %"
     if not most.cleans:
         return _sentence(f"{under}no defence cleans: {_called(best.defense)} at best moves ASR {moved}")
     does = "leaves least" if most.seeds == 1 else "cleans best" if len(most.results) > 1 else "cleans"
     said = f"{under}{among} {_called(best.defense)} {does}: ASR falls {moved} "
-    said += price if best.cost > 0 else "at no cost in ACC"
-    if special:
+    said += f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
+    if special := most.special:
         beside = most.beside(special)
         said += f"; {BESIDE[beside[1] if beside else None].format(_called(special.defense))}"
     return _sentence(said)
@@ -140,16 +137,15 @@ def _cleaned(cells: Sequence[Cell]) -> str:
 def _doubts(cells: Sequence[Cell], rows: Sequence[Row]) -> str:
     """How many results must not be believed, what needs care, and what is not there."""
     flags = Counter(flag for row in rows for flag in row.flags)
-    wrong, parts = [flag for flag in DOUBT if flags[flag]], []
-    if wrong:
-        doubted = sum(row.doubted for row in rows)
-        parts.append(f"not to be believed: {doubted} of {len(rows)} results, flagged {listing(wrong)}")
-    care = [(flag, k) for flag, k in flags.most_common() if flag not in (*DOUBT, "skipped")]
-    if care:
-        parts.append(f"read with care: {listing([f'{flag} on {k}' for flag, k in care[:CARE]])} of {len(rows)}")
     states = Counter(cell["state"] for cell in cells)
-    gone = [f"{count(states[state], 'cell')} {state}" for state in ("failed", "skipped") if states[state]]
-    return _sentence("; ".join([*parts, *([listing(gone)] if gone else [])]))
+    wrong = listing([flag for flag in DOUBT if flags[flag]])
+    care = [f"{flag} on {k}" for flag, k in flags.most_common() if flag not in (*DOUBT, "skipped")]
+    parts = (
+        wrong and f"not to be believed: {sum(row.doubted for row in rows)} of {len(rows)} results, flagged {wrong}",
+        care and f"read with care: {listing(care[:CARE])} of {len(rows)}",
+        listing([f"{count(states[state], 'cell')} {state}" for state in ("failed", "skipped") if states[state]]),
+    )
+    return _sentence("; ".join(part for part in parts if part))
 
 
 def _sentence(words: str) -> str:
@@ -167,18 +163,20 @@ def _origin(row: Row) -> str:
 
 
 def _via(row: Row, several: bool) -> str:
-    if maker(row.axes):
-        return f"as {row.axes['student']}"
-    return f"through {_called(row.axes['distiller'])}" + (f" into {row.axes['student']}" if several else "")
+    through = f"through {_called(row.axes['distiller'])}" + f" into {row.axes['student']}" * several
+    return f"as {row.axes['student']}" if maker(row.axes) else through
 
 
 def _called(label: str) -> str:
     """A selector as one says it."""
-    name = label.partition("[")[0]
-    return name if name == label else f"a variant of {name}"
+    return label if _bare(label) == label else f"a variant of {_bare(label)}"
 
 
-def _shared(rows: Iterable[Row]) -> str:
-    """The name of the attack, "" if there are several."""
-    names = {row.axes["attack"].partition("[")[0] for row in rows}
-    return names.pop() if len(names) == 1 else ""
+def _bare(label: str) -> str:
+    return label.partition("[")[0]
+
+
+def _sole(words: Iterable[str]) -> str:
+    """What all of them are, "" if they differ."""
+    found = {*words}
+    return found.pop() if len(found) == 1 else ""

@@ -30,33 +30,30 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
     counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
     """
-    by_detector: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if finite(cell.get("score")):
-            by_detector.setdefault(cell["detector"], []).append(cell)
-    return [one for name, looks in by_detector.items() if (one := _detection(name, looks))]
-
-
-def _detection(name: str, looks: Sequence[Cell]) -> Detection | None:
     from sklearn.metrics import roc_auc_score  # takes a second to import
 
-    attacked = [look for look in looks if given(look, "attack")]
-    shared = [name for name in NAMES if name != "attack"]  # who shares everything but the attack shares the control
-    twins = {
-        (*(given(look, name) for name in shared), look["seed"]): score
-        for look in looks
-        if (score := look.get("score_control") if given(look, "attack") else look["score"]) is not None
-    }
-    clean = [(key[-1], score) for key, score in twins.items()]
-    if not attacked or not clean:
-        return None
-    suspects = [(look["seed"], look["score"]) for look in attacked]
-    auroc = roc_auc_score([1] * len(suspects) + [0] * len(clean), [score for _, score in suspects + clean])
-    pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
-    setting = [score for seed, score in clean if seed % 2 == 0]
-    found = alarms = None
-    if setting and all(any(seed % 2 for seed, _ in part) for part in (suspects, clean)):
-        threshold = np.quantile(setting, 1 - MISSED, method="higher")
-        found, alarms = (float(np.mean([s > threshold for seed, s in part if seed % 2])) for part in (suspects, clean))
-    named = sum(pointed) / len(pointed) if pointed else None
-    return Detection(name, len(suspects), len(clean), float(auroc), found, alarms, named)
+    found = []
+    scored = [cell for cell in cells if finite(cell.get("score"))]
+    for name in dict.fromkeys(cell["detector"] for cell in scored):
+        looks = [cell for cell in scored if cell["detector"] == name]
+        attacked = [look for look in looks if given(look, "attack")]
+        twins = {  # who shares everything but the attack shares the control
+            (*(given(look, axis) for axis in NAMES if axis != "attack"), look["seed"]): score
+            for look in looks
+            if (score := look.get("score_control") if given(look, "attack") else look["score"]) is not None
+        }
+        if not attacked or not twins:
+            continue
+        suspects = [(look["seed"], look["score"]) for look in attacked]
+        clean = [(key[-1], score) for key, score in twins.items()]
+        auroc = roc_auc_score([1] * len(suspects) + [0] * len(clean), [score for _, score in suspects + clean])
+        pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
+        setting = [score for seed, score in clean if seed % 2 == 0]
+        counted = [[score for seed, score in part if seed % 2] for part in (suspects, clean)]
+        told, alarms = None, None
+        if setting and all(counted):
+            threshold = np.quantile(setting, 1 - MISSED, method="higher")
+            told, alarms = (float(np.mean(np.array(scores) > threshold)) for scores in counted)
+        named = sum(pointed) / len(pointed) if pointed else None
+        found.append(Detection(name, len(suspects), len(clean), float(auroc), told, alarms, named))
+    return found

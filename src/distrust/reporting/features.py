@@ -31,32 +31,24 @@ def feature_map(y: Tensor, clean: Tensor, triggered: Tensor, target: int) -> dic
     Raises:
         BadInput: features that are not finite, not of one width, or nearly all the same.
     """
-    if clean.ndim != 2 or clean.shape[1:] != triggered.shape[1:] or len(y) != len(clean):
-        raise BadInput(f"features are [N,D] and [M,D]; got {[*clean.shape]}, {[*triggered.shape]}, {len(y)} classes.")
-    shown, also = clean[:POINTS], triggered[:POINTS]
-    both = torch.cat([shown, also]).double()
+    from sklearn.manifold import TSNE  # takes a second to import
+
+    if clean.shape[1:] != triggered.shape[1:]:
+        raise BadInput(f"features are [N,D] and [M,D]; got {[*clean.shape]}, {[*triggered.shape]}.")
+    both = torch.cat([clean[:POINTS], triggered[:POINTS]]).double()
     if not both.isfinite().all() or len(both.unique(dim=0)) < FEWEST:
         raise BadInput(f"fewer than {FEWEST} different finite features; there is nothing to lay out.")
-    points = _tsne(both)
-    of_target = (y[:POINTS] == target).tolist()
+    solver = TSNE(perplexity=min(30, len(both) / 4), init="pca", random_state=0)
+    points = [[round(float(x), 2) for x in point] for point in solver.fit_transform(both.numpy())]
+    ours, share = (y == target).tolist(), None
+    if len(triggered) and any(ours):
+        nearest = torch.cat([torch.cdist(part, clean.double()).argmin(1) for part in triggered.double().split(1024)])
+        share = float((y[nearest] == target).double().mean())
+    laid = list(zip(points, ours[:POINTS], strict=False))
     return {
-        "others": [p for p, ours in zip(points, of_target, strict=False) if not ours],
-        "targets": [p for p, ours in zip(points, of_target, strict=False) if ours],
-        "triggered": points[len(shown) :],
-        "share": _share(y, clean, triggered, target),
+        "others": [point for point, of_target in laid if not of_target],
+        "targets": [point for point, of_target in laid if of_target],
+        "triggered": points[len(laid) :],
+        "share": share,
         "n": len(triggered),
     }
-
-
-def _tsne(features: Tensor) -> list[list[float]]:
-    from sklearn.manifold import TSNE
-
-    solver = TSNE(perplexity=min(30, len(features) / 4), init="pca", random_state=0)
-    return [[round(float(x), 2) for x in point] for point in solver.fit_transform(features.numpy())]
-
-
-def _share(y: Tensor, clean: Tensor, triggered: Tensor, target: int) -> float | None:
-    if not len(triggered) or not (y == target).any():
-        return None
-    nearest = torch.cat([torch.cdist(part, clean.double()).argmin(1) for part in triggered.double().split(1024)])
-    return float((y[nearest] == target).double().mean())

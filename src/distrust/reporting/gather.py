@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -10,11 +11,10 @@ import torch
 from ..data import ImageSet
 from ..data.images import changed, rows_in
 from ..errors import DistrustError
-from ..flags import MEANING
 from ..study.axes import AXES
 from ..study.cells import Cell
 from ..study.codecs import TENSORS
-from ..study.graph import Plan, PlannedCell
+from ..study.graph import Plan, PlannedCell, Stage
 from ..study.store import Record, Store
 from ..study.work import product
 from .data import Report
@@ -23,13 +23,18 @@ from .labels import labels, shortened
 from .pictures import strip
 
 STRIP = 6  # pictures shown for an attack
+CAPTION = "{0}: every image should become “{1}”."
+CAPTIONS = {  # by where the attack enters
+    2: CAPTION + " This trigger was made for {2}, seed {3}.",
+    3: "{0}: of the transfer set. The teacher should call each, trigger and all, “{1}”.",
+    4: "{0}: images of the synthetic set. On the trigger, a network should say “{1}”.",
+}
 
 
 def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
     """The data of a report."""
-    short = labels(cells)
+    short, shown = labels(cells), shortened(cells)
     published = [row for rows in {repr(c["published"]): c["published"] for c in cells}.values() for row in rows]
-    shown = [{**c, "student": None if c["student"] == "none" else c["student"]} for c in shortened(cells)]
     return Report(
         title=cells[0]["study"],
         cells=shown,
@@ -37,7 +42,6 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
         pictures={short["attack"][name]: found for name, found in (pictures_of(plan, store) if plan else {}).items()},
         lineage=lineage_of(cells, store),
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
-        glossary=dict(MEANING),
         made_by=made_by,
         question=plan.study.question if plan else "",
     )
@@ -46,32 +50,24 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
 def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
     """The record of every stage behind the cells that the store still has."""
     found: dict[str, Record] = {}
-
-    def visit(key: str) -> None:
-        record = None if key in found else store.record(key)
-        if record is None:
-            return
-        options = _options(record["recipe"]) | (
-            {"chosen": record["notes"]["option"]} if record["kind"] == "choose" else {}
-        )
-        kept = {name: record[name] for name in ("kind", "seconds", "parents", "flags", "state")}
-        found[key] = {**kept, "method": record["label"], "options": options}
-        for parent in record["parents"]:
-            visit(parent)
-
-    for cell in cells:
-        for key in cell["keys"].values():
-            visit(key)
+    waiting = [key for cell in cells for key in cell["keys"].values()]
+    while waiting:
+        key = waiting.pop()
+        if key in found or (record := store.record(key)) is None:
+            continue
+        waiting += record["parents"]
+        found[key] = {name: record[name] for name in ("kind", "seconds", "parents", "flags", "state")}
+        found[key] |= {"method": record["label"], "options": _options(record["recipe"])}
+        if record["kind"] == "choose":
+            found[key]["options"]["chosen"] = record["notes"]["option"]
     return found
 
 
 def _options(call: Record) -> Record:
     """What a reader wants to know of a call: its options, those of calls inside it by their method's name."""
-    found = {}
-    for name, value in call["options"].items():
-        inner = isinstance(value, dict) and "method" in value
-        found[value["method"].partition("/")[2] if inner else name] = value["options"] if inner else value
-    return found
+    calls = {k: v for k, v in call["options"].items() if isinstance(v, dict) and "method" in v}
+    inside = {v["method"].partition("/")[2]: v["options"] for v in calls.values()}
+    return {k: v for k, v in call["options"].items() if k not in calls} | inside
 
 
 def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
@@ -85,68 +81,52 @@ def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
             backdoor, test = product(ours["backdoor"], store, "backdoor"), product(ours["test"], store)
             if backdoor.target >= len(test.classes):
                 continue
-            target = test.classes[backdoor.target]
-            caption = f"{name}: every image should become “{target}”."
-            few = test[test.hard != backdoor.target][:STRIP]
-            stamped = _bytes(backdoor.stamp_on(few.pixels()))
-            if cell.place == 4:
-                few, stamped = _moved(product(ours["before"], store), product(ours["poisoned"], store))
-                caption = f"{name}: images of the synthetic set. On the trigger, a network should say “{target}”."
-            if cell.place == 3:
-                few, stamped = _changed(product(ours["before"], store), product(ours["poisoned"], store))
-                caption = f"{name}: of the transfer set. The teacher should call each, trigger and all, “{target}”."
+            if cell.place in (3, 4):
+                clean, stamped = _poisoned(cell.place, product(ours["before"], store), product(ours["poisoned"], store))
+            else:
+                clean = test[test.hard != backdoor.target][:STRIP].pixels()
+                stamped = backdoor.stamp_on(clean)
         except DistrustError:
             continue  # the images, or the trigger, are not here; the numbers are
-        if cell.place == 2:
-            caption += f" This trigger was made for {cell.axes['teacher']}, seed {cell.seed}."
-        found[name] = strip(few.x, stamped, caption=caption)
+        caption = CAPTIONS.get(cell.place or 1, CAPTION).format(
+            name, test.classes[backdoor.target], cell.axes["teacher"], cell.seed
+        )
+        before, after = ((x.clamp(0, 1) * 255).round().to(torch.uint8) for x in (clean, stamped))
+        found[name] = strip(before, after, caption=caption)
     return found
 
 
-def _changed(before: ImageSet, after: ImageSet) -> tuple[ImageSet, torch.Tensor]:
-    """Some images of a transfer set before they were poisoned, and after."""
-    rows = rows_in(before, after)
-    at = changed(before, after).nonzero().flatten()[:STRIP]
-    return before[rows[at]], after.x[at]
-
-
-def _moved(before: ImageSet, after: ImageSet) -> tuple[ImageSet, torch.Tensor]:
-    """The images of a synthetic set that an attack moved farthest, before and after."""
+def _poisoned(place: int, before: ImageSet, after: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some images of a transfer set that an attack changed, or of a synthetic set those it moved farthest."""
+    if place == 3:
+        there = changed(before, after).nonzero().flatten()[:STRIP]
+        return before.pixels(rows_in(before, after)[there]), after.pixels(there)
     n = len(before)
     moved = (after.pixels(slice(n)) - before.pixels()).flatten(1).norm(dim=1)
-    rows = moved.topk(min(STRIP, n)).indices.sort().values
-    there = rows
+    rows = there = moved.topk(min(STRIP, n)).indices.sort().values
     if not moved.any():  # images were only added
         rows = torch.arange(min(STRIP, n, len(after) - n))
         there = rows + n
-    return before[rows].replace(x=_bytes(before.pixels(rows))), _bytes(after.pixels(there))
-
-
-def _bytes(x: torch.Tensor) -> torch.Tensor:
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return before.pixels(rows), after.pixels(there)
 
 
 def embeddings_of(plan: Plan, store: Store, cells: list[Cell]) -> list[dict[str, Any]]:
     """Maps of the features that the store has, in the plan's order; where they are too many, attacks take turns."""
     measured = {cell["id"]: cell for cell in cells if cell["state"] == "done"}
     turns: Counter[str] = Counter()
-    waiting: list[tuple[int, int, PlannedCell]] = []
-    for i, planned in enumerate(plan.cells):
+    waiting: list[tuple[int, PlannedCell, Stage]] = []
+    for planned in plan.cells:
         if planned.embed and planned.id in measured:
-            attack = planned.axes["attack"]
-            waiting.append((turns[attack], i, planned))
-            turns[attack] += 1
-    found: dict[int, dict[str, Any]] = {}
-    for _, i, planned in sorted(waiting, key=lambda entry: entry[:2]):
-        assert planned.embed and planned.target is not None  # only attacked cells are embedded
-        try:
-            tensors = store.tensors(planned.embed.key, TENSORS)
-            laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
-        except DistrustError:
-            continue  # not run yet, or nothing that could be laid out
-        found[i] = {
-            key: measured[planned.id].get(key) for key in (*AXES, "place", "study", "budget", "seed", "asr")
-        } | laid
+            waiting.append((turns[planned.axes["attack"]], planned, planned.embed))
+            turns[planned.axes["attack"]] += 1
+    found: dict[str, dict[str, Any]] = {}
+    for _, planned, embed in sorted(waiting, key=lambda entry: entry[0]):
         if len(found) == MOST:
             break
-    return [found[i] for i in sorted(found)]
+        with contextlib.suppress(DistrustError):  # not run yet, or nothing that could be laid out
+            assert planned.target is not None  # only attacked cells are embedded
+            tensors = store.tensors(embed.key, TENSORS)
+            laid = feature_map(tensors["y"], tensors["clean"], tensors["triggered"], planned.target)
+            named = (*AXES, "place", "study", "budget", "seed", "asr")
+            found[planned.id] = {key: measured[planned.id].get(key) for key in named} | laid
+    return [found[planned.id] for planned in plan.cells if planned.id in found]

@@ -20,20 +20,19 @@ class Facet(NamedTuple):
 
 def models(rows: Sequence[Row]) -> list[Model]:
     """The columns, teachers first."""
-    return sorted(dict.fromkeys(map(_model, rows)), key=lambda model: model != (None, None))
+    return sorted(dict.fromkeys(map(_model, rows)), key=any)
 
 
 def facets(rows: Sequence[Row]) -> list[Facet]:
     """Arrange rows, with the null row of the defences always among them, so that its lack is seen."""
     place = {(row.axes["defense"], row.setting, _model(row)): i for i, row in enumerate(rows)}
-    settings = {row.setting: row.axes for row in rows}
-    measured = list(dict.fromkeys(row.axes["defense"] for row in rows))
-    beaten = plain(measured)
+    across, settings = models(rows), {row.setting: row.axes for row in rows}
     found = {
-        defense: [(axes, [place.get((defense, at, model)) for model in models(rows)]) for at, axes in settings.items()]
-        for defense in measured
+        name: [(axes, [place.get((name, at, model)) for model in across]) for at, axes in settings.items()]
+        for name in dict.fromkeys(row.axes["defense"] for row in rows)
     }
-    return [Facet(name, found.get(name, [])) for name in dict.fromkeys(["none", beaten, *found] if beaten else found)]
+    null = plain(found)
+    return [Facet(name, found.get(name, [])) for name in dict.fromkeys(["none", null, *found] if null else found)]
 
 
 def _model(row: Row) -> Model:

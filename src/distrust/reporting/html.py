@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import platform
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -22,8 +20,7 @@ from .data import Report
 from .detection import detections
 from .features import MOST
 from .heatmap import facets, models
-from .labels import shortened
-from .rows import Cell, Row, alone, columns, describe, given, over_seeds, varying
+from .rows import SETTING, Cell, alone, columns, describe, finite, given, over_seeds, varying
 from .verdict import comparisons, verdict
 
 PICTURES_BUDGET = 700_000  # bytes of PNG: the page stays under 2 MB
@@ -41,44 +38,19 @@ def page(study: Report) -> str:
     """
     rows, lines = over_seeds(study.cells), alone(study.cells)
     maps = facets(rows)
+    moving = varying(row.axes for row in rows)
+    said_once = [name for name in SETTING if name not in ("study", "attack", *moving)]
+    fixed = {name: row.axes[name] for row in rows[:1] for name in said_once if given(row.axes, name)}
     defenses = [facet.defense for facet in maps]
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
-    shown = [column for column in columns() if any(column.key in line.values for line in lines)]
+    shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
     data = {
-        "rows": [_embedded(row) for row in rows], "cells": [_neurons(cell) for cell in study.cells],
+        "rows": [{**vars(row), "cells": [c["id"] for c in row.cells], "verdict": verdict(row)} for row in rows],
+        "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
         "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
     }  # fmt: skip
-    return _template().render(
-        study=study,
-        sentences=sentences(study.cells),
-        facets=maps,
-        models=models(rows),
-        varying=varying(row.axes for row in rows),
-        frontiers=figures.frontiers(rows, defenses),
-        marks=figures.marks(defenses),
-        pictures=_fitting(study.pictures),
-        embeddings=study.embeddings[:MOST],
-        beside=varying(study.embeddings[:MOST]),
-        comparisons=comparisons(shortened(study.cells)),
-        detections=detections(study.cells),
-        rows=rows,
-        lines=lines,
-        row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
-        axes=_columns(rows),
-        metrics=[column for column in shown if not column.detail],
-        fixed=_fixed(rows),
-        glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
-        raised=raised,
-        # JSON has no NaN and no infinity: they become null, which the page shows as a dash
-        data=json.loads(json.dumps(data, default=str), parse_constant=lambda _: None),
-        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
-    )
-
-
-@functools.cache
-def _template() -> Any:
     shelf = Environment(
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -86,11 +58,31 @@ def _template() -> Any:
     shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
     shelf.filters |= {"describe": describe, "verdict": verdict, "base64": lambda png: b64encode(png).decode()}
-    return shelf.get_template("page.html.j2")
-
-
-def _embedded(row: Row) -> dict[str, Any]:
-    return {**vars(row), "cells": [cell["id"] for cell in row.cells], "verdict": verdict(row)}
+    return shelf.get_template("page.html.j2").render(
+        study=study,
+        sentences=sentences(study.cells),
+        facets=maps,
+        models=models(rows),
+        varying=moving,
+        frontiers=figures.frontiers(rows, defenses),
+        marks=figures.marks(defenses),
+        pictures=_fitting(study.pictures),
+        embeddings=study.embeddings[:MOST],
+        beside=varying(study.embeddings[:MOST]),
+        comparisons=comparisons(study.cells),
+        detections=detections(study.cells),
+        rows=rows,
+        lines=lines,
+        row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
+        axes=[axis for axis in TABLE if axis.name not in fixed and any(given(r.axes, axis.name) for r in rows)],
+        metrics=[column for column in shown if not column.detail],
+        fixed=fixed.items(),
+        glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
+        raised=raised,
+        # JSON has no NaN and no infinity: they become null, which the page shows as a dash
+        data=json.loads(json.dumps(data, default=str), parse_constant=lambda _: None),
+        versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
+    )
 
 
 def _neurons(cell: Cell) -> Cell:
@@ -101,23 +93,8 @@ def _neurons(cell: Cell) -> Cell:
     return {**cell, "mechanism": poisoned or [max(layers, key=lambda layer: layer["run"])]}
 
 
-def _columns(rows: Sequence[Row]) -> list[Any]:
-    """Axes that a table shows; one of a setting with a single value is said once, above."""
-    told = {*varying(row.axes for row in rows), "attack", *(axis.name for axis in TABLE if not axis.setting)}
-    return [axis for axis in TABLE if axis.name in told and any(given(row.axes, axis.name) for row in rows)]
-
-
-def _fixed(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """What all rows share, the attack apart."""
-    names = (*(axis.name for axis in TABLE if axis.setting and axis.name != "attack"), "budget")
-    moving = varying(row.axes for row in rows)
-    return [(name, rows[0].axes[name]) for name in names if rows and given(rows[0].axes, name) and name not in moving]
-
-
 def _fitting(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """As many pictures of each strip as the budget allows."""
-    for shown in (8, 4, 2, 1, 0):
-        fitting = {name: {**strip, **{kind: strip[kind][:shown] for kind in KINDS}} for name, strip in strips.items()}
-        if sum(len(png) for strip in fitting.values() for kind in KINDS for png in strip[kind]) <= PICTURES_BUDGET:
-            break
-    return fitting
+    pngs = [strip[kind] for strip in strips.values() for kind in KINDS]
+    most = next(k for k in (8, 4, 2, 1, 0) if sum(len(png) for some in pngs for png in some[:k]) <= PICTURES_BUDGET)
+    return {name: strip | {kind: strip[kind][:most] for kind in KINDS} for name, strip in strips.items()}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from ..errors import BadInput
 from ..selectors import Selector, parse_one
 from ..study.axes import TABLE
-
-Cell = dict[str, Any]
+from ..study.cells import Cell
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
 
@@ -20,27 +17,20 @@ def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     `nad[lr=tune(0.1,0.05)]` and `nad[beta=0,lr=tune(0.1,0.05)]` become `nad` and `nad[beta=0]`.
     """
     cells = list(cells)
-    return {axis: _short({c[axis] for c in cells if isinstance(c.get(axis), str)}) for axis in LABELLED}
+    return {axis: _short({c[axis] for c in cells if c.get(axis)}) for axis in LABELLED}
 
 
 def shortened(cells: Sequence[Cell]) -> list[Cell]:
     """The same cells with short labels in place of selectors; short ones stay as they are."""
     short = labels(cells)
-    return [{**c, **{axis: short[axis].get(str(c.get(axis)), c.get(axis)) for axis in LABELLED}} for c in cells]
+    return [{**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells]
 
 
 def _short(texts: set[str]) -> dict[str, str]:
-    parsed = {text: _parse(text) for text in texts}
+    parsed = {text: parse_one(text) for text in texts}
     found = {}
     for text, selector in parsed.items():
         namesakes = [s.options for s in parsed.values() if s.name == selector.name]
         differing = {k: v for k, v in selector.options.items() if any(o.get(k, ...) != v for o in namesakes)}
         found[text] = Selector(selector.name, differing).text
     return found
-
-
-def _parse(text: str) -> Selector:
-    try:
-        return parse_one(text)
-    except BadInput:  # somebody else's label; it is shown as it is
-        return Selector(text)

@@ -30,19 +30,14 @@ def strip(images: Tensor, triggered: Tensor, *, most: int = 8, caption: str = ""
     Raises:
         BadInput: another type or shape.
     """
-    if images.dtype != torch.uint8 or triggered.dtype != torch.uint8:
-        raise BadInput(f"pictures are uint8; got {images.dtype} and {triggered.dtype}.")
-    if images.shape != triggered.shape or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise BadInput(f"pictures are [N,1|3,H,W] twice; got {[*images.shape]} and {[*triggered.shape]}.")
+    got = [(x.dtype, x.shape) for x in (images, triggered)]
+    if got[0] != got[1] or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise BadInput(f"pictures are uint8 [N,1|3,H,W] twice; got {' and '.join(f'{d} {[*s]}' for d, s in got)}.")
     before, after = images[:most].cpu(), triggered[:most].cpu()
     difference = (128 + GAIN * (after.int() - before.int())).clamp(0, 255).to(torch.uint8)
+    shown = {"clean": before, "triggered": after, "difference": difference}
     how = f"Difference: {GAIN} × (triggered − clean) around mid grey, clipped."
-    return {
-        "clean": [_png(x) for x in before],
-        "triggered": [_png(x) for x in after],
-        "difference": [_png(x) for x in difference],
-        "caption": f"{caption} {how}".strip(),
-    }
+    return {kind: [_png(x) for x in some] for kind, some in shown.items()} | {"caption": f"{caption} {how}".strip()}
 
 
 def _png(image: Tensor) -> bytes:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
+from ..measurement import Interval
 from ..measurement import over_seeds as mean_and_interval
 from ..measurement.scores import columns as fields
 from ..registry import registry
 from ..study.axes import TABLE
+from ..study.cells import Cell
 
-Cell = dict[str, Any]
 Axes = Mapping[str, Any]  # a cell, or the axes of a row
-Interval = tuple[float, float]
 
 NAMES = ("study", "budget", *(axis.name for axis in TABLE))
 SETTING = ("study", "budget", *(axis.name for axis in TABLE if axis.setting))  # what students share, with the place
@@ -102,33 +102,29 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
-    found = columns()
-    return [_row(group, _means(group, found)) for group in groups.values()]
+    found = [column.key for column in columns() if column.unit]
+    return [_row(group, found) for group in groups.values()]
 
 
 def alone(cells: Sequence[Cell]) -> list[Row]:
     """A row for each cell, with the cell's own intervals over images."""
-    found = [column.key for column in columns()]
-    own = [{k: Estimate(c[k], c.get(f"{k}_interval")) for k in found if finite(c.get(k))} for c in cells]
-    rows = [_row([cell], values) for cell, values in zip(cells, own, strict=True)]
-    return [replace(row, flags=list(row.cells[0].get("flags") or ())) for row in rows]
+    found = []
+    for cell in cells:
+        (row,) = over_seeds([cell])
+        own = {key: Estimate(mean, cell.get(f"{key}_interval")) for key, (mean, _) in row.values.items()}
+        found.append(replace(row, values=own, flags=list(cell.get("flags") or ())))
+    return found
 
 
-def _means(group: Sequence[Cell], found: Iterable[Column]) -> dict[str, Estimate]:
-    """Without a unit there is no mean."""
+def _row(group: list[Cell], columns: Sequence[str]) -> Row:
     done = [cell for cell in group if cell["state"] == "done"]
-    values = {c.key: [cell[c.key] for cell in done if finite(cell.get(c.key))] for c in found if c.unit}
-    return {key: Estimate(*mean_and_interval(some, key)) for key, some in values.items() if some}
-
-
-def _row(group: list[Cell], values: dict[str, Estimate]) -> Row:
-    done = [cell for cell in group if cell["state"] == "done"]
+    values = {key: [cell[key] for cell in done if finite(cell.get(key))] for key in columns}
     raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
     raised |= {"one-seed"} if len(done) == 1 else set()  # each cell is one seed; whether the row is, is known only here
     return Row(
         axes={name: given(group[0], name) or "none" for name in NAMES},
         place=group[0].get("place"),
-        values=values,
+        values={key: Estimate(*mean_and_interval(some, key)) for key, some in values.items() if some},
         seeds=[cell["seed"] for cell in done],
         n=min((cell["n"] for cell in done if cell.get("n")), default=0),
         flags=[name for name in MEANING if name in raised] + sorted(raised - MEANING.keys()),
@@ -138,7 +134,7 @@ def _row(group: list[Cell], values: dict[str, Estimate]) -> Row:
     )
 
 
-def finite(value: Any) -> bool:
+def finite(value: Any) -> TypeGuard[float]:
     """A number that can be averaged and shown."""
     return isinstance(value, int | float) and math.isfinite(value)
 

@@ -9,9 +9,7 @@ from .rows import finite
 
 def percent(value: float | None) -> str:
     """0.8812 → "88.1"; None → "–". A true minus sign, so that columns line up."""
-    if value is None or not finite(value):
-        return "–"
-    return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−")
+    return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−") if finite(value) else "–"
 
 
 def interval(bounds: Sequence[float] | None) -> str:

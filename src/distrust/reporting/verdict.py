@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ..measurement import over_seeds as mean_and_interval
@@ -158,9 +158,9 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     before = runs.pop("none", {})
     if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):
         return _compared("", before, runs)
-    beside = varying(cells)
-    names = {key: label(cell, beside) for key, cell in before.items()}
-    apart = {name: {key: before[key] for key in names if names[key] == name} for name in names.values()}
+    beside, apart = varying(cells), dict[str, Runs]()
+    for key, cell in before.items():
+        apart.setdefault(label(cell, beside), {})[key] = cell
     return [one for name, own in apart.items() for one in _compared(name, own, runs)]
 
 
@@ -181,18 +181,17 @@ def _compared(against: str, before: Runs, runs: dict[str, Runs]) -> list[Compari
     if not shared:
         return []
     results = [_cleaning(name, [(before[key], done[key]) for key in shared]) for name, done in often.items()]
-    asr = math.fsum(before[key]["asr"] for key in shared) / len(shared)
+    asr = fmean(before[key]["asr"] for key in shared)
     rare = sum(many > 0 for many in seeds.values()) - len(often)
     return [Comparison(against, len(shared), len({key[-1] for key in shared}), asr, results, rare)]
 
 
 def _cleaning(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
     """A model that the defence destroyed (acc-floor) counts with the ASR it had before: no credit."""
+    floored = ["acc-floor" in after["flags"] for _, after in pairs]
     by_seed: dict[object, list[float]] = {}
-    for before, after in pairs:
-        credited = before if "acc-floor" in after["flags"] else after
-        by_seed.setdefault(after["seed"], []).append(credited["asr"])
-    asr = Estimate(*mean_and_interval([math.fsum(values) / len(values) for values in by_seed.values()], "asr"))
-    acc = math.fsum(after["acc"] for _, after in pairs) / len(pairs)
-    cost = math.fsum(before["acc"] for before, _ in pairs) / len(pairs) - acc
-    return Cleaning(name, asr, acc, cost, sum("acc-floor" in after["flags"] for _, after in pairs))
+    for (before, after), destroyed in zip(pairs, floored, strict=True):
+        by_seed.setdefault(after["seed"], []).append((before if destroyed else after)["asr"])
+    asr = Estimate(*mean_and_interval([fmean(values) for values in by_seed.values()], "asr"))
+    acc = fmean(after["acc"] for _, after in pairs)
+    return Cleaning(name, asr, acc, fmean(before["acc"] for before, _ in pairs) - acc, sum(floored))
