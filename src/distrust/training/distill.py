@@ -25,6 +25,7 @@ from .options import Training
 
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
 Layers = str | list[str]  # "auto", or module paths
+Term = tuple[str | None, str | None, Loss]  # student layer, teacher layer, or None for all, and what is added
 
 
 def distill(
@@ -102,15 +103,21 @@ def distill(
         flag("teacher-in-train-mode")
     if _size(student) > _size(teacher):
         flag("larger-student")
-    loss = copy.deepcopy(_made(loss))  # a distiller with connectors is trained along; the caller's stays as it was
-    own, theirs = _paths(loss, layers, student, teacher, train)
-    losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
-    modules = [part for part in losses if isinstance(part, nn.Module)]
+    if isinstance(loss, Mapping):
+        terms: list[Term] = [(s, t, _made(part)) for (s, t), part in loss.items()]
+        own, theirs = [s for s, _ in loss], [t for _, t in loss]
+    else:
+        terms = [(None, None, _made(loss))]
+        own, theirs = _paths(loss, layers, student, teacher, train)
+    if not terms:
+        raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
+    terms = copy.deepcopy(terms)  # a distiller with connectors is trained along; the caller's stays as it was
+    modules = [inner for _, _, part in terms if isinstance(inner := _inner(part), nn.Module)]
 
     with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
         if any(hasattr(part, "bind") for part in modules):
             with seeded(spawn(rng)):
-                _bind(loss, read_student, read_teacher, student, teacher, train)
+                _bind(terms, read_student, read_teacher, student, teacher, train)
         alive = False
 
         def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -119,7 +126,8 @@ def distill(
                 target = _full(read_teacher(x))
             seen = _full(read_student(x))
             with torch.autocast(x.device.type, enabled=False):
-                term = _term(loss, seen, target, y)
+                first, *more = (part(_only(seen, s), _only(target, t), y) for s, t, part in terms)
+                term = sum(more, first)
                 if not alive:
                     alive = True
                     if not _has_gradient(term, student):
@@ -158,22 +166,20 @@ def _inner(loss: Any) -> Any:
 
 def _made(loss: Any) -> Any:
     """A distiller given as a class is made with its defaults."""
-    if isinstance(loss, Mapping):
-        return {pair: _made(part) for pair, part in loss.items()}
-    inner = _inner(loss)
-    return loss() if inspect.isclass(inner) else loss
+    return loss() if inspect.isclass(_inner(loss)) else loss
 
 
-def _bind(loss: Any, read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet):
+def _bind(
+    terms: list[Term], read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet
+) -> None:
     """Let each distiller with connectors build them for what the two models show of two images."""
     x = train.pixels(slice(0, 2))
     with torch.no_grad(), eval_mode(student), eval_mode(teacher):
         ours = read_student(x.to(next(student.parameters()).device))
         theirs = read_teacher(x.to(next(teacher.parameters()).device))
-    for (s, t), part in loss.items() if isinstance(loss, Mapping) else [((None, None), loss)]:
-        part = _inner(part)
-        if hasattr(part, "bind"):
-            part.bind(_only(ours, s), _only(theirs, t), teacher)
+    for s, t, part in terms:
+        if hasattr(inner := _inner(part), "bind"):
+            inner.bind(_only(ours, s), _only(theirs, t), teacher)
 
 
 def _only(read: Taps, path: str | None) -> Taps:
@@ -181,10 +187,6 @@ def _only(read: Taps, path: str | None) -> Taps:
 
 
 def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
-    if isinstance(loss, Mapping):
-        if not loss:
-            raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
-        return [s for s, _ in loss], [t for _, t in loss]
     if _declared(loss, "logits_only", False):
         return [], []
     if layers == "auto":
@@ -198,12 +200,6 @@ def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train
             f"({', '.join(theirs)}). Name the pairs: layers=([student's], [teacher's])."
         )
     return own, theirs
-
-
-def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
-    if not isinstance(loss, Mapping):
-        return loss(student, teacher, y)
-    return sum(part(_only(student, s), _only(teacher, t), y) for (s, t), part in loss.items())  # type: ignore[return-value]
 
 
 def _has_gradient(term: Tensor, student: nn.Module) -> bool:

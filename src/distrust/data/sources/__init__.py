@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...errors import BadInput, NotFound
 from .arrays import find_idx, read_digits, read_idx, read_npz
-from .cache import decoded
-from .decode import fitted
+from .decode import decoded, fitted
 from .parts import Read, Splits, checked
 from .tables import find_folder, find_hub, find_parquet
 
