@@ -83,7 +83,11 @@ def load_set(
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _own(path)
+        if not path.is_file():
+            raise NotFound(f"no synthetic set {path}. Write one with save_set.")
+        if "set" not in read_record(path):
+            raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
+        return unpack_set(path.read_bytes())
     x, y, lr = read_published(path, experiment)
     x = to_pixels(x, units, statistics, str(path))
     y = _probabilities(y, labels, path) if y.ndim == 2 else y
@@ -100,14 +104,6 @@ def load_set(
         listed = ", ".join(names[k] for k in missing[:8])
         raise BadInput(f"{path} has no image of class {listed}. Ask for the whole set, or name fewer classes.")
     return images
-
-
-def _own(path: Path) -> ImageSet:
-    if not path.is_file():
-        raise NotFound(f"no synthetic set {path}. Write one with save_set.")
-    if "set" not in read_record(path):
-        raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
-    return unpack_set(path.read_bytes())
 
 
 def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:

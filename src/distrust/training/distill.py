@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..data import ImageSet
 from ..errors import BadInput
 from ..flags import flag
+from ..marks import DistillerMark
 from ..models import Taps, check_fits, eval_mode, resolve, taps
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
@@ -25,6 +26,7 @@ from .options import Training
 
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
 Layers = str | list[str]  # "auto", or module paths
+UNMARKED = DistillerMark(kind="distillers", paper="")  # what holds of a loss that declares nothing
 Term = tuple[str | None, str | None, Loss]  # student layer, teacher layer, or None for all, and what is added
 
 
@@ -68,9 +70,10 @@ def distill(
         NotFound: a layer that a model does not have, or no such field of `training`.
         Diverged: as `fit`.
     """
-    teacher_mode = teacher_mode or _declared(loss, "teacher_mode", "eval")
-    warmup = _declared(loss, "warmup", 0.0) if warmup is None else warmup
-    label_weight = _declared(loss, "label_weight", 1.0) if label_weight is None else label_weight
+    mark = getattr(_inner(loss), "method", UNMARKED)
+    teacher_mode = teacher_mode or mark.teacher_mode
+    warmup = mark.warmup if warmup is None else warmup
+    label_weight = mark.label_weight if label_weight is None else label_weight
     if teacher_mode not in ("eval", "train"):
         raise BadInput(f"teacher_mode={teacher_mode!r} is neither 'eval' nor 'train'.")
     if not 0 <= label_weight < math.inf:
@@ -93,10 +96,11 @@ def distill(
             **stage,
         )  # fmt: skip
         stage["training"] = replace(training, epochs=epochs - first)
-        then = _declared(loss, "then", None)
-        if then is None:
+        if mark.then is None:
             return fit(student, train, **stage)
-        return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, warmup=0.0, **stage)
+        return distill(
+            student, teacher, train, loss=mark.then, layers=[], label_weight=label_weight, warmup=0.0, **stage
+        )
     student = copy.deepcopy(student)
     teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
@@ -108,7 +112,8 @@ def distill(
         own, theirs = [s for s, _ in loss], [t for _, t in loss]
     else:
         terms = [(None, None, _made(loss))]
-        own, theirs = _paths(loss, layers, student, teacher, train)
+        layers = mark.auto if layers == "auto" else layers
+        own, theirs = ([], []) if mark.logits_only else _paths(layers, student, teacher, train)
     if not terms:
         raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
     terms = copy.deepcopy(terms)  # a distiller with connectors is trained along; the caller's stays as it was
@@ -152,11 +157,6 @@ def _full(read: Taps) -> Taps:
     return Taps(read.logits.float(), {path: feature.float() for path, feature in read.features.items()})
 
 
-def _declared(loss: Any, name: str, default: Any) -> Any:
-    """What the distiller's mark says."""
-    return getattr(getattr(_inner(loss), "method", None), name, default)
-
-
 def _inner(loss: Any) -> Any:
     """The distiller itself, looking through functools.partial."""
     while isinstance(loss, functools.partial):
@@ -186,11 +186,7 @@ def _only(read: Taps, path: str | None) -> Taps:
     return read if path is None else Taps(read.logits, {path: read.features[path]})
 
 
-def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
-    if _declared(loss, "logits_only", False):
-        return [], []
-    if layers == "auto":
-        layers = _declared(loss, "auto", "groups")
+def _paths(layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
     own, theirs = layers if isinstance(layers, tuple) else (layers, layers)
     shape = train.x.shape[1:]
     own, theirs = resolve(student, own, shape), resolve(teacher, theirs, shape)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import BadInput
-from .parts import TEST, Tables, fixed_split, train_and_test
+from .parts import TEST, Tables, fixed_parts, train_and_test
 
 
 def find_hub(asked: str) -> Tables:
@@ -65,11 +65,11 @@ def find_folder(path: Path) -> Tables:
     children = {child.name: child for child in _visible(path) if child.is_dir()}
     split = "as given"
     if named := {name: children[name] for name in ("train", *TEST) if name in children}:
-        parts = [_by_class(part) for part in train_and_test(named, path)]
-        classes = sorted(parts[0])
-        if unknown := sorted(set(parts[1]) - set(classes)):
+        folders = [_by_class(part) for part in train_and_test(named, path)]
+        classes = sorted(folders[0])
+        if unknown := sorted(set(folders[1]) - set(classes)):
             raise BadInput(f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder.")
-        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in parts]
+        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in folders]
     else:
         found = {name: files for name, files in _by_class(path).items() if files}
         if not found and (alone := list(_files(path))):
@@ -82,8 +82,8 @@ def find_folder(path: Path) -> Tables:
             )
         every = [(file, k) for k, name in enumerate(classes) for file in found[name]]
         split = "stratified, 20 % to test, sklearn train_test_split(random_state=0) over the sorted files"
-        kept = fixed_split(np.array([k for _, k in every]), 0.2, path)
-        rows = [[every[row] for row in part] for part in kept]
+        parts = fixed_parts(np.arange(len(every)), np.array([k for _, k in every]), 0.2, path)
+        rows = [[every[row] for row in part.x] for part in parts]
 
     def tables() -> tuple[Any, Any]:
         import datasets
