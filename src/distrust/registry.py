@@ -62,14 +62,13 @@ class Method:
     def options(self) -> dict[str, inspect.Parameter]:
         """What may be set, with defaults; annotations carry type and bounds."""
         parameters = inspect.signature(self.call).parameters
-        hints = typing.get_type_hints(
-            self.call.__init__ if inspect.isclass(self.call) else self.call, include_extras=True
-        )
+        is_class = inspect.isclass(self.call)
+        hints = typing.get_type_hints(self.call.__init__ if is_class else self.call, include_extras=True)
         settable: dict[str, inspect.Parameter] = {}
         for name, p in parameters.items():
             if name == "training":
                 settable |= self.training.fields
-            elif name not in SUPPLIED and (p.kind is p.KEYWORD_ONLY or inspect.isclass(self.call)):
+            elif name not in SUPPLIED and (p.kind is p.KEYWORD_ONLY or is_class):
                 settable[name] = p.replace(annotation=hints.get(name, Any))
         return settable
 
@@ -128,12 +127,10 @@ class Method:
 @functools.cache
 def _syntax(path: Path) -> str:
     tree = ast.parse(path.read_text())
+    documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                del body[0]
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            del node.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
@@ -147,11 +144,8 @@ def load_package(package: str) -> dict[str, Any]:
 
 
 def _marked(module: Any, name: str) -> Any:
-    own = [
-        value
-        for value in vars(module).values()
-        if isinstance(getattr(value, "method", None), Mark) and value.__module__ == module.__name__
-    ]
+    marked = [value for value in vars(module).values() if isinstance(getattr(value, "method", None), Mark)]
+    own = [value for value in marked if value.__module__ == module.__name__]
     if len(own) != 1:
         raise BadInput(f"{name}.py holds {len(own)} marked methods; a method file holds exactly one.")
     return own[0]
@@ -174,11 +168,9 @@ class Registry:
             raise NotFound.among("kind", kind, KINDS)
         if kind not in self._kinds:
             calls = load_package(f"distrust.methods.{kind}")
-            self._kinds[kind] = {name: Method(name, call.method, call) for name, call in sorted(calls.items())}
-            for entry in importlib.metadata.entry_points(group="distrust.methods"):
-                call = entry.load()
-                if call.method.kind == kind:
-                    self._kinds[kind][entry.name] = Method(entry.name, call.method, call)
+            installed = importlib.metadata.entry_points(group="distrust.methods")
+            calls |= {e.name: call for e in installed if (call := e.load()).method.kind == kind}
+            self._kinds[kind] = {name: Method(name, call.method, call) for name, call in calls.items()}
         return dict(sorted(self._kinds[kind].items()))
 
     def get(self, kind: str, name: str) -> Method:

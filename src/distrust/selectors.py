@@ -6,9 +6,9 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -84,48 +84,43 @@ class _Reader:
         if not name:
             self._fail("a name")
         if self._take("["):
-            while not self._take("]"):
-                key = self._read(r"[^=,\]]*").strip()
-                if not key or not self._take("="):
-                    self._fail("option=value")
+            for key in self._series("]", self._key):
                 if key in options:
                     raise BadInput(f"selector {self.text!r}: option {key!r} is given twice.")
                 options[key] = self._value()
-                self._separator("]")
             self._read(" *")
         if self.at != len(self.text):
             self._fail("the end")
         return name, options
 
+    def _key(self) -> str:
+        key = self._read(r"[^=,\]]*").strip()
+        return key if key and self._take("=") else self._fail("option=value")
+
     def _value(self) -> Any:
         if self._take("["):
-            return self._items("]")
+            return self._values("]")
         if self._take("tune("):
-            return Tune(tuple(self._items(")")))
+            return Tune(tuple(self._values(")")))
         if self.text.startswith('"', self.at):
             try:
                 value, self.at = json.JSONDecoder().raw_decode(self.text, self.at)
+                return value
             except json.JSONDecodeError:
                 self._fail('a closing "')
-            return value
         word = _bare(self.text[self.at :])
         self.at += len(word)
-        if not word.strip():
-            self._fail("a value")
-        return _plain(word.strip())
+        return _plain(word.strip()) if word.strip() else self._fail("a value")
 
-    def _items(self, end: str) -> list[Any]:
-        items = []
+    def _values(self, end: str) -> list[Any]:
+        return list(self._series(end, self._value)) or self._fail("at least one value")
+
+    def _series(self, end: str, one: Callable[[], Any]) -> Iterator[Any]:
+        """What `one` reads, again and again, with commas in between; whoever takes it may read on behind it."""
         while not self._take(end):
-            items.append(self._value())
-            self._separator(end)
-        if not items:
-            self._fail("at least one value")
-        return items
-
-    def _separator(self, end: str) -> None:
-        if not self._take(",") and not self.text.startswith(end, self.at):
-            self._fail(f"',' or {end!r}")
+            yield one()
+            if not self._take(",") and not self.text.startswith(end, self.at):
+                self._fail(f"',' or {end!r}")
 
     def _take(self, sign: str) -> bool:
         """Read `sign`, and spaces before it, if it comes next."""
@@ -137,7 +132,7 @@ class _Reader:
         self.at = found.end() if found else self.at
         return found[0] if found else ""
 
-    def _fail(self, wanted: str) -> None:
+    def _fail(self, wanted: str) -> NoReturn:
         raise BadInput(
             f"selector {self.text!r}: expected {wanted} at character {self.at + 1}. "
             "Write name or name[option=value,option=value]."

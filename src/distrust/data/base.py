@@ -127,12 +127,9 @@ def split(rows: R, shares: dict[str, float], rng: Generator) -> dict[str, R]:
     parts, start, share_so_far = {}, 0, 0.0
     for name, share in shares.items():
         share_so_far += share
-        stop = int(torch.searchsorted(filled, round(share_so_far * n), right=True))
-        if share_so_far > 1 - 1e-9:
-            stop = len(order)
-        chosen = torch.zeros(len(size), dtype=torch.bool)
-        chosen[order[start:stop]] = True
-        taken = chosen[units].nonzero().flatten()
+        whole = share_so_far > 1 - 1e-9
+        stop = len(order) if whole else int(torch.searchsorted(filled, round(share_so_far * n), right=True))
+        taken = torch.isin(units, order[start:stop]).nonzero().flatten()
         if not len(taken):
             raise BadInput(
                 f"{rows.name}: a share of {share} for {name!r} holds no {rows.item}; ask for a larger share."

@@ -87,7 +87,7 @@ class ImageSet(Rows):
 
     def pixels(self, rows: Any = slice(None)) -> Tensor:
         """Images as float32 [n,C,H,W] in pixel units; raw images become 0..1."""
-        return _floats(self.x[rows])
+        return floats(self.x[rows])
 
     def batches(
         self, size: int, rng: Generator | None = None, augment: Change = PLAIN
@@ -101,14 +101,15 @@ class ImageSet(Rows):
             if rng is None:
                 yield self.pixels(rows), self.y[rows]
                 continue
-            x = _floats(augment(self.x[rows], rng))
+            x = floats(augment(self.x[rows], rng))
             if self.late is not None:
                 stamped = self.late.rows.to(x.device)[rows]
                 x[stamped] = as_8_bit(self.late.trigger(x[stamped]))
             yield x, self.y[rows]
 
 
-def _floats(x: Tensor) -> Tensor:
+def floats(x: Tensor) -> Tensor:
+    """Images in pixel units: uint8 becomes float32 0..1, float images are taken as they are."""
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 

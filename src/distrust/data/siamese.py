@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..errors import BadInput
+from .images import floats
 
 SCALE, ROTATE, PAD, CUTOUT = 1.2, math.radians(15), 0.125, 0.5  # of the released code's strategy
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
@@ -109,8 +110,7 @@ class Siamese:
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
         """Training: the batch [B,C,H,W] in pixel units gets one operation, every image its own numbers."""
-        x = x.float().div(255) if x.dtype == torch.uint8 else x
-        return self._apply(x, self._drawn(rng), torch.rand(len(x), NUMBERS, generator=rng))
+        return self._apply(floats(x), self._drawn(rng), torch.rand(len(x), NUMBERS, generator=rng))
 
     def shared(self, rng: Generator) -> Callable[[Tensor], Tensor]:
         """Matching: one operation with one set of numbers, for real and synthetic images alike."""

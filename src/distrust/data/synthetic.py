@@ -83,31 +83,27 @@ def load_set(
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _own(path)
-    raw = read_published(path, experiment)
-    x = to_pixels(raw.images, units, statistics, str(path))
-    y = _probabilities(raw.labels, labels, path) if raw.labels.ndim == 2 else raw.labels
+        if not path.is_file():
+            raise NotFound(f"no synthetic set {path}. Write one with save_set.")
+        if "set" not in read_record(path):
+            raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
+        return unpack_set(path.read_bytes())
+    x, y, lr = read_published(path, experiment)
+    x = to_pixels(x, units, statistics, str(path))
+    y = _probabilities(y, labels, path) if y.ndim == 2 else y
     most = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
     names = tuple(map(str, range(most))) if classes is None else tuple(classes)
     if len(names) < most or (y.ndim == 2 and len(names) != most):
         raise BadInput(f"{path} has labels for {most} classes, but {len(names)} are named. Name all, or none.")
     images = ImageSet(
         x, y, names, path.stem, off_range=bool((x < 0).any() or (x > 1).any()),
-        training=None if raw.lr is None else {"lr": raw.lr},
+        training=None if lr is None else {"lr": lr},
     )  # fmt: skip
     missing = sorted(set(range(len(names))) - set(images.hard.tolist()))
     if missing:
         listed = ", ".join(names[k] for k in missing[:8])
         raise BadInput(f"{path} has no image of class {listed}. Ask for the whole set, or name fewer classes.")
     return images
-
-
-def _own(path: Path) -> ImageSet:
-    if not path.is_file():
-        raise NotFound(f"no synthetic set {path}. Write one with save_set.")
-    if "set" not in read_record(path):
-        raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
-    return unpack_set(path.read_bytes())
 
 
 def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:

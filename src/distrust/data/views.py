@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from .images import floats
+
 GREY = (0.299, 0.587, 0.114)
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 RATIO = math.log(4 / 3)
@@ -43,9 +45,8 @@ class Views:
 
     def __call__(self, x: Tensor, rng: Generator) -> Tensor:
         """One view of every image [B,C,H,W], uint8 or float in 0..1 → float32 in 0..1."""
-        x = x.float().div(255) if x.dtype == torch.uint8 else x.float()
         u = torch.rand(len(x), 11, generator=rng).to(x.device)
-        x = self._cropped(x, u[:, :5])
+        x = self._cropped(floats(x).float(), u[:, :5])
         return (self._coloured(x, u[:, 5:]) if x.shape[1] == 3 else self._shaded(x, u[:, 5:])).clamp(0, 1)
 
     def _cropped(self, x: Tensor, u: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..data.images import ImageSet
+from ..data.images import ImageSet, floats
 from ..models import eval_mode
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
     found = []
     with eval_mode(model), torch.no_grad():
         for part in x.split(BATCH):
-            part = part.to(device)
-            part = part.float().div_(255) if part.dtype == torch.uint8 else part
+            part = floats(part.to(device))
             part = backdoor.stamp_on(part) if backdoor else part
             part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same
             found.append(model(part).cpu())

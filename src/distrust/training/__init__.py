@@ -1,8 +1,7 @@
 """Training: its options, the loop, once; distillation, pre-training and probing through it."""
 
-from .descend import descend
 from .distill import distill
-from .loop import cross_entropy, fit, loop, watching
+from .loop import cross_entropy, descend, fit, loop, watching
 from .options import Training, recipe
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical

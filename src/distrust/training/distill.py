@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..data import ImageSet
 from ..errors import BadInput
 from ..flags import flag
+from ..marks import DistillerMark
 from ..models import Taps, check_fits, eval_mode, resolve, taps
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
@@ -25,6 +26,8 @@ from .options import Training
 
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
 Layers = str | list[str]  # "auto", or module paths
+UNMARKED = DistillerMark(kind="distillers", paper="")  # what holds of a loss that declares nothing
+Term = tuple[str | None, str | None, Loss]  # student layer, teacher layer, or None for all, and what is added
 
 
 def distill(
@@ -67,9 +70,10 @@ def distill(
         NotFound: a layer that a model does not have, or no such field of `training`.
         Diverged: as `fit`.
     """
-    teacher_mode = teacher_mode or _declared(loss, "teacher_mode", "eval")
-    warmup = _declared(loss, "warmup", 0.0) if warmup is None else warmup
-    label_weight = _declared(loss, "label_weight", 1.0) if label_weight is None else label_weight
+    mark = getattr(_inner(loss), "method", UNMARKED)
+    teacher_mode = teacher_mode or mark.teacher_mode
+    warmup = mark.warmup if warmup is None else warmup
+    label_weight = mark.label_weight if label_weight is None else label_weight
     if teacher_mode not in ("eval", "train"):
         raise BadInput(f"teacher_mode={teacher_mode!r} is neither 'eval' nor 'train'.")
     if not 0 <= label_weight < math.inf:
@@ -92,25 +96,33 @@ def distill(
             **stage,
         )  # fmt: skip
         stage["training"] = replace(training, epochs=epochs - first)
-        then = _declared(loss, "then", None)
-        if then is None:
+        if mark.then is None:
             return fit(student, train, **stage)
-        return distill(student, teacher, train, loss=then, layers=[], label_weight=label_weight, warmup=0.0, **stage)
+        return distill(
+            student, teacher, train, loss=mark.then, layers=[], label_weight=label_weight, warmup=0.0, **stage
+        )
     student = copy.deepcopy(student)
     teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
         flag("teacher-in-train-mode")
     if _size(student) > _size(teacher):
         flag("larger-student")
-    loss = copy.deepcopy(_made(loss))  # a distiller with connectors is trained along; the caller's stays as it was
-    own, theirs = _paths(loss, layers, student, teacher, train)
-    losses = [_inner(part) for part in (loss.values() if isinstance(loss, Mapping) else [loss])]
-    modules = [part for part in losses if isinstance(part, nn.Module)]
+    if isinstance(loss, Mapping):
+        terms: list[Term] = [(s, t, _made(part)) for (s, t), part in loss.items()]
+        own, theirs = [s for s, _ in loss], [t for _, t in loss]
+    else:
+        terms = [(None, None, _made(loss))]
+        layers = mark.auto if layers == "auto" else layers
+        own, theirs = ([], []) if mark.logits_only else _paths(layers, student, teacher, train)
+    if not terms:
+        raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
+    terms = copy.deepcopy(terms)  # a distiller with connectors is trained along; the caller's stays as it was
+    modules = [inner for _, _, part in terms if isinstance(inner := _inner(part), nn.Module)]
 
     with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
         if any(hasattr(part, "bind") for part in modules):
             with seeded(spawn(rng)):
-                _bind(loss, read_student, read_teacher, student, teacher, train)
+                _bind(terms, read_student, read_teacher, student, teacher, train)
         alive = False
 
         def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -119,7 +131,8 @@ def distill(
                 target = _full(read_teacher(x))
             seen = _full(read_student(x))
             with torch.autocast(x.device.type, enabled=False):
-                term = _term(loss, seen, target, y)
+                first, *more = (part(_only(seen, s), _only(target, t), y) for s, t, part in terms)
+                term = sum(more, first)
                 if not alive:
                     alive = True
                     if not _has_gradient(term, student):
@@ -144,11 +157,6 @@ def _full(read: Taps) -> Taps:
     return Taps(read.logits.float(), {path: feature.float() for path, feature in read.features.items()})
 
 
-def _declared(loss: Any, name: str, default: Any) -> Any:
-    """What the distiller's mark says."""
-    return getattr(getattr(_inner(loss), "method", None), name, default)
-
-
 def _inner(loss: Any) -> Any:
     """The distiller itself, looking through functools.partial."""
     while isinstance(loss, functools.partial):
@@ -158,37 +166,27 @@ def _inner(loss: Any) -> Any:
 
 def _made(loss: Any) -> Any:
     """A distiller given as a class is made with its defaults."""
-    if isinstance(loss, Mapping):
-        return {pair: _made(part) for pair, part in loss.items()}
-    inner = _inner(loss)
-    return loss() if inspect.isclass(inner) else loss
+    return loss() if inspect.isclass(_inner(loss)) else loss
 
 
-def _bind(loss: Any, read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet):
+def _bind(
+    terms: list[Term], read_student: Any, read_teacher: Any, student: nn.Module, teacher: nn.Module, train: ImageSet
+) -> None:
     """Let each distiller with connectors build them for what the two models show of two images."""
     x = train.pixels(slice(0, 2))
     with torch.no_grad(), eval_mode(student), eval_mode(teacher):
         ours = read_student(x.to(next(student.parameters()).device))
         theirs = read_teacher(x.to(next(teacher.parameters()).device))
-    for (s, t), part in loss.items() if isinstance(loss, Mapping) else [((None, None), loss)]:
-        part = _inner(part)
-        if hasattr(part, "bind"):
-            part.bind(_only(ours, s), _only(theirs, t), teacher)
+    for s, t, part in terms:
+        if hasattr(inner := _inner(part), "bind"):
+            inner.bind(_only(ours, s), _only(theirs, t), teacher)
 
 
 def _only(read: Taps, path: str | None) -> Taps:
     return read if path is None else Taps(read.logits, {path: read.features[path]})
 
 
-def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
-    if isinstance(loss, Mapping):
-        if not loss:
-            raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
-        return [s for s, _ in loss], [t for _, t in loss]
-    if _declared(loss, "logits_only", False):
-        return [], []
-    if layers == "auto":
-        layers = _declared(loss, "auto", "groups")
+def _paths(layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet) -> tuple[list, list]:
     own, theirs = layers if isinstance(layers, tuple) else (layers, layers)
     shape = train.x.shape[1:]
     own, theirs = resolve(student, own, shape), resolve(teacher, theirs, shape)
@@ -198,12 +196,6 @@ def _paths(loss: Any, layers: Any, student: nn.Module, teacher: nn.Module, train
             f"({', '.join(theirs)}). Name the pairs: layers=([student's], [teacher's])."
         )
     return own, theirs
-
-
-def _term(loss: Any, student: Taps, teacher: Taps, y: Tensor) -> Tensor:
-    if not isinstance(loss, Mapping):
-        return loss(student, teacher, y)
-    return sum(part(_only(student, s), _only(teacher, t), y) for (s, t), part in loss.items())  # type: ignore[return-value]
 
 
 def _has_gradient(term: Tensor, student: nn.Module) -> bool:

@@ -9,7 +9,9 @@ import json
 import os
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,7 @@ def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways
         batch = x.contiguous(memory_format=layout)
 
         def step(trial: nn.Module = trial, batch: torch.Tensor = batch, precision: str = precision) -> None:
-            with (
-                torch.enable_grad(),
-                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-            ):
+            with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = F.cross_entropy(trial(batch).float(), y)
             loss.backward()
             if device.type == "cuda":
@@ -65,32 +64,21 @@ def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways
 
         with torch.random.fork_rng():  # dropout must not move the caller's stream
             step()
-            times = []
-            for _ in range(5):
-                start = time.perf_counter()
-                step()
-                times.append(time.perf_counter() - start)
-        seconds[precision, memory_format] = min(times)
+            seconds[precision, memory_format] = min(timeit.repeat(step, number=1, repeat=5, timer=time.perf_counter))
     best = min(seconds, key=seconds.__getitem__)
-    plain = ways[0]
-    return best if seconds[plain] > MARGIN * seconds[best] else plain
+    return best if seconds[ways[0]] > MARGIN * seconds[best] else ways[0]
 
 
 def _remembered(question: str, measure: Callable[[], tuple[str, str]]) -> tuple[str, str] | None:
-    name = hashlib.sha256(question.encode()).hexdigest()[:24] + ".json"
-    file = cache_directory() / "probe" / name
+    file = cache_directory() / "probe" / (hashlib.sha256(question.encode()).hexdigest()[:24] + ".json")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            answer = measure()
-            with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
-                draft.write(json.dumps(answer))
-            try:
+            answer = json.dumps(measure())
+            with tempfile.NamedTemporaryFile("w", dir=file.parent) as draft, suppress(FileExistsError):
+                draft.write(answer)
+                draft.flush()
                 os.link(draft.name, file)  # the first of several processes wins; the others read its answer
-            except FileExistsError:
-                pass
-            finally:
-                os.unlink(draft.name)
         precision, memory_format = json.loads(file.read_text())
         return precision, memory_format
     except (OSError, json.JSONDecodeError):

@@ -41,6 +41,13 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def descend(solver: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the gradient of `loss`, for what trains by hand."""
+    solver.zero_grad()
+    loss.backward()
+    solver.step()
+
+
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The default objective; labels are class numbers [B] or soft labels [B,K]."""
     return F.cross_entropy(model(x).float(), y)
@@ -125,9 +132,7 @@ def loop(
             for x, y in train.batches(training.batch_size, rng, training.augment):
                 with cast:
                     value = objective(model, x.contiguous(memory_format=layout), y)
-                solver.zero_grad(set_to_none=True)
-                value.backward()
-                solver.step()
+                descend(solver, value)
                 look(value.detach())
                 plan.step()
             if monitor:

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from ...errors import BadInput, NotFound
-from .arrays import find_idx, read_digits, read_idx, read_npz
-from .cache import decoded
-from .decode import fitted
+from .arrays import read_digits, read_idx, read_npz
+from .decode import decoded, fitted
 from .parts import Read, Splits, checked
 from .tables import find_folder, find_hub, find_parquet
 
@@ -75,8 +74,8 @@ def images(
         name, read, size, channels = "digits", read_digits(), size or 16, channels or 3
     elif path.is_file():
         name, read = path.stem, read_npz(path)
-    elif files := find_idx(path):
-        name, read = path.name, read_idx(files, asked)
+    elif arrays := read_idx(path, asked):
+        name, read = path.name, arrays
     else:
         return decoded(find_folder(path), size, channels, cache)
     train, test = (part._replace(x=fitted(part.x, size, channels)) for part in (read.train, read.test))

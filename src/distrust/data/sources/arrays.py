@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -92,22 +91,17 @@ def _raw(x: np.ndarray, where: str) -> np.ndarray:
     return np.ascontiguousarray(x)
 
 
-def find_idx(folder: Path) -> dict[str, list[Path]]:
-    """Split name → its image and its label file, for the splits that are there."""
+def read_idx(folder: Path, where: str) -> Read | None:
+    """The images and labels of a folder of IDX files; None if it holds none."""
     found = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         files = [sorted(folder.glob(f"{prefix}-{kind}?idx*")) for kind in ("images", "labels")]
         if all(files):
             found[part] = [file[0] for file in files]
-    return found
-
-
-def read_idx(found: Mapping[str, list[Path]], where: str) -> Read:
-    """The splits that `find_idx` found."""
-    train, test = (
-        Part(_raw(_idx_array(images), str(images)), _idx_array(labels))
-        for images, labels in train_and_test(found, where)
-    )
+    if not found:
+        return None
+    pairs = train_and_test(found, where)
+    train, test = (Part(_raw(_idx_array(x), str(x)), _idx_array(y)) for x, y in pairs)
     return Read(train, test)
 
 

@@ -58,22 +58,16 @@ def train_and_test(found: Mapping[str, T], where: object) -> tuple[T, T]:
     return found["train"], found[test]
 
 
-def fixed_split(y: np.ndarray, test: float, where: object) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a stratified train and test part, the same for everyone."""
+def fixed_parts(x: np.ndarray, y: np.ndarray, test: float, where: object) -> tuple[Part, Part]:
+    """A stratified train and test part, the same for everyone."""
     from sklearn.model_selection import train_test_split
 
     try:
-        parts = train_test_split(np.arange(len(y)), test_size=test, stratify=y, random_state=0)
+        train, rest = map(np.sort, train_test_split(np.arange(len(y)), test_size=test, stratify=y, random_state=0))
     except ValueError as error:
         raise BadInput(
             f"{where}: no stratified test part can be cut off {len(y)} images ({error}). Give train and test apart."
         ) from error
-    return np.sort(parts[0]), np.sort(parts[1])
-
-
-def fixed_parts(x: np.ndarray, y: np.ndarray, test: float, where: object) -> tuple[Part, Part]:
-    """Images and labels of those rows."""
-    train, rest = fixed_split(y, test, where)
     return Part(x[train], y[train]), Part(x[rest], y[rest])
 
 

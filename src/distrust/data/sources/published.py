@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,21 +25,17 @@ PARTNERS = (("images", "labels"), ("image", "label"), ("x", "y"), ("data", "targ
 SMOOTH = 0.5  # neighbouring pixels of natural images correlate by more than this; whitened ones, and noise, by less
 
 
-class Raw(NamedTuple):
-    """What a file says, before anything is converted."""
-
-    images: Tensor  # float [N,C,H,W], in whatever units
-    labels: Tensor  # int64 [N], or float32 [N,K]
-    lr: float | None  # the learnt rate, where it was saved
-
-
-def read_published(path: Path, experiment: int = -1) -> Raw:
+def read_published(path: Path, experiment: int = -1) -> tuple[Tensor, Tensor, float | None]:
     """Read a stranger's synthetic set; nothing in the file is run.
 
     Known layouts: `{"data": [[images, labels], …]}` (DC, DSA, DM); two files `images_best.pt` and `labels_best.pt`,
     perhaps with `lr_best.pt` (MTT, FTD, DATM, DD-Ranking, Poisoned Distillation: any pair of names that differ in
     images/labels or image/label); a list of (images, labels, lr) steps (Wang et al.); `.npz` with images and labels
     (KIP). `experiment` says which of several sets is meant.
+
+    Returns:
+        Images float [N,C,H,W], in whatever units; labels int64 [N], or float32 [N,K]; the learnt rate, where it was
+        saved.
 
     Raises:
         NotFound: no such file, or the labels' file is missing.
@@ -50,7 +46,7 @@ def read_published(path: Path, experiment: int = -1) -> Raw:
         raise NotFound(f"no synthetic set {path}. Give the file of its images; labels are looked for beside it.")
     content = dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else open_plain(path)
     images, labels, lr = _parts(content, path, experiment)
-    return Raw(_images(images, path), _labels(labels, len(images), path), lr)
+    return _images(images, path), _labels(labels, len(images), path), lr
 
 
 def _parts(content: Any, path: Path, experiment: int) -> tuple[Any, Any, float | None]:

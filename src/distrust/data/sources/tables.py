@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import BadInput
-from .parts import TEST, Tables, fixed_split, train_and_test
+from .parts import TEST, Tables, fixed_parts, train_and_test
 
 
 def find_hub(asked: str) -> Tables:
@@ -42,12 +42,8 @@ def find_hub(asked: str) -> Tables:
 def find_parquet(path: Path) -> Tables | None:
     """The tables of a folder of parquet files; None if it holds none."""
     for folder in (path, path / "data"):
-        shards = {
-            name: [*folder.glob(f"{name}.parquet"), *sorted(folder.glob(f"{name}-*.parquet"))]
-            for name in ("train", *TEST)
-        }
-        shards = {name: files for name, files in shards.items() if files}
-        if shards:
+        every = {n: [*folder.glob(f"{n}.parquet"), *sorted(folder.glob(f"{n}-*.parquet"))] for n in ("train", *TEST)}
+        if shards := {name: files for name, files in every.items() if files}:
             pair = train_and_test(shards, path)
             return Tables(path.name, _fingerprint(path, [*pair[0], *pair[1]]), partial(_open_parquet, pair))
     return None
@@ -69,13 +65,15 @@ def find_folder(path: Path) -> Tables:
     children = {child.name: child for child in _visible(path) if child.is_dir()}
     split = "as given"
     if named := {name: children[name] for name in ("train", *TEST) if name in children}:
-        parts = [_by_class(part) for part in train_and_test(named, path)]
-        classes = sorted(parts[0])
-        if unknown := sorted(set(parts[1]) - set(classes)):
+        folders = [_by_class(part) for part in train_and_test(named, path)]
+        classes = sorted(folders[0])
+        if unknown := sorted(set(folders[1]) - set(classes)):
             raise BadInput(f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder.")
-        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in parts]
+        rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in folders]
     else:
-        found = {name: files for name, files in _by_class(path).items() if files} or _unlabelled(path)
+        found = {name: files for name, files in _by_class(path).items() if files}
+        if not found and (alone := list(_files(path))):
+            found = {"unlabelled": alone}  # as a defender of an encoder has them
         classes = list(found)
         if not classes:
             raise BadInput(
@@ -84,21 +82,19 @@ def find_folder(path: Path) -> Tables:
             )
         every = [(file, k) for k, name in enumerate(classes) for file in found[name]]
         split = "stratified, 20 % to test, sklearn train_test_split(random_state=0) over the sorted files"
-        kept = fixed_split(np.array([k for _, k in every]), 0.2, path)
-        rows = [[every[row] for row in part] for part in kept]
+        parts = fixed_parts(np.arange(len(every)), np.array([k for _, k in every]), 0.2, path)
+        rows = [[every[row] for row in part.x] for part in parts]
 
     def tables() -> tuple[Any, Any]:
         import datasets
 
         features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=classes))
-        train, test = (
-            datasets.Dataset.from_dict(
-                {"image": [{"path": str(f), "bytes": None} for f, _ in part], "label": [k for _, k in part]},
-                features=features,
-            )
-            for part in rows
-        )
-        return train, test
+
+        def table(part: list[tuple[Path, int]]) -> Any:
+            cells = [{"path": str(file), "bytes": None} for file, _ in part]
+            return datasets.Dataset.from_dict({"image": cells, "label": [k for _, k in part]}, features=features)
+
+        return table(rows[0]), table(rows[1])
 
     files = _fingerprint(path, [file for part in rows for file, _ in part])
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
@@ -113,12 +109,6 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     # By hand, because `datasets`' imagefolder guesses splits and labels from every folder name on the way:
     # of a class named "train", the test images would be read as training images too.
     return {child.name: list(_files(child)) for child in _visible(folder) if child.is_dir()}
-
-
-def _unlabelled(folder: Path) -> dict[str, list[Path]]:
-    """Images that lie in no class folder, as a defender of an encoder has them."""
-    files = list(_files(folder))
-    return {"unlabelled": files} if files else {}
 
 
 def _files(at: Path) -> Iterator[Path]:
@@ -142,11 +132,9 @@ def no_bars() -> Iterator[None]:
     import datasets
     import huggingface_hub.utils as hub
 
-    shown = [library for library in (datasets, hub) if not library.are_progress_bars_disabled()]
-    for library in shown:
-        library.disable_progress_bars()
-    try:
+    with ExitStack() as after:
+        for library in (datasets, hub):
+            if not library.are_progress_bars_disabled():
+                library.disable_progress_bars()
+                after.callback(library.enable_progress_bars)
         yield
-    finally:
-        for library in shown:
-            library.enable_progress_bars()
