@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..errors import BadInput
 from ..selectors import Selector, parse_one
 from ..study.axes import TABLE
 from ..study.cells import Cell
@@ -27,10 +28,17 @@ def shortened(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _short(texts: set[str]) -> dict[str, str]:
-    parsed = {text: parse_one(text) for text in texts}
+    parsed = {text: _parse(text) for text in texts}
     found = {}
     for text, selector in parsed.items():
         namesakes = [s.options for s in parsed.values() if s.name == selector.name]
         differing = {k: v for k, v in selector.options.items() if any(o.get(k, ...) != v for o in namesakes)}
         found[text] = Selector(selector.name, differing).text
     return found
+
+
+def _parse(text: str) -> Selector:
+    try:
+        return parse_one(text)
+    except BadInput:  # somebody else's label; it is shown as it is
+        return Selector(text)
