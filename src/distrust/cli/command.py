@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import traceback
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -42,11 +41,9 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
     A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
     """
-    own = inspect.signature(body, eval_str=True).parameters
-    bundles: dict[str, Any] = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
-    options = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in bundles]
-    for bundle in reversed(bundles.values()):
-        options += _options(bundle)
+    bundles: dict[str, Any] = {p.name: p.annotation for p in _options(body) if dataclasses.is_dataclass(p.annotation)}
+    of = (body, *reversed(bundles.values()))
+    options = [p for part in of for p in _options(part) if p.name not in bundles]
 
     @functools.wraps(body)
     def call(**given: Any) -> int:
@@ -73,11 +70,9 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
-def _options(bundle: Any) -> list[inspect.Parameter]:
-    """The fields of a dataclass as keyword-only parameters."""
-    hints = typing.get_type_hints(bundle, include_extras=True)
-    parameters = inspect.signature(bundle).parameters.values()
-    return [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]
+def _options(of: Any) -> list[inspect.Parameter]:
+    """The parameters of a function, or fields of a dataclass, by keyword only."""
+    return [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(of, eval_str=True).parameters.values()]
 
 
 def main() -> NoReturn:
