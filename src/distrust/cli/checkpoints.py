@@ -10,8 +10,7 @@ import typer
 
 import distrust as dt
 
-from .command import Key, command
-from .face import Face
+from .command import Face, Key, command
 
 Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
 AskedTrigger = Annotated[
