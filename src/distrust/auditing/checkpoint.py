@@ -47,11 +47,6 @@ class Suspect:
     images: str
     opened: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    @property
-    def device(self) -> str:
-        """Where the model is."""
-        return self.opened.get("device", "cpu")
-
     def roles(self, fraction: float, seed: int) -> Roles:
         """The defender's clean share of the training split, and disjoint validation and training images."""
         return roles(self.train, clean=fraction, validation=0.05, rng=rng("roles", seed))

@@ -66,7 +66,7 @@ def measure(
     found = suspect.measure(backdoor, control=control)
     target = backdoor and backdoor.target
     facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target}
-    face.show({**facts, **found.record()}, str(found), *face.flags(found.flags))
+    face.show({**facts, **found.record()}, str(found), flags=found.flags)
     return int(dt.verdict(found))
 
 
@@ -124,7 +124,7 @@ def distill(
 
 def _written(face: Face, made: dt.Made, out: Path) -> int:
     weights = str(made.save(out))
-    return face.show({**made.facts, "weights": weights}, made.text, weights, *face.flags(made.flags))
+    return face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
 
 
 @command

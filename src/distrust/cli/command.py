@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..errors import DistrustError
+from ..flags import MEANING
 
 app = typer.Typer(
     help="Distrust: what did the student inherit? Measures and cleans backdoors that travel through distillation.",
@@ -56,9 +57,10 @@ class Face:
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
 
-    def show(self, facts: dict[str, Any], *lines: str) -> int:
-        """Print the result: one JSON object, or the lines. Returns 0, the usual exit code."""
-        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(x for x in lines if x)
+    def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
+        """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
+        told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
+        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
         if text:
             sys.stdout.write(text + "\n")
         return 0
@@ -74,12 +76,6 @@ class Face:
             self.show({"error": kind, "message": message})
         sys.stderr.write(f"{kind}: {message}\n")
         return 3 if kind == "Skip" else 2
-
-    def flags(self, names: Sequence[str]) -> list[str]:
-        """A line of explanation for each flag."""
-        from ..flags import MEANING
-
-        return [f"  {name}: {MEANING[name]}" for name in names]
 
     @contextlib.contextmanager
     def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
