@@ -71,12 +71,12 @@ def _method(path: Path) -> Facts:
 def _weights(path: Path, key: str | None) -> Facts:
     record = read_record(path)
     if "set" in record:
-        return _set(load_set(path), "pixels 0..1")
+        return _set(path)
     try:
         weights = open_weights(path, key)
     except BadInput:
-        with contextlib.suppress(BadInput, NotFound):
-            return _strange_set(path)
+        with contextlib.suppress(BadInput, NotFound):  # it may be a paper's synthetic set
+            return _set(path)
         raise
     numbers, spec, taint = sum(v.numel() for v in weights.values()), record.get("spec"), record.get("taint", [])
     model = f", a {spec['name']}" if spec else ""
@@ -85,17 +85,12 @@ def _weights(path: Path, key: str | None) -> Facts:
     return {**facts, "text": text}
 
 
-def _strange_set(path: Path) -> Facts:
-    """A paper's synthetic set; raises what `load_set` does where it is none."""
-    found = load_set(path, units="pixels")
+def _set(path: Path) -> Facts:
+    images, units = load_set(path, units="pixels"), "pixels 0..1"
     try:
         load_set(path)
-        return _set(found, "pixels 0..1")
     except BadInput as reason:
-        return _set(found, str(reason).partition(": ")[2])
-
-
-def _set(images: ImageSet, units: str) -> Facts:
+        units = str(reason).partition(": ")[2]
     soft = "soft labels" if images.y.ndim == 2 else f"{len(images.classes)} classes"
     recipe = "knows" if images.training else "does not say"
     facts = {

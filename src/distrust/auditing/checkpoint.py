@@ -18,7 +18,7 @@ from ..devices import usable
 from ..errors import BadInput
 from ..files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
 from ..measurement import Backdoor, Measurement, make_trigger, measure
-from ..models import Normalize, check_encoder, check_fits
+from ..models import Normalize, check_encoder, check_fits, spec_in
 from ..models import model as make_model
 from ..seeds import rng
 
@@ -46,11 +46,6 @@ class Suspect:
     source: str
     images: str
     opened: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def device(self) -> str:
-        """Where the model is."""
-        return self.opened.get("device", "cpu")
 
     def roles(self, fraction: float, seed: int) -> Roles:
         """The defender's clean share of the training split, and disjoint validation and training images."""
@@ -128,26 +123,14 @@ def open_suspect(
     opened: dict[str, Any] = {"model": model, "key": key, "size": size, "channels": channels}
     opened |= {"normalize": normalize, "head": head, "device": device}
     usable(device)
-    state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
-    record = read_record(weights) if weights else {}
-    spec = record.get("spec")
     if weights is None and not (model and ":" in model):
         raise BadInput("no weights are given; only a my.py:factory may bring its own. Type --weights FILE.")
-    if model is None:
-        if not spec:
-            raise BadInput(f"{weights} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
-        if ".py:" in spec["name"]:  # a file that somebody sends must not choose code to run
-            name = spec["name"]
-            raise BadInput(f"{weights} is a {name}, a Python file that would be run. Type --model {name}.")
+    state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
+    spec = spec_in(weights) if model is None and weights else None
     train, test = open_images(images, size=size, channels=channels) if isinstance(images, str | Path) else images
-    if model is None and spec:
-        network = make_model(**spec)
-    else:
-        # a stranger's network normalises in its own way or not at all; ours must not add statistics to it
-        shape = train.x.shape
-        side: Any = shape[2] if shape[2] == shape[3] else tuple(shape[2:])
-        built: Any = {"classes": len(train.classes), "channels": shape[1], "size": side, "head": head}
-        network = make_model(model, **built)  # type: ignore[arg-type]
+    # a stranger's network normalises in its own way or not at all; ours must not add statistics to it
+    shape = {"classes": len(train.classes), "channels": train.x.shape[1], "size": train.x.shape[2:]}
+    network = make_model(**(spec or {"name": model, **shape, "head": head}))
     if state is not None:
         if not head:
             gone = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, nn.Identity))
@@ -157,8 +140,8 @@ def open_suspect(
         network = _normalized(network, Normalize(*normalize))
     (check_fits if head else check_encoder)(network, test)
     called = str(images) if isinstance(images, str | Path) else train.name
-    network = network.eval().to(device)
-    return Suspect(network, train, test, tuple(record.get("taint", ())), str(weights or model), called, opened)
+    taint = tuple(read_record(weights).get("taint", ())) if weights else ()
+    return Suspect(network.eval().to(device), train, test, taint, str(weights or model), called, opened)
 
 
 def _normalized(network: nn.Module, first: Normalize) -> nn.Module:

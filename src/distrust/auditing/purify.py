@@ -160,9 +160,8 @@ def teach(
     backdoor = suspect.backdoor(trigger, target)
     start = make_model(student, suspect.train, rng=rng("student", "start", seed))
     options: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
-    model = distill(
-        start, suspect.model, suspect.train, loss=loss, rng=rng("student", seed), device=suspect.device, **options
-    )
+    device = suspect.opened.get("device", "cpu")
+    model = distill(start, suspect.model, suspect.train, loss=loss, rng=rng("student", seed), device=device, **options)
     taught, learnt = (measure(network, suspect.test, backdoor) for network in (suspect.model, model))
     facts = {
         "distiller": selector.text, "student": student, "images": suspect.images, "seed": seed,

@@ -104,19 +104,14 @@ def scan(
         NotFound, BadInput, UnsafeFile: an unknown detector or option, images that it lacks or does not want, or as
             `load_set` and `open_suspect`.
     """
-    source = (
-        suspect.source
-        if isinstance(suspect, Suspect)
-        else suspect.name
-        if isinstance(suspect, ImageSet)
-        else str(suspect)
-    )
     if isinstance(suspect, Suspect):
-        given = "classifier" if suspect.opened.get("head", True) else "encoder"
-    elif isinstance(suspect, ImageSet) or (images is None and opened.get("model") is None):
-        given = "synthetic"
+        source, head = suspect.source, suspect.opened.get("head", True)
+    elif isinstance(suspect, ImageSet):
+        source, head = suspect.name, None
     else:
-        given = "encoder" if (read_record(suspect).get("spec") or {}).get("head") is False else "classifier"
+        source, spec = str(suspect), read_record(suspect).get("spec") or {}
+        head = None if images is None and opened.get("model") is None else spec.get("head", True)
+    given = "synthetic" if head is None else "classifier" if head else "encoder"
     selector = parse_one(detector or USUAL[given])
     method = registry.get("detectors", selector.name)
     options = method.check(selector.options)

@@ -17,10 +17,12 @@ TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody'
 
 def card(method: Method) -> dict[str, Any]:
     """Everything that is known about a method, JSON-able: `facts` are those of its mark that are not as usual."""
-    document = inspect.getdoc(method.call) or ""
-    described, rest = described_options(document), _left_out(method)
-    if method.training:
-        described = _fields(method.training) | described
+    training = method.training
+    classes = (type(training.augment), type(training)) if training else ()
+    described = _described(*classes, method.call)
+    # fields of its training that mean nothing special: what everybody's are unless they are set
+    usual = type(training)().fields if training else {}
+    rest = [name for name, value in method.tacit.items() if value == usual[name].default]
     facts = {
         "name": method.name,
         "kind": method.mark.kind,
@@ -38,9 +40,9 @@ def card(method: Method) -> dict[str, Any]:
             for name, p in method.options.items()
             if name not in rest
         ],
-        "training": described.get("training") if method.training else None,
+        "training": described.get("training") if training else None,
         "further": rest or None,
-        "differs": differs(document),
+        "differs": _differs(inspect.getdoc(method.call) or ""),
     }
     return {k: v for k, v in facts.items() if v not in (None, False)}
 
@@ -48,20 +50,6 @@ def card(method: Method) -> dict[str, Any]:
 def about_training(facts: dict[str, Any]) -> str:
     """One line: what a card says of the training, and which of its fields may be set beside those in the table."""
     return f"Training: {facts['training']} May be set too: {', '.join(facts['further'])}."
-
-
-def _left_out(method: Method) -> list[str]:
-    """Fields of its `training` that mean nothing special: what everybody's are unless they are set."""
-    usual = type(method.training)().fields if method.training else {}
-    return [name for name, value in method.tacit.items() if value == usual[name].default]
-
-
-def _fields(training: Any) -> dict[str, str]:
-    """Field of a training and of its augmentation → its text."""
-    parts = (training.augment, training)
-    return {
-        name: about for part in parts for name, about in described_options(inspect.getdoc(type(part)) or "").items()
-    }
 
 
 def marked(mark: Mark) -> dict[str, Any]:
@@ -74,8 +62,7 @@ def marked(mark: Mark) -> dict[str, Any]:
 
 def described_facts(mark: type) -> dict[str, str]:
     """Fact → its text, of a kind's marks and of what they are made of."""
-    parts = (described_options(inspect.cleandoc(part.__doc__ or "")) for part in reversed(mark.__mro__[:-1]))
-    return {name: text for part in parts for name, text in part.items()}
+    return _described(*reversed(mark.__mro__[:-1]))
 
 
 def _meant(value: Any, about: str) -> Any:
@@ -106,16 +93,15 @@ def _words(value: Any) -> str:
     return "yes" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value).strip("_")
 
 
-def described_options(document: str) -> dict[str, str]:
-    """Option → its text in the docstring's Args."""
-    section = re.search(r"^Args:\n((?:    .*\n?|\n)+)", document, re.MULTILINE)
-    if not section:
-        return {}
-    parts = re.findall(r"^    (\w+): ((?:.*\n?)(?:        .*\n?)*)", section.group(1), re.MULTILINE)
+def _described(*things: Any) -> dict[str, str]:
+    """Option, field or fact → its text in the Args of the docstrings; the last has the word."""
+    documents = "\n".join(inspect.getdoc(thing) or "" for thing in things)
+    sections = re.findall(r"^Args:\n((?:    .*\n?|\n)+)", documents, re.MULTILINE)
+    parts = re.findall(r"^    (\w+): ((?:.*\n?)(?:        .*\n?)*)", "".join(sections), re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in parts}
 
 
-def differs(document: str) -> str:
+def _differs(document: str) -> str:
     """The paragraphs that say how we differ from the paper or its released code."""
     found = re.search(r"^Differs from .*(?:\n(?!\w+:$).+)*", document, re.MULTILINE)
     return " ".join(found.group(0).split()) if found else ""

@@ -10,8 +10,7 @@ import typer
 
 import distrust as dt
 
-from .command import Key, command
-from .face import Face
+from .command import Face, Key, command
 
 Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
 AskedTrigger = Annotated[
@@ -33,17 +32,16 @@ class Network:
 
     def opened(self) -> dict[str, Any]:
         """As `dt.open_suspect` takes them."""
-        opened: dict[str, Any] = {"model": self.model, "key": self.key, "size": self.size, "channels": self.channels}
-        return opened if self.mean is self.std is None else opened | {"normalize": self._statistics()}
-
-    def _statistics(self) -> tuple[list[float], ...]:
-        """`--mean 0.49,0.48,0.45 --std 0.25,0.24,0.26` as numbers."""
+        opened = {name: value for name, value in vars(self).items() if name not in ("mean", "std", "weights", "target")}
+        if self.mean is self.std is None:
+            return opened
         try:
-            return tuple([float(word) for word in (text or "").split(",")] for text in (self.mean, self.std))
+            normalize = tuple([float(word) for word in (text or "").split(",")] for text in (self.mean, self.std))
         except ValueError:
             raise typer.BadParameter(
                 "--mean and --std go together: --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26"
             ) from None
+        return {**opened, "normalize": normalize}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +51,6 @@ class Checkpoint(Network):
     images: Annotated[str, typer.Option(help="Directory, .npz, hub:owner/name, or a name such as digits.")]
     weights: Annotated[Path | None, typer.Option(help="A .safetensors, or a .pt that holds only tensors.")] = None
     target: Annotated[int | None, typer.Option(help="Class number that the trigger leads to.")] = None
-
-    def opened(self) -> dict[str, Any]:
-        """As `dt.open_suspect` takes them."""
-        return super().opened() | {"images": self.images}
 
 
 @command
@@ -72,7 +66,7 @@ def measure(
     found = suspect.measure(backdoor, control=control)
     target = backdoor and backdoor.target
     facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target}
-    face.show({**facts, **found.record()}, str(found), *face.flags(found.flags))
+    face.show({**facts, **found.record()}, str(found), flags=found.flags)
     return int(dt.verdict(found))
 
 
@@ -130,7 +124,7 @@ def distill(
 
 def _written(face: Face, made: dt.Made, out: Path) -> int:
     weights = str(made.save(out))
-    return face.show({**made.facts, "weights": weights}, made.text, weights, *face.flags(made.flags))
+    return face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
 
 
 @command

@@ -1,22 +1,30 @@
-"""Command: what every command shares, which are the global options, exit codes, and how an error is told."""
+"""Command: what every command shares: its face, which is the global options and its voice; exit codes; errors.
+
+Results go to stdout, progress to stderr; --json makes stdout one object.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import json
 import os
 import sys
+import time
 import traceback
-import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .face import Face
+from ..errors import DistrustError
+from ..flags import MEANING
 
 app = typer.Typer(
     help="Distrust: what did the student inherit? Measures and cleans backdoors that travel through distillation.",
@@ -37,34 +45,116 @@ Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a ne
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 
 
+@dataclass(frozen=True)
+class Face:
+    """The global options of a command, and its voice."""
+
+    store: Annotated[str, typer.Option(help="Directory or fsspec URL where finished stages are kept.")] = "runs"
+    jobs: Annotated[int, typer.Option(min=0, help="Stages at a time, sharing the cores; 0: by itself.")] = 0
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0
+    device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
+
+    def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
+        """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
+        told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
+        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
+        if text:
+            sys.stdout.write(text + "\n")
+        return 0
+
+    def say(self, line: str) -> None:
+        """A line of progress."""
+        if not self.quiet:
+            sys.stderr.write(line + "\n")
+
+    def fail(self, kind: str, message: str) -> int:
+        """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
+        if self.json_:
+            self.show({"error": kind, "message": message})
+        sys.stderr.write(f"{kind}: {message}\n")
+        return 3 if kind == "Skip" else 2
+
+    @contextlib.contextmanager
+    def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
+        """A `tell` for a study: a bar on a terminal, plain lines otherwise, silence if quiet."""
+        from ..study.estimate import cost_of
+
+        began, done = time.monotonic(), 0
+        shares = {stage.key: max(cost_of(stage, 1), 0.1) for stage in waiting}
+        with self._bar(useful=bool(waiting)) as bar:
+            whole = bar.add_task("stages", total=sum(shares.values()))
+            now = bar.add_task("", total=1, visible=False)
+
+            def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
+                nonlocal done
+                if event == "step":
+                    text = f"{stage.label}: loss {record['loss']:.3g}"
+                    bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
+                elif event in ("done", "failed", "skipped"):
+                    done += 1
+                    bar.advance(whole, shares[stage.key])
+                    bar.update(now, visible=False)
+                    told, took = f"{event} {stage.label}: ", time.monotonic() - began
+                    note = record.get("error") or f"{record['seconds']:.1f} s"
+                    if bar.disable:
+                        self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
+                    elif event != "done":
+                        bar.console.print(f"{told}{note}", markup=False)
+
+            yield tell
+
+    @contextlib.contextmanager
+    def loop(self, what: str) -> Iterator[None]:
+        """A bar for one training loop after another."""
+        from ..training import watching
+
+        with self._bar() as bar:
+            task = bar.add_task(what)
+
+            def look(step: int, steps: int, loss: float) -> None:
+                bar.update(task, total=steps, completed=step, description=f"{what}: loss {loss:.3g}")
+
+            with watching(look):
+                yield
+
+    def _bar(self, useful: bool = True) -> Progress:
+        """A bar, which shows nothing where nobody looks."""
+        hidden = self.quiet or not useful or not sys.stderr.isatty()
+        words = TextColumn("{task.description}", markup=False)
+        columns = (words, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        console = Console(stderr=True, quiet=hidden)  # even a disabled bar ends with an empty line
+        return Progress(*columns, console=console, transient=True, disable=hidden)
+
+
 def command(body: Callable[..., Any]) -> Callable[..., Any]:
     """Register `body(face, …) -> exit code` as a command; errors are told as `main` says.
 
     A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
     """
-    own = inspect.signature(body, eval_str=True).parameters
-    bundles: dict[str, Any] = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
-    options = [p.replace(kind=p.KEYWORD_ONLY) for name, p in own.items() if name not in bundles]
-    for bundle in reversed(bundles.values()):
-        options += _options(bundle)
+    bundles: dict[str, Any] = {p.name: p.annotation for p in _options(body) if dataclasses.is_dataclass(p.annotation)}
+    of = (body, *reversed(bundles.values()))
+    options = [p for part in of for p in _options(part) if p.name not in bundles]
 
     @functools.wraps(body)
     def call(**given: Any) -> int:
         made = {name: b(**{f.name: given.pop(f.name) for f in dataclasses.fields(b)}) for name, b in bundles.items()}
         face: Face = made["face"]
-        from ..errors import DistrustError
+        from ..registry import registry
 
         try:
-            face.add_plugins()
+            for file in face.plugin or ():
+                registry.add(file)
             return body(**made, **given)
         except WrongUsage:
             raise
-        except DistrustError as error:
-            return face.fail(type(error).__name__, str(error))
         except KeyboardInterrupt:
             return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.")
-        except Exception as error:  # a defect of ours, or of a plug-in: never mistaken for a finding
-            traceback.print_exc()
+        except Exception as error:
+            if not isinstance(error, DistrustError):  # a defect of ours, or of a plug-in: never mistaken for a finding
+                traceback.print_exc()
             return face.fail(type(error).__name__, str(error))
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -73,11 +163,9 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     return body
 
 
-def _options(bundle: Any) -> list[inspect.Parameter]:
-    """The fields of a dataclass as keyword-only parameters."""
-    hints = typing.get_type_hints(bundle, include_extras=True)
-    parameters = inspect.signature(bundle).parameters.values()
-    return [p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]
+def _options(of: Any) -> list[inspect.Parameter]:
+    """The parameters of a function, or fields of a dataclass, by keyword only."""
+    return [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(of, eval_str=True).parameters.values()]
 
 
 def main() -> NoReturn:

@@ -9,8 +9,7 @@ import typer
 
 import distrust as dt
 
-from .command import Key, command
-from .face import Face
+from .command import Face, Key, command
 
 
 @command

@@ -13,8 +13,7 @@ import typer
 
 import distrust as dt
 
-from .command import Budget, ReportFile, Seeds, command
-from .face import Face
+from .command import Budget, Face, ReportFile, Seeds, command
 
 
 @command

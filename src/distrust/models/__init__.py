@@ -5,7 +5,7 @@ from .modes import called, eval_mode, frozen, frozen_mode, refuse_batch_norm
 from .normalize import Normalize
 from .pairs import PAIRS, teacher_student
 from .registry import check_encoder, check_fits, families, is_encoder, model
-from .saved import load, save
+from .saved import load, save, spec_in
 from .taps import Taps, taps
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "resolve",
     "runs_of",
     "save",
+    "spec_in",
     "taps",
     "teacher_student",
 ]

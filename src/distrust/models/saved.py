@@ -34,7 +34,19 @@ def load(path: str | Path, *, model: str | None = None, **shape: Any) -> nn.Modu
     Raises:
         NotFound, UnsafeFile, BadInput: as `distrust measure` says them.
     """
-    spec = {"name": model, **shape} if model else read_record(path).get("spec")
-    if not spec or (".py:" in spec["name"] and not model):
-        raise BadInput(f"{path} does not say which model it is. Type model='wrn16-1', classes=10.")
+    spec = {"name": model, **shape} if model else spec_in(path)
     return load_weights(make_model(**spec), open_weights(path), str(path)).eval()
+
+
+def spec_in(path: str | Path) -> dict[str, Any]:
+    """Which model a file that Distrust wrote is of.
+
+    Raises:
+        BadInput: it does not say, or names a Python file: a file that somebody sends must not choose code to run.
+    """
+    spec = read_record(path).get("spec")
+    if not spec:
+        raise BadInput(f"{path} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+    if ".py:" in (name := spec["name"]):
+        raise BadInput(f"{path} is a {name}, a Python file that would be run. Type --model {name}.")
+    return spec

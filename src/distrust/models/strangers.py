@@ -32,22 +32,27 @@ def stranger(name: str, *, classes: int, channels: int, size: int | list[int]) -
             library is not installed.
     """
     if match := re.fullmatch(r"(.+\.py):(\w+)", name):
-        return _from_file(match[1], match[2], {"classes": classes, "channels": channels, "size": size})
+        return _from_file(match[1], match[2], classes=classes, num_classes=classes, channels=channels, size=size)
     library, _, inner = name.partition(":")
-    if inner and library == "timm":
-        timm = _library(library, inner)
-        if not timm.is_model(inner):
-            raise NotFound.among("timm model", inner, timm.list_models())
-        return timm.create_model(inner, pretrained=False, num_classes=classes, in_chans=channels)
-    if inner and library == "torchvision":  # whose models take three channels
-        models = _library(library, inner).models
-        if inner not in (known := models.list_models(module=models)):
-            raise NotFound.among("torchvision model", inner, known)
-        return models.get_model(inner, weights=None, num_classes=classes)
-    return None
+    if not inner or library not in ("timm", "torchvision"):
+        return None
+    try:
+        found = importlib.import_module(library)
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise
+        raise BadInput(f"{name} needs {library}, which is not installed. Type: pip install {library}") from error
+    if library == "timm":
+        if not found.is_model(inner):
+            raise NotFound.among("timm model", inner, found.list_models())
+        return found.create_model(inner, pretrained=False, num_classes=classes, in_chans=channels)
+    models = found.models  # which take three channels
+    if inner not in (known := models.list_models(module=models)):
+        raise NotFound.among("torchvision model", inner, known)
+    return models.get_model(inner, weights=None, num_classes=classes)
 
 
-def _from_file(file: str, factory: str, given: dict[str, Any]) -> nn.Module:
+def _from_file(file: str, factory: str, **offered: Any) -> nn.Module:
     """Run the user's `file` and call `factory` in it, as `import` would: the file's code is executed.
 
     The factory (a function, or the model's class) gets those of `classes` (or `num_classes`), `channels` and `size`
@@ -61,7 +66,6 @@ def _from_file(file: str, factory: str, given: dict[str, Any]) -> nn.Module:
     if not callable(make):
         own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__]
         raise NotFound.among(f"factory in {file}", factory, own)
-    offered = {"classes": given["classes"], "num_classes": given["classes"], **given}
     signature = inspect.signature(make)
     taken = {name: value for name, value in offered.items() if name in signature.parameters}
     try:
@@ -78,17 +82,6 @@ def _from_file(file: str, factory: str, given: dict[str, Any]) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise BadInput(f"{asked} made a {type(made).__name__}, no torch.nn.Module. Return the model itself.")
     return made
-
-
-def _library(library: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        if error.name != library:
-            raise
-        raise BadInput(
-            f"{library}:{name} needs {library}, which is not installed. Type: pip install {library}"
-        ) from error
 
 
 def _run(path: Path) -> ModuleType:
