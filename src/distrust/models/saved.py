@@ -34,19 +34,24 @@ def load(path: str | Path, *, model: str | None = None, **shape: Any) -> nn.Modu
     Raises:
         NotFound, UnsafeFile, BadInput: as `distrust measure` says them.
     """
-    spec = {"name": model, **shape} if model else spec_in(path)
+    spec = {"name": model, **shape} if model else spec_in(path, "model='{}', classes=10")
     return load_weights(make_model(**spec), open_weights(path), str(path)).eval()
 
 
-def spec_in(path: str | Path) -> dict[str, Any]:
+def spec_in(path: str | Path, named: str = "--model {}") -> dict[str, Any]:
     """Which model a file that Distrust wrote is of.
+
+    Args:
+        path: the file.
+        named: how a caller names one, for the error.
 
     Raises:
         BadInput: it does not say, or names a Python file: a file that somebody sends must not choose code to run.
     """
     spec = read_record(path).get("spec")
     if not spec:
-        raise BadInput(f"{path} does not say which model it is. Type --model wrn16-1, or --model my.py:factory.")
+        ours, own = named.format("wrn16-1"), named.format("my.py:factory")
+        raise BadInput(f"{path} does not say which model it is. Type {ours}, or {own}.")
     if ".py:" in (name := spec["name"]):
-        raise BadInput(f"{path} is a {name}, a Python file that would be run. Type --model {name}.")
+        raise BadInput(f"{path} is a {name}, a Python file that would be run. Type {named.format(name)}.")
     return spec
