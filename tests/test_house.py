@@ -136,3 +136,9 @@ def test_no_file_names_a_place_on_somebodys_machine():
             continue
         match = place.search(text)
         assert not match, f"{line} names {text[match.start() :].split()[0]}"
+
+
+def test_files_of_tests_are_short():
+    folder = SRC.parents[1] / "tests"
+    long = {file.name: n for file in folder.rglob("*.py") if (n := len(file.read_text().splitlines())) > 500}
+    assert not long
