@@ -213,4 +213,4 @@ def test_a_plugin_metric_that_fails_spoils_no_cell(plugin, tmp_path):
     outcome = run(made, store)
     (cell,) = score_cells(made, store, outcome)
     assert outcome.failed == 1 and cell["state"] == "done" and cell["acc"] is not None
-    assert cell.get("my_heavy") is None
+    assert cell.get("my_heavy") is None and cell["error"] == "ValueError: no"

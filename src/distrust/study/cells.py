@@ -66,7 +66,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         for name, source in s.inputs.items()
         if source.key in s.spare and name != f"candidate{chosen.get('chosen')}"
     }
-    flags = [flag for key, r in records.items() if key not in passed_over for flag in r.get("flags", ())]
+    measured = {name: read.records.get(stage.key) for name, stage in planned.metrics.items()}
+    said = [*(r for key, r in records.items() if key not in passed_over), *filter(None, measured.values())]
+    flags = [flag for record in said for flag in record.get("flags", ())]
     arms = {arm: read.seen(*pair) for arm, pair in planned.seen.items()}
     if arms["ours"] is None:
         arms = dict.fromkeys(arms)  # of what was not measured, nothing is said
@@ -79,12 +81,12 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         products[name] = Finding.made(record["finding"]) if record else None
     if "finding" in products:
         products.setdefault("finding_control", None)
-    known = {name: record["value"] for name, s in planned.metrics.items() if (record := read.done(s))}
+    known = {name: record.get("value") for name, record in measured.items() if record}
     found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=study.seeds)
-    last = next((r for s in planned.seen["ours"] if s and not read.done(s) for r in [read.records.get(s.key)]), None)
-    state, error = "done", None
+    state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
     if products["seen"] is None:
-        last = last or {"state": "missing", "error": "not run yet"}
+        undone = [read.records.get(s.key) for s in planned.seen["ours"] if s and not read.done(s)]
+        last = undone[0] or {"state": "missing", "error": "not run yet"}
         state, error = last["state"], last.get("error")
     ran = list(records.values())
     words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
