@@ -80,10 +80,8 @@ def find_folder(path: Path) -> Tables:
                 f"{path} holds no images that are known here: neither train.parquet and test.parquet, nor "
                 "IDX files, nor folders train/<class>/ and test/<class>/ with images in them, nor images alone."
             )
-        every = [(file, k) for k, name in enumerate(classes) for file in found[name]]
+        rows = [[(file, k) for k, name in enumerate(classes) for file in found[name]]]
         split = "stratified, 20 % to test, sklearn train_test_split(random_state=0) over the sorted files"
-        parts = fixed_parts(np.arange(len(every)), np.array([k for _, k in every]), 0.2, path)
-        rows = [[every[row] for row in part.x] for part in parts]
 
     def tables() -> tuple[Any, Any]:
         import datasets
@@ -94,7 +92,10 @@ def find_folder(path: Path) -> Tables:
             cells = [{"path": str(file), "bytes": None} for file, _ in part]
             return datasets.Dataset.from_dict({"image": cells, "label": [k for _, k in part]}, features=features)
 
-        return table(rows[0]), table(rows[1])
+        if len(rows) == 2:
+            return table(rows[0]), table(rows[1])
+        parts = fixed_parts(np.arange(len(rows[0])), np.array([k for _, k in rows[0]]), 0.2, path)
+        return table([rows[0][row] for row in parts[0].x]), table([rows[0][row] for row in parts[1].x])
 
     files = _fingerprint(path, [file for part in rows for file, _ in part])
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
