@@ -14,7 +14,7 @@ from .augment import PLAIN, Change
 from .base import Rows
 from .mapped import rows_within
 
-CHUNK = 2**24  # bytes of images that are compared, or stamped, at a time
+CHUNK = 2**22  # bytes of images that are compared, or stamped, at a time
 
 
 class Late(NamedTuple):

@@ -102,6 +102,8 @@ class Mapped(Tensor):
         """There is none, and what asks for it would write nothing down."""
         raise BadInput("images on disk have no address in memory. Take x.whole().")
 
+    storage = untyped_storage = data_ptr  # type: ignore[assignment]
+
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """A copy in memory."""
         return self.whole().numpy(force=force)
@@ -132,7 +134,9 @@ class Mapped(Tensor):
                 args[1:] in ((), (0,)) and len({(t.dtype, t.shape[1:]) for t in first}) < 2
             ):
                 return _joined(first, first[0].device)
-            case torch.ops.aten._to_copy.default if kwargs.keys() == {"device"}:
+            case torch.ops.aten._to_copy.default if (
+                kwargs.get("device") and kwargs.get("dtype", first.dtype) == first.dtype
+            ):
                 moved = Mapped(first.arrays, first.rows, kwargs["device"])
                 resident = moved.device.type != "cpu" and len(moved) <= rows_within(moved, RESIDENT)
                 return moved.whole() if resident else moved
