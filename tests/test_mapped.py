@@ -61,6 +61,7 @@ MASK = torch.arange(N) % 3 == 0
 INDICES = [
     slice(3, 9), slice(None), slice(None, None, 7), 5, -1, [2, 5, 5], MASK, MASK.numpy(), torch.tensor([7, -1]),
     torch.arange(N).flip(0), torch.tensor(4), torch.tensor([[1, 2, 3], [3, 2, 1]]), (slice(2, 4), 1), (MASK, 0, 2),
+    (5, 1), (slice(None), 1, slice(-3, None)), (torch.tensor([[1, 2]]), 0), (..., 2), (torch.tensor([1, 2]), torch.tensor([0, 1])),
     torch.zeros(0, dtype=torch.int64),
 ]  # fmt: skip
 
@@ -139,9 +140,19 @@ def test_all_else_is_done_on_a_copy(use):
     assert torch.equal(on_disk(), plain())
 
 
+@pytest.mark.parametrize("index", [(slice(None, None, 3), slice(None), slice(-3, None)), (MASK, 1), (7, 0, 2)], ids=str)
+def test_pixels_of_rows_are_changed_as_in_a_tensor(index):
+    x, expected = on_disk(), plain()
+    x[index] = expected[index] = 255
+    same(x, expected)
+    x[index] += 3
+    expected[index] += 3
+    same(x, expected)
+
+
 @pytest.mark.parametrize(
     "change",
-    [lambda x: x.zero_(), lambda x: x.add_(1), lambda x: x.__setitem__((0, 1), 3), lambda x: x.mul_(2), save],
+    [lambda x: x.zero_(), lambda x: x.add_(1), lambda x: x.__setitem__((..., 1), 3), lambda x: x.mul_(2), save],
 )
 def test_what_cannot_be_done_is_refused_and_not_lost(change):
     with pytest.raises(BadInput, match=r"x\.whole\(\)"):

@@ -49,18 +49,25 @@ class Mapped(Tensor):
         return made
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Rows by mask, slice, number or integer tensor."""
-        if isinstance(index, tuple):
-            return self.whole()[index]
-        rows = self.rows[index.cpu() if isinstance(index, Tensor) else index]
-        mapped = rows.ndim == 1 and len(rows) > rows_within(self, LIMIT)
-        return Mapped(self.arrays, rows, self.device) if mapped else self._taken(rows)
+        """What a tensor would give; of rows by mask, slice, number or integer tensor, only these are read."""
+        index, inside = _parted(index)
+        if index is None:
+            return self.whole()[inside]
+        rows = self.rows[index]
+        if not inside and rows.ndim == 1 and len(rows) > rows_within(self, LIMIT):
+            return Mapped(self.arrays, rows, self.device)
+        return self._taken(rows)[(slice(None),) * rows.ndim + inside]
 
     def __setitem__(self, index: Any, values: Any) -> None:
-        """Put other items into some rows, given by mask, slice, number or integer tensor."""
-        if isinstance(index, tuple):
-            raise BadInput("images on disk are replaced as wholes: x[rows] = pixels. Or change x.whole().")
-        at = torch.arange(len(self))[index.cpu() if isinstance(index, Tensor) else index]
+        """Change rows, by mask, slice, number or integer tensor, or a slice of their pixels."""
+        index, inside = _parted(index)
+        if index is None:
+            raise BadInput("of images on disk, rows or slices of rows can be changed. Change x.whole() instead.")
+        at = torch.arange(len(self))[index]
+        if inside:
+            own = self._taken(self.rows[at])
+            own[(slice(None),) * at.ndim + inside] = values
+            values = own
         if not isinstance(values, Mapped):
             values = torch.as_tensor(values, dtype=self.dtype).cpu().expand(*at.shape, *self.shape[1:])
             values = values.reshape(-1, *self.shape[1:])
@@ -144,6 +151,14 @@ class Mapped(Tensor):
             raise BadInput("images on disk cannot be changed in place, but for x[rows] = pixels. Change x.whole().")
         args, kwargs = tree_map(lambda x: x.whole() if isinstance(x, Mapped) else x, (args, kwargs))
         return function(*args, **kwargs)
+
+
+def _parted(index: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An index as one of rows and one of what lies inside them; None for the former if it cannot be parted."""
+    first, *inside = index if isinstance(index, tuple) else (index,)
+    if first is None or first is ... or not all(isinstance(part, int | slice) for part in inside):
+        return None, index
+    return first.cpu() if isinstance(first, Tensor) else first, tuple(inside)
 
 
 def _joined(parts: Iterable[Tensor], device: torch.device) -> Mapped:
