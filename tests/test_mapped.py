@@ -61,7 +61,8 @@ MASK = torch.arange(N) % 3 == 0
 INDICES = [
     slice(3, 9), slice(None), slice(None, None, 7), 5, -1, [2, 5, 5], MASK, MASK.numpy(), torch.tensor([7, -1]),
     torch.arange(N).flip(0), torch.tensor(4), torch.tensor([[1, 2, 3], [3, 2, 1]]), (slice(2, 4), 1), (MASK, 0, 2),
-    (5, 1), (slice(None), 1, slice(-3, None)), (torch.tensor([[1, 2]]), 0), (..., 2), (torch.tensor([1, 2]), torch.tensor([0, 1])),
+    (5, 1), (slice(None), 1, slice(-3, None)), (torch.tensor([[1, 2]]), 0), (..., 2),
+    (torch.tensor([1, 2]), torch.tensor([0, 1])),
     torch.zeros(0, dtype=torch.int64),
 ]  # fmt: skip
 

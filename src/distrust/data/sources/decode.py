@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import os
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +28,8 @@ from .tables import no_bars
 
 _CACHE_FORMAT = 2  # raise it when what is kept changes
 _DTYPES = {"U8": np.uint8, "I64": np.int64}  # of what is kept, by safetensors' names
-BATCH = 32  # images that a thread decodes at a time
+BATCH = 16  # images that a thread decodes at a time
+ABANDONED = 3600  # seconds after which a half-written file has no writer any more
 
 
 def decoded(
@@ -39,6 +42,9 @@ def decoded(
     home, file = Path(cache or cache_directory() / "images"), f"{tables.name.replace('/', '--')}-{key}.safetensors"
 
     def made(folder: Path) -> Splits:
+        for left in folder.glob(f".{glob.escape(file)}.*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink(missing_ok=True)
         with draft(folder / file) as beside:
             _write(beside, tables, size, channels, group, recipe)
             return checked(tables.name, _mapped(beside))  # before it is kept
