@@ -1,5 +1,6 @@
 """Decoding goes straight into the file that is kept: a few images at a time, whole or not at all."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +21,6 @@ from distrust.data.sources import decode, images
 from distrust.files import read_record
 
 X = np.random.default_rng(1).integers(0, 256, (60, 8, 8, 3), np.uint8)
-ROOM = 24  # images of the cache's limit below, in bytes
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_what_is_kept_is_a_safetensors_file_and_one_of_the_library_is_read_too(f
     assert torch.equal(tensors["train.x"], first.train.x) and torch.equal(tensors["test.y"], first.test.y)
     facts = read_record(file)
     assert facts["format"] == 2 and facts["classes"] == ["a", "b", "c"]
-    save_file(tensors, file, {"distrust": __import__("json").dumps(facts)})
+    save_file(tensors, file, {"distrust": json.dumps(facts)})
     for part, again in zip(first, images(folder), strict=True):
         assert torch.equal(part.x, again.x) and torch.equal(part.y, again.y) and part.classes == again.classes
     assert len(seen) == 60
@@ -137,58 +137,59 @@ def test_a_second_opening_imports_nothing_that_only_decoding_needs(folder):
     assert run(code, folder).stdout.strip() == ""
 
 
+MEMORY = """
+    import os, sys, threading
+    import distrust as dt
+    import distrust.data.images as sets
+    import distrust.methods.attacks._poison as poison
+    import distrust.models.normalize as normalize
+    from distrust.data import mapped, roles
+    from distrust.methods.attacks import badnets
+
+    def anonymous():
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+    def all_of_it(folder):
+        train, _ = dt.images(folder)
+        cut = roles(train, clean=0.1, validation=0.1)
+        poisoned, _ = badnets(cut.train, target=0, rate=0.3)
+        dt.Normalize.of(poisoned)
+        stamped = int(sets.changed(cut.train, poisoned).sum())
+        shown = sum(len(y) for _, y in poisoned.batches(8, dt.rng(0), dt.Augment()))
+        return poisoned, stamped, shown
+
+    os.cpu_count = lambda: 2
+    mapped.LIMIT = normalize.CHUNK = poison.CHUNK = sets.CHUNK = 2**19
+    all_of_it(sys.argv[1])  # imports, and what is allocated once
+    before, most, done = anonymous(), [0], threading.Event()
+
+    def look():
+        while not done.wait(0.001):
+            most[0] = max(most[0], anonymous())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    poisoned, stamped, shown = all_of_it(sys.argv[2])
+    done.set()
+    thread.join()
+    print(poisoned.x.nbytes, most[0] - before, len(poisoned), stamped, shown, type(poisoned.x).__name__)
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is anonymous memory")
-def test_a_large_set_is_opened_cut_poisoned_and_compared_in_a_small_share_of_its_size(tmp_path):
-    for row in range(600):
-        file = tmp_path / "set" / ("train" if row % 6 else "test") / "ab"[row % 2] / f"{row:03}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if row < 12:
-            Image.effect_noise((224, 224), 60).convert("RGB").save(file)
-        else:
-            os.link(tmp_path / "set" / ("train" if row % 6 else "test") / "ab"[row % 2] / f"{row % 6 + 6:03}.jpg", file)
-    done = run(
-        """
-        import os, sys, threading
-        import datasets, torch
-        import distrust as dt
-        from distrust.data import images as sets, mapped, roles, sources
-        from distrust.data.sources import decode
-        from distrust.methods.attacks import badnets
-
-        def anonymous():
-            return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) << 10
-
-        def all_of_it(folder):
-            train, test = sources.images(folder)
-            cut = roles(train, clean=0.1, validation=0.1)
-            poisoned, _ = badnets(cut.train, target=0, rate=0.3)
-            dt.Normalize.of(poisoned)
-            stamped = int(sets.changed(cut.train, poisoned).sum())
-            shown = sum(len(y) for _, y in poisoned.batches(8, dt.rng(0), dt.Augment()))
-            return poisoned, stamped, shown
-
-        torch.set_num_threads(1)
-        os.cpu_count = lambda: 2
-        mapped.LIMIT = sets.CHUNK = 2**21
-        import distrust.models.normalize as normalize, distrust.methods.attacks._poison as poison
-        normalize.CHUNK = poison.CHUNK = 2**21
-        badnets(dt.images("digits")[0], target=0, rate=0.1)  # imports
-        before, most, done = anonymous(), [0], threading.Event()
-
-        def look():
-            while not done.wait(0.002):
-                most[0] = max(most[0], anonymous())
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        poisoned, stamped, shown = all_of_it(sys.argv[1])
-        done.set()
-        thread.join()
-        print(poisoned.x.nbytes, most[0] - before, len(poisoned), stamped, shown, type(poisoned.x).__name__)
-        """,
-        tmp_path / "set",
-    )
+def test_a_large_set_is_opened_cut_poisoned_and_compared_in_a_small_share_of_its_size(tmp_path, monkeypatch):
+    picture = tmp_path / "picture.jpg"
+    Image.effect_noise((224, 224), 60).convert("RGB").save(picture)
+    for name, count in (("few", 60), ("many", 600)):
+        for row in range(count):
+            file = tmp_path / name / ("train" if row % 6 else "test") / "ab"[row % 2] / f"{row:03}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.link(picture, file)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**16))  # what is freed goes back to the system at once
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = run(MEMORY, tmp_path / "few", tmp_path / "many")
     assert done.returncode == 0, done.stderr
-    size, grown, count, stamped, shown, kind = done.stdout.split()
-    assert kind == "Mapped" and (int(count), int(stamped), int(shown)) == (400, 120, 400)
-    assert int(grown) < int(size) / 1, (size, grown)
+    *counts, kind = done.stdout.split()
+    size, grown, images_, stamped, shown = map(int, counts)
+    assert kind == "Mapped" and (images_, stamped, shown) == (400, 120, 400)
+    assert grown < size / 2, f"{grown / 2**20:.0f} MiB for {size / 2**20:.0f} MiB of pixels"
