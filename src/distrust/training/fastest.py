@@ -55,7 +55,8 @@ def fastest(model: nn.Module, train: Any, training: Training, device: torch.devi
 def _measure(model: nn.Module, train: Any, device: torch.device, ways: list[tuple[str, str]]) -> tuple[str, str]:
     """The way whose step is shortest, tried on as few images as tell ways apart: large networks cost no more."""
     share = SPEND / len(ways)
-    firsts, seconds = {}, {}
+    firsts: dict[tuple[str, str], float] = {}
+    seconds: dict[tuple[str, str], float] = {}
     with torch.random.fork_rng():  # dropout must not move the caller's stream
         count = _enough(_step(model, train, device, ways[0]), len(train), share / 8)
         for way in ways:
