@@ -18,6 +18,7 @@ from torch import nn
 from ..data import ImageSet
 from ..errors import Skip, StoreError
 from ..flags import Flag, flag
+from ..measurement import Backdoor
 from ..registry import registry
 from ..seeds import rng
 from ..training import watching
@@ -136,8 +137,21 @@ def product(stage: Stage, store: Store, name: str = "") -> Any:
     Raises:
         StoreError: the store does not have it, or it is damaged.
     """
-    parts = _stored(stage, store) if stage.kept else parts_of(carry_out(stage, store, torch.device("cpu")))
+    if stage.kept:
+        parts = _stored(stage, store)
+    else:
+        planted = _planted(stage.key)
+        if name in planted:
+            return planted[name]
+        parts = parts_of(carry_out(stage, store, torch.device("cpu")))
+        planted |= {part: value for part, value in parts.items() if isinstance(value, Backdoor)}
     return parts.get(name, parts[""])
+
+
+@functools.lru_cache(256)
+def _planted(key: str) -> dict[str, Backdoor]:
+    """Who was planted by an attack that is made again where it is read: a prediction asks for that alone."""
+    return {}
 
 
 def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
