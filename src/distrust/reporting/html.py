@@ -24,7 +24,7 @@ from .heatmap import facets, models
 from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import comparisons, verdict
 
-PICTURES_BUDGET = 700_000  # bytes of PNG, each counted once: the page stays under 2 MB
+PICTURES_BUDGET = 600_000  # bytes of PNG, each counted once: the page stays under 2 MB
 KINDS = ("clean", "triggered", "difference")
 
 
