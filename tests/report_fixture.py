@@ -123,7 +123,8 @@ OPTIONS = {"epochs": 20, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "weight_
 def large_report() -> Report:
     """1,000 cells with lineages and numbers of their own: 5 attacks × 5 distillers × 8 defences × 5 seeds."""
     draw = random.Random(0)
-    attacks, distillers = [f"attack{i}" for i in range(5)], ["none", "kd", "at", "overhaul", "review"]
+    attacks = [*(f"attack{i}" for i in range(4)), "attack4[rate=0.005]"]  # the last lines are wider than the first
+    distillers = ["none", "kd", "at", "overhaul", "review"]
     defenses = ["none", "finetune", "nad", "prune", *(f"nad[beta={10**i}]" for i in range(4))]
     lineage: dict[str, Any] = {}
     cells = []

@@ -226,7 +226,7 @@ function columnOf({ dataset, className }) {
 
 // Only the lines near the screen are in the document. The rest of a table is blocks of empty space of their height.
 const BLOCK = 40;  // lines that come and go together
-const HEIGHT = 43;  // pixels of a line that was not drawn yet
+const HEIGHT = 50;  // pixels of a line that was not drawn yet
 const drawn = new WeakMap();  // block → how to draw its lines
 const near = new IntersectionObserver((blocks) => {
   for (const { target, isIntersecting } of blocks) (isIntersecting ? fill : clear)(target);
