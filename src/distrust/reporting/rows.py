@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
@@ -104,16 +104,6 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
         groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
     found = [column.key for column in columns() if column.unit]
     return [_row(group, found) for group in groups.values()]
-
-
-def alone(cells: Sequence[Cell]) -> list[Row]:
-    """A row for each cell, with the cell's own intervals over images."""
-    found = []
-    for cell in cells:
-        (row,) = over_seeds([cell])
-        own = {key: Estimate(mean, cell.get(f"{key}_interval")) for key, (mean, _) in row.values.items()}
-        found.append(replace(row, values=own, flags=list(cell.get("flags") or ())))
-    return found
 
 
 def _row(group: list[Cell], columns: Sequence[str]) -> Row:
