@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadInput, NotFound
+from .files import remembered
 from .marks import KINDS, Mark
 from .selectors import checked, schema
 
@@ -151,11 +152,22 @@ def _marked(module: Any, name: str) -> Any:
     return own[0]
 
 
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise NotFound.among("kind", kind, KINDS)
+
+
+def _installed() -> importlib.metadata.EntryPoints:
+    """Methods that other installed packages bring."""
+    return importlib.metadata.entry_points(group="distrust.methods")
+
+
 class Registry:
     """Every method by kind and name: the package's own, installed plug-ins, and files given with --plugin."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, dict[str, Method]] = {}
+        self._marks: dict[str, dict[str, Any]] = {}  # of kinds whose methods are not imported
         self.files: list[Path] = []  # plug-ins, which worker processes have to add for themselves
 
     def kind(self, kind: str) -> dict[str, Method]:
@@ -164,14 +176,41 @@ class Registry:
         Raises:
             NotFound: no such kind.
         """
-        if kind not in KINDS:
-            raise NotFound.among("kind", kind, KINDS)
+        _check(kind)
         if kind not in self._kinds:
             calls = load_package(f"distrust.methods.{kind}")
-            installed = importlib.metadata.entry_points(group="distrust.methods")
-            calls |= {e.name: call for e in installed if (call := e.load()).method.kind == kind}
+            calls |= {e.name: call for e in _installed() if (call := e.load()).method.kind == kind}
             self._kinds[kind] = {name: Method(name, call.method, call) for name, call in calls.items()}
         return dict(sorted(self._kinds[kind].items()))
+
+    def facts(self, kind: str, what: str, of: Callable[[Method], Any]) -> dict[str, Any]:
+        """What `of` says of each method of a kind, by name; where that is on record, no method is imported for it.
+
+        Args:
+            kind: such as defenses.
+            what: a name for what `of` says.
+            of: method → its facts, JSON-able.
+
+        Raises:
+            NotFound: no such kind.
+        """
+        _check(kind)
+        if kind in self._kinds or _installed():  # plug-ins may change without our knowing: they are asked themselves
+            return {name: of(method) for name, method in self.kind(kind).items()}
+        return remembered(f"{what}-{kind}", lambda: {name: of(method) for name, method in self.kind(kind).items()})
+
+    def marks(self, kind: str) -> dict[str, Any]:
+        """The marks of a kind's methods, sorted by name; without facts that are functions if it is not imported yet.
+
+        Raises:
+            NotFound: no such kind.
+        """
+        if kind in self._kinds:
+            return {name: method.mark for name, method in self.kind(kind).items()}
+        if kind not in self._marks:
+            facts = self.facts(kind, "marks", lambda method: method.mark.plain())
+            self._marks[kind] = {name: KINDS[kind](**given) for name, given in facts.items()}
+        return self._marks[kind]
 
     def get(self, kind: str, name: str) -> Method:
         """One method.

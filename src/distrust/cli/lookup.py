@@ -18,22 +18,29 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
 ) -> int:
     """List methods (of one kind, then with their papers), or models."""
+    from ..files import remembered
     from ..marks import KINDS
-    from ..models import families
-    from ..registry import registry
+    from .cards import cards
 
     kinds = [*KINDS, "models"]
     if kind and kind not in kinds:
         raise dt.NotFound.among("kind", kind, kinds)
     found, lines = {}, []
     for name in [kind] if kind else kinds:
-        methods = {} if name == "models" else registry.kind(name)
-        found[name] = families() if name == "models" else {m.name: m.summary for m in methods.values()}
+        methods = {} if name == "models" else cards(name)
+        summaries = {entry: facts["summary"] for entry, facts in methods.items()}
+        found[name] = remembered("models", _families) if name == "models" else summaries
         lines += [f"{name}:"] if found[name] or kind else []
         for entry, summary in found[name].items():
-            paper = [f"{'':26} {methods[entry].mark.paper}"] if kind and methods else []
+            paper = [f"{'':26} {methods[entry]['paper']}"] if kind and methods else []
             lines += [f"  {entry:<24} {summary}", *paper]
     return face.show(found, *lines)
+
+
+def _families() -> dict[str, str]:
+    from ..models import families
+
+    return families()
 
 
 @command
@@ -42,11 +49,9 @@ def show(
     method: Annotated[str, typer.Argument(help="A method's name, e.g. nad, or kind/name, e.g. triggers/blend.")],
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
-    from ..registry import registry
-    from .cards import card, text
+    from .cards import find, text
 
-    kind, _, name = method.rpartition("/")
-    facts = card(registry.get(kind, name) if kind else registry.find(name))
+    facts = find(method)
     return face.show(facts, text(facts))
 
 
