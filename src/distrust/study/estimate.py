@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
 from collections.abc import Iterable
 
 from torch import nn
@@ -14,7 +13,6 @@ from ..models import model as make_model
 from ..training import Training, fit
 from .graph import Stage
 from .steps import STEPS, opened
-from .store import Record, Store
 
 
 def estimate(waiting: Iterable[Stage], jobs: int) -> float:
@@ -78,17 +76,3 @@ def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps:
     start = time.perf_counter()
     fit(model, few, training=training)
     return len(few) / (time.perf_counter() - start)
-
-
-def status_of(store: Store) -> Record:
-    """How many stages of each kind are done, failed or skipped, and what they cost."""
-    keys = store.keys()
-    records = [store.record(key) or {} for key in keys]
-    counts = Counter((r["kind"], r["state"]) for r in records)
-    return {
-        "store": store.url,
-        "stages": len(records),
-        "seconds": round(sum(r["seconds"] for r in records), 1),
-        "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
-        "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
-    }
