@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .cards import card
 from .errors import BadInput, NotFound
 from .files import remembered
 from .marks import KINDS, Mark
@@ -152,6 +153,15 @@ def _marked(module: Any, name: str) -> Any:
     return own[0]
 
 
+def _facts() -> dict[str, Any]:
+    """What is to be remembered of the package's own methods: marks and cards, by kind and name."""
+    own = Registry()
+    return {
+        kind: {name: {"mark": method.mark.plain(), "card": card(method)} for name, method in own.kind(kind).items()}
+        for kind in KINDS
+    }
+
+
 def _check(kind: str) -> None:
     if kind not in KINDS:
         raise NotFound.among("kind", kind, KINDS)
@@ -183,34 +193,34 @@ class Registry:
             self._kinds[kind] = {name: Method(name, call.method, call) for name, call in calls.items()}
         return dict(sorted(self._kinds[kind].items()))
 
-    def facts(self, kind: str, what: str, of: Callable[[Method], Any]) -> dict[str, Any]:
-        """What `of` says of each method of a kind, by name; where that is on record, no method is imported for it.
-
-        Args:
-            kind: such as defenses.
-            what: a name for what `of` says.
-            of: method → its facts, JSON-able.
+    def cards(self, kind: str) -> dict[str, dict[str, Any]]:
+        """What `distrust show` says of each method of a kind, sorted by name; no method is imported for it.
 
         Raises:
             NotFound: no such kind.
         """
         _check(kind)
-        if kind in self._kinds or _installed():  # plug-ins may change without our knowing: they are asked themselves
-            return {name: of(method) for name, method in self.kind(kind).items()}
-        return remembered(f"{what}-{kind}", lambda: {name: of(method) for name, method in self.kind(kind).items()})
+        if self._live(kind):
+            return {name: card(method) for name, method in self.kind(kind).items()}
+        return {name: facts["card"] for name, facts in remembered("methods", _facts)[kind].items()}
 
     def marks(self, kind: str) -> dict[str, Any]:
-        """The marks of a kind's methods, sorted by name; without facts that are functions if it is not imported yet.
+        """The mark of each method of a kind, sorted by name; if none is imported yet, without facts that are functions.
 
         Raises:
             NotFound: no such kind.
         """
-        if kind in self._kinds:
+        _check(kind)
+        if self._live(kind):
             return {name: method.mark for name, method in self.kind(kind).items()}
         if kind not in self._marks:
-            facts = self.facts(kind, "marks", lambda method: method.mark.plain())
-            self._marks[kind] = {name: KINDS[kind](**given) for name, given in facts.items()}
+            known = remembered("methods", _facts)[kind]
+            self._marks[kind] = {name: KINDS[kind](**facts["mark"]) for name, facts in known.items()}
         return self._marks[kind]
+
+    def _live(self, kind: str) -> bool:
+        """Methods are asked themselves: they are imported, or some may change without our knowing."""
+        return kind in self._kinds or bool(_installed())
 
     def get(self, kind: str, name: str) -> Method:
         """One method.

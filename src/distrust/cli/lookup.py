@@ -20,14 +20,14 @@ def list_(
     """List methods (of one kind, then with their papers), or models."""
     from ..files import remembered
     from ..marks import KINDS
-    from .cards import cards
+    from ..registry import registry
 
     kinds = [*KINDS, "models"]
     if kind and kind not in kinds:
         raise dt.NotFound.among("kind", kind, kinds)
     found, lines = {}, []
     for name in [kind] if kind else kinds:
-        methods = {} if name == "models" else cards(name)
+        methods = {} if name == "models" else registry.cards(name)
         summaries = {entry: facts["summary"] for entry, facts in methods.items()}
         found[name] = remembered("models", _families) if name == "models" else summaries
         lines += [f"{name}:"] if found[name] or kind else []
@@ -49,9 +49,17 @@ def show(
     method: Annotated[str, typer.Argument(help="A method's name, e.g. nad, or kind/name, e.g. triggers/blend.")],
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
-    from .cards import find, text
+    from ..cards import text
+    from ..marks import KINDS
+    from ..registry import registry
 
-    facts = find(method)
+    kind, _, name = method.rpartition("/")
+    known = {
+        name: facts for one in ([kind] if kind else reversed(KINDS)) for name, facts in registry.cards(one).items()
+    }
+    if name not in known:
+        raise dt.NotFound.among(kind.removesuffix("s") or "method", name, known)
+    facts = known[name]
     return face.show(facts, text(facts))
 
 

@@ -6,37 +6,15 @@ import dataclasses
 import inspect
 import json
 import re
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
-from ..errors import NotFound
-from ..marks import KINDS, Mark
-from ..registry import Method, registry
+from .marks import Mark
+
+if TYPE_CHECKING:
+    from .registry import Method
 
 EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
 TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's
-
-
-def cards(kind: str) -> dict[str, dict[str, Any]]:
-    """The cards of a kind's methods by name; none of them is imported if they are as they were when last asked.
-
-    Raises:
-        NotFound: no such kind.
-    """
-    return registry.facts(kind, "cards", card)
-
-
-def find(name: str) -> dict[str, Any]:
-    """The card of `nad` or `defenses/nad`; of a name without its kind, the first kind that knows it wins.
-
-    Raises:
-        NotFound: no such method, or no such kind.
-    """
-    kind, _, name = name.rpartition("/")
-    kinds = [kind] if kind else reversed(KINDS)
-    known = {method: facts for one in kinds for method, facts in cards(one).items()}
-    if name not in known:
-        raise NotFound.among(kind.removesuffix("s") or "method", name, known)
-    return known[name]
 
 
 def card(method: Method) -> dict[str, Any]:
