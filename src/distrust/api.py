@@ -20,14 +20,14 @@ from .registry import registry
 from .reporting.results import Results, folder_of, results
 from .reporting.text import duration
 from .study.cells import Cell, compare, read_cells, write_cells
-from .study.estimate import estimate
+from .study.estimate import Estimate, Speed
 from .study.graph import Plan, Stage
 from .study.plan import make_plan
 from .study.run import Mode, Outcome, Tell, automatic_jobs, kept
 from .study.run import run as run_plan
 from .study.scoring import score_cells
 from .study.spec import read_study
-from .study.store import Store
+from .study.store import Record, Store
 
 DEMO = Path(__file__).parent / "study" / "demo.toml"
 
@@ -59,24 +59,40 @@ class Planned:
     again: list[str]
 
     @functools.cached_property
-    def seconds(self) -> float:
-        """About how long the waiting stages will take on this machine, from a timed step of each model."""
-        return estimate(self.waiting, self.jobs) if self.waiting and self.mode != "only-cached" else 0.0
+    def estimate(self) -> Estimate:
+        """What the waiting stages will cost on this machine, from how fast their networks were here before."""
+        return Speed(self.device, self.jobs).estimate(self.waiting if self.mode != "only-cached" else ())
 
     def record(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """As plain values for JSON; seconds are None while they are not known."""
+        cost = self.estimate
         return {
             "study": self.plan.study.name, "budget": self.plan.study.budget, "cells": len(self.plan.cells),
-            "stages": len(self.plan.stages), "to_run": len(self.waiting), "estimated_seconds": round(self.seconds),
+            "stages": len(self.plan.stages), "to_run": len(self.waiting), "training_images": round(cost.images),
+            "estimated_seconds": None if cost.unknown else round(cost.seconds), "not_timed": list(cost.unknown),
         }  # fmt: skip
 
     def __str__(self) -> str:
-        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, about "
-        return said.format(**self.record()) + duration(self.seconds)
+        cost = self.estimate
+        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, ".format(**self.record())
+        if not cost.unknown:
+            return f"{said}about {duration(cost.seconds)}"
+        least = f"more than {duration(cost.seconds)}" if cost.seconds else "in a time that is not known yet"
+        return f"{said}{least}: {cost.images:,.0f} images to train on; never timed here: {', '.join(cost.unknown)}"
 
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
-        outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=tell)
+        speed = Speed(self.device, self.jobs)
+
+        def heard(event: str, stage: Stage, record: Record) -> None:
+            if event == "done":
+                speed.hear(stage, record)
+            tell(event, stage, record)
+
+        try:
+            outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=heard)
+        finally:
+            speed.keep()
         found = self._scored(outcome)
         write_cells(found.cells, self.folder, whole=self.whole)
         return dataclasses.replace(found, folder=self.folder)

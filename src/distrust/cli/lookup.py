@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,13 +54,12 @@ def show(
     from ..registry import registry
 
     kind, _, name = method.rpartition("/")
-    known = {
-        name: facts for one in ([kind] if kind else reversed(KINDS)) for name, facts in registry.cards(one).items()
-    }
+    known: dict[str, dict[str, Any]] = {}
+    for one in [kind] if kind else reversed(KINDS):  # of a name without its kind, the first kind that knows it wins
+        known |= registry.cards(one)
     if name not in known:
         raise dt.NotFound.among(kind.removesuffix("s") or "method", name, known)
-    facts = known[name]
-    return face.show(facts, text(facts))
+    return face.show(known[name], text(known[name]))
 
 
 @command
