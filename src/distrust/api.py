@@ -78,7 +78,8 @@ class Planned:
         if not cost.unknown:
             return f"{said}about {duration(cost.seconds)}"
         least = f"more than {duration(cost.seconds)}" if cost.seconds else "in a time that is not known yet"
-        return f"{said}{least}: {cost.images:,.0f} images to train on; never timed here: {', '.join(cost.unknown)}"
+        images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
+        return f"{said}{least}: {images}; never timed on this machine: {names}"
 
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""

@@ -47,7 +47,7 @@ class Speed:
         self.machine, self.jobs = f"{platform.node()} {cores()} {device}", jobs
         self.heard: dict[str, tuple[float, float]] = {}  # what → images, seconds of the machine
         self.known: dict[str, tuple[float, float]] = {}
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # nothing there, or nothing of ours
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # nothing there, or nothing of ours
             kept = json.loads(self.file.read_text())
             self.known = {what: (float(images), float(seconds)) for what, (images, seconds) in kept.items()}
 
