@@ -84,6 +84,7 @@ def test_what_is_remembered_of_a_method_is_what_it_says_itself(place):
             functions |= {"makes": {}} if "makes" in functions else {}
             assert mark == dataclasses.replace(own, **functions), f"{kind}/{name}"
         assert asked.marks(kind) == {name: method.mark for name, method in methods.items()}
+    assert told.marks("metrics") is told.marks("metrics"), "it is made once"
     assert told._kinds == {}, "no method was imported for it"
     assert remembered("models", _families) == families()
 

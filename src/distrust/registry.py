@@ -211,11 +211,12 @@ class Registry:
             NotFound: no such kind.
         """
         _check(kind)
+        if kind in self._marks and kind not in self._kinds:
+            return self._marks[kind]
         if self._live(kind):
             return {name: method.mark for name, method in self.kind(kind).items()}
-        if kind not in self._marks:
-            known = remembered("methods", _facts)[kind]
-            self._marks[kind] = {name: KINDS[kind](**facts["mark"]) for name, facts in known.items()}
+        known = remembered("methods", _facts)[kind]
+        self._marks[kind] = {name: KINDS[kind](**facts["mark"]) for name, facts in known.items()}
         return self._marks[kind]
 
     def _live(self, kind: str) -> bool:
