@@ -21,13 +21,14 @@ from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
 from distrust.registry import Method, registry
-from distrust.study import Store, make_plan, run, score_cells
+from distrust.study import Store, make_plan, score_cells
 from distrust.study.codecs import TENSORS
+from distrust.study.run import run
 from distrust.study.spec import study_from
 from distrust.study.store import SIGN
 from distrust.study.work import product, recipe_of
 
-running = sys.modules["distrust.study.run"]  # the module; the package gives the function its name
+running = sys.modules["distrust.study.run"]
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
@@ -415,7 +416,8 @@ def test_workers_end_with_their_killed_parent(tmp_path):
 STUDY = """
 import json, sys, time
 import torch
-from distrust.study import Store, make_plan, run
+from distrust.study import Store, make_plan
+from distrust.study.run import run
 from distrust.study.codecs import TENSORS
 from distrust.study.spec import study_from
 from distrust.study.store import SIGN

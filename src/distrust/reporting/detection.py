@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from .rows import NAMES, Cell, finite, given
 
 MISSED = 0.05  # share of clean suspects above the threshold, on the seeds that set it
@@ -30,10 +28,13 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
     counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
     """
+    scored = [cell for cell in cells if finite(cell.get("score"))]
+    if not scored:
+        return []
+    import numpy as np
     from sklearn.metrics import roc_auc_score  # takes a second to import
 
     found = []
-    scored = [cell for cell in cells if finite(cell.get("score"))]
     for name in dict.fromkeys(cell["detector"] for cell in scored):
         looks = [cell for cell in scored if cell["detector"] == name]
         attacked = [look for look in looks if given(look, "attack")]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
-from ..measurement import Interval
-from ..measurement import over_seeds as mean_and_interval
-from ..measurement.scores import columns as fields
+from ..intervals import Interval
+from ..intervals import over_seeds as mean_and_interval
 from ..registry import registry
 from ..study.axes import TABLE
 from ..study.cells import Cell
@@ -86,9 +85,9 @@ class Row:
 def columns() -> list[Column]:
     """Every field that a metric fills, in the order of tables; of two metrics with one field, the first."""
     found: dict[str, Column] = {}
-    for method in sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order):
-        for key, facts in fields(method).items():
-            detail = not facts.unit or (method.mark.aside and key not in TABLED)
+    for name, mark in sorted(registry.marks("metrics").items(), key=lambda entry: entry[1].order):
+        for key, facts in mark.columns(name).items():
+            detail = not facts.unit or (mark.aside and key not in TABLED)
             found.setdefault(key, Column(key, facts.heading or key, facts.unit, facts.better, detail))
     return list(found.values())
 
