@@ -8,9 +8,8 @@ import pytest
 from tests.study_fixture import plan
 
 from distrust.errors import BadInput, NotFound
-from distrust.study import Outcome, Store, read_cells, score_cells, write_cells
+from distrust.study import Outcome, Store, read_cells, run, score_cells, write_cells
 from distrust.study.cells import compare
-from distrust.study.run import run
 
 
 def row(seed=0, acc=0.8, asr=0.5, **axes):

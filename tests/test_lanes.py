@@ -11,9 +11,8 @@ from tests.study_fixture import BUDGET, of_kind, plan, two_classes
 from distrust.registry import Method, registry
 from distrust.reporting.answer import answer
 from distrust.reporting.gather import pictures_of
-from distrust.study import Store, score_cells
+from distrust.study import Store, run, score_cells
 from distrust.study.codecs import TENSORS
-from distrust.study.run import run
 from distrust.study.work import product
 
 

@@ -12,8 +12,7 @@ from distrust.cli import main
 from distrust.registry import registry
 from distrust.reporting import page
 from distrust.reporting.gather import report_of
-from distrust.study import Store, score_cells
-from distrust.study.run import run
+from distrust.study import Store, run, score_cells
 
 IMPORTS = """
 import copy

@@ -42,7 +42,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """The questions that were timed; the answer is always the last of the ways allowed."""
-    monkeypatch.setattr(probe, "_processor", lambda device: "flags : avx512_bf16")
+    monkeypatch.setattr(probe, "processor", lambda device: "flags : avx512_bf16")
     asked = []
 
     def answer(model, train, device, ways):
@@ -84,7 +84,7 @@ def test_another_question_is_measured_again(measured, monkeypatch):
     fastest(net(), images(size=40), Training(batch_size=BATCH), CPU)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     ask()
-    monkeypatch.setattr(probe, "_processor", lambda device: "flags : amx_bf16")
+    monkeypatch.setattr(probe, "processor", lambda device: "flags : amx_bf16")
     ask()
     assert len(measured) == 5
 
@@ -193,7 +193,7 @@ def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, cach
 
 @pytest.mark.parametrize("flags, ways", [("avx2 fma", WAYS[:2]), ("avx512f avx512_bf16", WAYS), ("asimd bf16", WAYS)])
 def test_bf16_is_timed_only_where_a_unit_computes_it(flags, ways, measured, monkeypatch):
-    monkeypatch.setattr(probe, "_processor", lambda device: f"model name : any|flags : {flags}")
+    monkeypatch.setattr(probe, "processor", lambda device: f"model name : any|flags : {flags}")
     ask()
     assert measured == [ways]
     assert ask("bf16", "contiguous") == ("bf16", "contiguous"), "who asks for it gets it"

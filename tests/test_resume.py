@@ -21,14 +21,13 @@ from distrust import measure
 from distrust.errors import BadInput, DistrustError, StoreError
 from distrust.flags import flag
 from distrust.registry import Method, registry
-from distrust.study import Store, make_plan, score_cells
+from distrust.study import Store, make_plan, run, score_cells
 from distrust.study.codecs import TENSORS
-from distrust.study.run import run
 from distrust.study.spec import study_from
 from distrust.study.store import SIGN
 from distrust.study.work import product, recipe_of
 
-running = sys.modules["distrust.study.run"]
+running = sys.modules["distrust.study.runner"]
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
@@ -392,7 +391,7 @@ def test_a_killed_worker_is_said_in_words(tmp_path, monkeypatch):
 
 ORPHANS = """
 import os, time
-from distrust.study.run import executor
+from distrust.study.runner import executor
 
 if __name__ == "__main__":
     with executor(2) as pool:
@@ -417,7 +416,7 @@ STUDY = """
 import json, sys, time
 import torch
 from distrust.study import Store, make_plan
-from distrust.study.run import run
+from distrust.study.runner import run
 from distrust.study.codecs import TENSORS
 from distrust.study.spec import study_from
 from distrust.study.store import SIGN

@@ -17,7 +17,7 @@ from distrust.methods import distillers
 from distrust.registry import Method
 from distrust.seeds import rng
 from distrust.study import Store, run
-from distrust.study.run import _Queue
+from distrust.study.runner import _Queue
 from distrust.study.work import product, together, work
 from distrust.training import Teacher, distill, lesson
 
@@ -130,7 +130,7 @@ def alone(tmp_path_factory):
 def test_a_study_teaches_students_of_one_teacher_in_turns(tmp_path, alone, monkeypatch):
     sizes, made = [], plan(**GRID)
     monkeypatch.setattr(
-        import_module("distrust.study.run"),
+        import_module("distrust.study.runner"),
         "work",
         lambda stages, *rest: sizes.append(len(stages)) or work(stages, *rest),
     )

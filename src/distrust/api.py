@@ -23,8 +23,8 @@ from .study.cells import Cell, compare, read_cells, write_cells
 from .study.estimate import Estimate, Speed
 from .study.graph import Plan, Stage
 from .study.plan import make_plan
-from .study.run import Mode, Outcome, Tell, automatic_jobs, kept
-from .study.run import run as run_plan
+from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.runner import run as run_plan
 from .study.scoring import score_cells
 from .study.spec import read_study
 from .study.store import Record, Store

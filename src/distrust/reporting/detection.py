@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from .rows import NAMES, Cell, finite, given
 
 MISSED = 0.05  # share of clean suspects above the threshold, on the seeds that set it
@@ -31,9 +33,6 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     scored = [cell for cell in cells if finite(cell.get("score"))]
     if not scored:
         return []
-    import numpy as np
-    from sklearn.metrics import roc_auc_score  # takes a second to import
-
     found = []
     for name in dict.fromkeys(cell["detector"] for cell in scored):
         looks = [cell for cell in scored if cell["detector"] == name]
@@ -47,7 +46,8 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
             continue
         suspects = [(look["seed"], look["score"]) for look in attacked]
         clean = [(key[-1], score) for key, score in twins.items()]
-        auroc = roc_auc_score([1] * len(suspects) + [0] * len(clean), [score for _, score in suspects + clean])
+        gaps = np.subtract.outer([score for _, score in suspects], [score for _, score in clean])
+        auroc = (np.sign(gaps).mean() + 1) / 2  # a tie counts half; scikit-learn's takes two seconds to import
         pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
         setting = [score for seed, score in clean if seed % 2 == 0]
         counted = [[score for seed, score in part if seed % 2] for part in (suspects, clean)]

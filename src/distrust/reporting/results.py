@@ -13,7 +13,7 @@ from ..study.store import Store
 
 if TYPE_CHECKING:
     from ..study.graph import Plan
-    from ..study.run import Outcome
+    from ..study.runner import Outcome
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,20 @@ __all__ = [
     "make_plan",
     "read_cells",
     "read_study",
+    "run",
     "score_cells",
     "write_cells",
 ]
 
 _HOME = {
-    "Budget": "spec", "Outcome": "run", "Plan": "graph", "Stage": "graph", "Study": "spec", "make_plan": "plan",
-    "read_study": "spec", "score_cells": "scoring",
+    "Budget": "spec", "Outcome": "runner", "Plan": "graph", "Stage": "graph", "Study": "spec", "make_plan": "plan",
+    "read_study": "spec", "run": "runner", "score_cells": "scoring",
 }  # fmt: skip
 
 if TYPE_CHECKING:
     from .graph import Plan, Stage
     from .plan import make_plan
-    from .run import Outcome
+    from .runner import Outcome, run
     from .scoring import score_cells
     from .spec import Budget, Study, read_study
 

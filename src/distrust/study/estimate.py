@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
-import platform
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import torch
 
 from ..data import ImageSet
 from ..errors import DistrustError, StoreError
 from ..files import cache_directory, write_file
+from ..training.fastest import processor
 from .graph import Stage
-from .run import cores
+from .runner import cores
 from .steps import STEPS, opened
 from .store import Record
 
@@ -44,7 +47,8 @@ class Speed:
 
     def __init__(self, device: str, jobs: int) -> None:
         self.file = cache_directory() / "speed.json"
-        self.machine, self.jobs = f"{platform.node()} {cores()} {device}", jobs
+        what = hashlib.sha256(processor(torch.device(device)).encode()).hexdigest()[:8]
+        self.machine, self.jobs = f"{device} {what}, {cores()} cores", jobs
         self.heard: dict[str, tuple[float, float]] = {}  # what → images, seconds of the machine
         self.known: dict[str, tuple[float, float]] = {}
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # nothing there, or nothing of ours

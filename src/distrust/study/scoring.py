@@ -11,7 +11,7 @@ from ..measurement import Finding, Seen, score
 from .cells import Cell
 from .codecs import TENSORS
 from .graph import Plan, PlannedCell, Stage
-from .run import Outcome
+from .runner import Outcome
 from .store import Record, Store
 
 

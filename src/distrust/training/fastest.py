@@ -47,7 +47,7 @@ def fastest(model: nn.Module, train: Any, training: Training, device: torch.devi
         return ways[0]  # a job this small is over before a probe pays
     shapes = [list(p.shape) for p in model.parameters()]
     context = [type(model).__qualname__, shapes, list(train.x.shape[1:]), ways]
-    machine = [str(device), torch.get_num_threads(), torch.__version__, _processor(device)]
+    machine = [str(device), torch.get_num_threads(), torch.__version__, processor(device)]
     answer = _remembered(json.dumps([context, machine]), lambda: _measure(model, train, device, ways))
     return answer or ways[0]  # nowhere to remember: the plain way repeats everywhere
 
@@ -120,12 +120,13 @@ def _computes_bf16(device: torch.device) -> bool:
     """Whether a unit of the device computes in bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_processor(device).split()))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor(device).split()))
 
 
 @functools.cache
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
+def processor(device: torch.device) -> str:
+    """What computes there: of a CPU its name and its flags."""
+    if device.type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
     try:
         info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
