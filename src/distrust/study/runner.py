@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import math
 import multiprocessing
@@ -10,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from .work import together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
@@ -92,8 +94,17 @@ def _start_worker(threads: int, plugins: list[Path]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    _keep_memory()
     for path in plugins:
         registry.add(path)
+
+
+def _keep_memory() -> None:
+    """What is freed stays with the process: to return and ask again for it in every step takes a twentieth of it."""
+    with suppress(OSError, AttributeError):  # not the C library of GNU
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _end_with_parent() -> None:
