@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from distrust.data import mapped
 from distrust.data.mapped import Mapped
 from distrust.data.sources import decode, images
-from distrust.files import read_record
+from distrust.tensors import read_record
 
 X = np.random.default_rng(1).integers(0, 256, (60, 8, 8, 3), np.uint8)
 
