@@ -125,4 +125,4 @@ def distilled(done: nn.Module) -> Callable[..., nn.Module]:
 
 def said(model: nn.Module, test: ImageSet, backdoor: Backdoor | None = None) -> dict[str, Tensor]:
     y = test.hard.to(torch.uint8)
-    return {"y": y, "said": y}
+    return {"y": y, "said": y.clone()}

@@ -1,4 +1,4 @@
-"""What does MIMIC's information cost? Its estimate on every layer beside the distillation that it weighs."""
+"""What does MIMIC's information cost, its estimate on every layer, beside the distillation that it weighs?"""
 
 from __future__ import annotations
 

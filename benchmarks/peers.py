@@ -209,6 +209,11 @@ class Overhaul(Criterion):
         return total
 
 
+def softened(ours: Tensor, theirs: Tensor, t: float) -> Tensor:
+    """Hinton's term."""
+    return F.kl_div(F.log_softmax(ours / t, 1), F.softmax(theirs / t, 1), reduction="batchmean") * t**2
+
+
 def distill(
     student: nn.Module, teacher: nn.Module, batches: Batches, criterion: Criterion, device: str = "cpu"
 ) -> nn.Module:
@@ -223,8 +228,7 @@ def distill(
         ours, logits = listed(student, x)
         with torch.no_grad():
             theirs, target = listed(teacher, x)
-        t = criterion.temperature
-        soft = F.kl_div(F.log_softmax(logits / t, 1), F.softmax(target / t, 1), reduction="batchmean") * t**2
+        soft = softened(logits, target, criterion.temperature)
         loss = criterion.labels * F.cross_entropy(logits, y) + criterion.logits * soft
         loss = loss + criterion.features * criterion(ours, theirs)
         losses.update(loss.item(), len(x))

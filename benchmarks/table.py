@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -181,10 +180,14 @@ class Peers:
         for defense in ("finetune", "nad"):
             part(defense, lambda defense=defense: self.defended(copy.deepcopy(net), defense))
         part("rates", lambda: self.rates(net))
-        arms = 2 * seeds * len(DISTILLERS) * len(DEFENSES)
-        students = statistics.mean(spent[distiller] for distiller in DISTILLERS)
-        defended = sum(spent[defense] for defense in DEFENSES if defense != "none") / len(DEFENSES)
-        return arms * (spent["teacher"] + students + defended + spent["rates"])
+        return sum(often * spent[name] for name, often in counts(seeds).items())
+
+
+def counts(seeds: int) -> dict[str, int]:
+    """How often the peers carry out each part, as every cell and its control do all of theirs anew."""
+    arms = 2 * seeds * len(DISTILLERS) * len(DEFENSES)
+    parts = {"teacher": arms, "rates": arms, **dict.fromkeys(DISTILLERS, arms // len(DISTILLERS))}
+    return parts | {defense: arms // len(DEFENSES) for defense in DEFENSES if defense != "none"}
 
 
 def arrays(images: dt.ImageSet) -> tuple[np.ndarray, list[int]]:
