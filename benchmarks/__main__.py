@@ -21,6 +21,7 @@ USUAL = (
     "table",
 )  # fmt: skip
 ASIDE = ("mine",)  # slow, and nobody's loop
+ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,9 +39,13 @@ def main(words: Sequence[str] | None = None) -> int:
     unknown = sorted({*asked.names} - {*known})
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}")
+    names = asked.names or (USUAL if asked.device == "cpu" else ANYWHERE)
+    grounded = sorted({*names} - {*ANYWHERE}) if asked.device != "cpu" else []
+    if grounded:
+        parser.error(f"{', '.join(grounded)}: measured on a CPU alone. On {asked.device} run {', '.join(ANYWHERE)}")
     scale = Scale("quick" if asked.quick else "usual", asked.rounds, asked.device, asked.whole)
     folder = asked.out / machine(scale.device)
-    found = {name: measure(name, scale, folder) for name in asked.names or USUAL}
+    found = {name: measure(name, scale, folder) for name in names}
     show(found, scale)
     return int(any("error" in result for result in found.values()))
 
