@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import warnings
 
 import pytest
@@ -36,6 +37,18 @@ def test_every_file_that_has_rows_is_named():
     folder = [file.stem for file in table.Path(table.__file__).parent.glob("*.py")]
     rows = {n for n in folder if n != "__main__" and hasattr(importlib.import_module(f"benchmarks.{n}"), "rows")}
     assert rows == {*USUAL, *ASIDE}
+    told = (table.Path(table.__file__).parent / "README.md").read_text()
+    assert rows == set(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE))
+
+
+def test_what_is_measured_on_a_cpu_alone_is_not_filed_under_a_gpu(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["condense", "--device", "cuda", "--out", str(tmp_path)])
+    assert "condense: measured on a CPU alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fitt", "--out", str(tmp_path)])
+    assert "no benchmark fitt" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_ratio_is_paired_within_its_rounds():
@@ -146,7 +159,6 @@ def test_the_peers_table_does_each_part_as_often_as_its_sum_says(tmp_path, monke
     cells = table.Peers(tmp_path, "wrn10-1", "wrn10-1", 16, "cpu")
     done = {}
     for name in ("teacher", "student", "transfer", "defended", "rates"):
-
         call = getattr(cells, name)
 
         def counted(*words, name=name, call=call):
