@@ -18,7 +18,7 @@ from .measure import COLUMNS, Row, Scale, environment, machine
 
 USUAL = (
     "fit", "distill", "together", "predict", "craft", "condense", "search", "attacks", "pretrain", "plan", "engine",
-    "table",
+    "page", "table",
 )  # fmt: skip
 ASIDE = ("mine",)  # slow, and nobody's loop
 ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too

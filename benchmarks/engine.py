@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from distrust.data import ImageSet
 from distrust.measurement import Backdoor
 from distrust.models import model
-from distrust.study import make_plan
+from distrust.study import make_plan, run
 from distrust.study.graph import Plan, Stage, digest
-from distrust.study.run import run
 from distrust.study.spec import study_from
 from distrust.study.steps import STEPS, Step, opened
 from distrust.study.store import Store

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 import distrust as dt
-from distrust.study import make_plan
-from distrust.study.cells import score_cells
-from distrust.study.run import run
+from distrust.study import make_plan, run, score_cells
 from distrust.study.spec import Study, study_from
 from distrust.study.steps import opened
 from distrust.study.store import Store

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import distrust as dt
+from distrust.training import Teacher, lesson
 
-from .measure import Row, Scale, compare, number, timed
+from .measure import Row, Scale, compare
 from .pictures import pictures
 
 DISTILLERS = ("kd", "at", "fitnet", "rkd", "cc", "dkd", "dist")  # whose teacher is in eval mode
 GOALS = {"one after the other": 1.6}
-together = None  # (students, teacher, images, losses, batch) → students: the call that trains them side by side
+DONE = object()
 
 
 def rows(scale: Scale) -> Iterator[Row]:
@@ -22,14 +23,18 @@ def rows(scale: Scale) -> Iterator[Row]:
     teacher, student = (dt.model(name, images).to(scale.device) for name in names)
     losses = [getattr(dt.distillers, name) for name in DISTILLERS]
 
+    how = {"epochs": 1, "batch_size": batch}
+
     def apart() -> None:
         for loss in losses:
-            dt.distill(student, teacher, images, loss=loss, epochs=1, batch_size=batch, rng=dt.rng("together"))
+            dt.distill(student, teacher, images, loss=loss, rng=dt.rng("together"), **how)
+
+    def together() -> None:
+        shared = Teacher(teacher)
+        runs = [lesson(student, shared, images, loss=loss, rng=dt.rng("together"), **how) for loss in losses]
+        while runs:  # a step of each in turn
+            runs = [run for run in runs if next(run, DONE) is not DONE]
 
     what = f"{len(losses)} students, {' → '.join(names)}, an epoch of {len(images)}"
-    ways = {"one after the other": apart}
-    if together is None:
-        yield number(what, "one after the other", timed(ways, scale.rounds(1))["one after the other"], None)
-        return
-    ways = {"side by side": lambda: together([student] * len(losses), teacher, images, losses, batch), **ways}
+    ways = {"side by side": together, "one after the other": apart}
     yield from compare(what, ways, GOALS, scale.rounds(3), device=scale.device)

@@ -1,10 +1,10 @@
 """Every benchmark runs, tiny, and says what it should; what it says of speed means nothing here."""
 
-import importlib
 import json
 import math
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,10 +34,10 @@ def test_every_benchmark_gives_rows_and_writes_them(name, tmp_path):
 
 
 def test_every_file_that_has_rows_is_named():
-    folder = [file.stem for file in table.Path(table.__file__).parent.glob("*.py")]
-    rows = {n for n in folder if n != "__main__" and hasattr(importlib.import_module(f"benchmarks.{n}"), "rows")}
+    folder = Path(table.__file__).parent
+    rows = {file.stem for file in folder.glob("*.py") if "\ndef rows(" in file.read_text()}
     assert rows == {*USUAL, *ASIDE}
-    told = (table.Path(table.__file__).parent / "README.md").read_text()
+    told = (folder / "README.md").read_text()
     assert rows == set(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE))
 
 
