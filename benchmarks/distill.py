@@ -19,7 +19,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     """AT and Overhaul, WRN-16-2 → WRN-16-1 beside both; the other pairs beside their bare steps."""
     batch, side = scale.of(128, 128, 16), scale.of(32, 32, 8)
     pairs = scale.of(
-        {("wrn16-2", "wrn16-1"): 2560, ("wrn16-2", "wrn16-2"): 1280, ("resnet18", "resnet18"): 640},
+        {("wrn16-2", "wrn16-1"): 2560, ("wrn16-2", "wrn16-2"): 1280, ("resnet18", "resnet18"): 512},
         {("wrn16-2", "wrn16-1"): 1280},
         {("wrn10-1", "wrn10-1"): 64},
     )

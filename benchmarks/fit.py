@@ -21,7 +21,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     """WRN-16-1 beside everything; the other networks beside their bare steps."""
     batch, side, device = scale.of(128, 128, 16), scale.of(32, 32, 8), scale.device
     networks = scale.of(
-        {"wrn16-1": 5120, "wrn16-2": 2560, "resnet18": 1024}, {"wrn16-1": 2560, "wrn16-2": 1280}, {"wrn10-1": 64}
+        {"wrn16-1": 3840, "wrn16-2": 2560, "resnet18": 640}, {"wrn16-1": 2560, "wrn16-2": 1280}, {"wrn10-1": 64}
     )
     peered = next(iter(networks))
     for network, count in networks.items():

@@ -19,7 +19,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     """Each network beside its bare forwards; WRN-16-1 beside a DataLoader, too."""
     side, device = scale.of(32, 32, 8), scale.device
     networks = scale.of(
-        {"wrn16-1": 10240, "wrn16-2": 5120, "resnet18": 1280}, {"wrn16-1": 2560, "wrn16-2": 1280}, {"wrn10-1": BATCH}
+        {"wrn16-1": 10240, "wrn16-2": 5120, "resnet18": 640}, {"wrn16-1": 2560, "wrn16-2": 1280}, {"wrn10-1": BATCH}
     )
     for network, count in networks.items():
         images = pictures(count, side)

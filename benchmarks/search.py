@@ -17,7 +17,7 @@ GOALS = {"bare passes": 0.8, "Neural-Cleanse-like": 1.0}
 
 def rows(scale: Scale) -> Iterator[Row]:
     """Ten classes of a WRN-16-1 that is not trained."""
-    steps, device = scale.of(20, 5, 2), scale.device
+    steps, device = scale.of(10, 5, 2), scale.device
     images = pictures(10 * BATCH, scale.of(32, 32, 8))
     model = dt.model(scale.of("wrn16-1", "wrn16-1", "wrn10-1"), images).to(device).eval()
     arrays = images.x.permute(0, 2, 3, 1).contiguous().numpy()
