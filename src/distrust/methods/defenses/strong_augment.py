@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Generator, nn
 
 from ...data import ImageSet, as_8_bit
+from ...data.images import stored
+from ...data.mapped import collected
 from ...marks import Count, NonNegative, Rate, defense
 from ...seeds import rng as make_rng
 from ...seeds import seeded
@@ -61,5 +63,5 @@ def strong_augment(
     change = nn.Sequential(*steps)
     grown = transfer[torch.arange(len(transfer)).repeat(copies)]
     with torch.no_grad(), seeded(rng or make_rng("strong_augment")):
-        x = torch.cat([as_8_bit(change(part)).cpu() for part, _ in grown.batches(BATCH)]).to(transfer.x.device)
-    return grown.replace(x=x.mul(255).round().to(torch.uint8) if transfer.x.dtype == torch.uint8 else x)
+        x = collected(stored(as_8_bit(change(part)), grown.x).cpu() for part, _ in grown.batches(BATCH))
+    return grown.replace(x=x.to(transfer.x.device))
