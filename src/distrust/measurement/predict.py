@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import ImageSet, floats
-from ..models import eval_mode
+from ..models import at_once, eval_mode
 
 if TYPE_CHECKING:
     from .backdoor import Backdoor
@@ -22,7 +22,7 @@ def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
     x = images.x if isinstance(images, ImageSet) else images
     found = []
     with eval_mode(model), torch.no_grad():
-        for part in x.split(BATCH):
+        for part in x.split(at_once(x.shape[1:], BATCH)):
             part = floats(part.to(device))
             part = backdoor.stamp_on(part) if backdoor else part
             part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same

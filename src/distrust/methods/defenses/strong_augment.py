@@ -10,6 +10,7 @@ from torch import Generator, nn
 
 from ...data import ImageSet, as_8_bit
 from ...marks import Count, NonNegative, Rate, defense
+from ...models import at_once
 from ...seeds import rng as make_rng
 from ...seeds import seeded
 from .._costs import free
@@ -61,5 +62,8 @@ def strong_augment(
     change = nn.Sequential(*steps)
     grown = transfer[torch.arange(len(transfer)).repeat(copies)]
     with torch.no_grad(), seeded(rng or make_rng("strong_augment")):
-        x = torch.cat([as_8_bit(change(part)).cpu() for part, _ in grown.batches(BATCH)]).to(transfer.x.device)
-    return grown.replace(x=x.mul(255).round().to(torch.uint8) if transfer.x.dtype == torch.uint8 else x)
+        x = torch.empty_like(grown.x)
+        for part in torch.arange(len(grown)).split(at_once(x.shape[1:], BATCH)):
+            seen = as_8_bit(change(grown.pixels(part.to(x.device))))
+            x[part.to(x.device)] = seen.mul(255).round().to(x) if x.dtype == torch.uint8 else seen
+    return grown.replace(x=x)
