@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distrust.cli.cards import about_training, card, described_facts, marked, own
+from distrust.cards import about_training, card, described_facts, marked, own
 from distrust.marks import KINDS
 from distrust.models import families
 from distrust.registry import Method, registry

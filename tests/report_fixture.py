@@ -1,7 +1,8 @@
-"""A report with synthetic numbers, for tests alone: 2 attacks × (teacher, kd, at) × 4 defences × 3 seeds."""
+"""Reports with synthetic numbers, for tests alone: 2 attacks × (teacher, kd, at) × 4 defences × 3 seeds, or large."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -113,3 +114,37 @@ def example_report() -> Report:
         glossary={"acc-floor": "Raised if a defence costs more than 10 points of ACC. It gets no credit."},
         made_by="distrust report studies/example.toml",
     )  # fmt: skip
+
+
+STAGES = ("attack", "teacher", "student", "defense", "predict", "triggered")
+OPTIONS = {"epochs": 20, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "augment": {"crop": 4}}
+
+
+def large_report() -> Report:
+    """1,000 cells with lineages and numbers of their own: 5 attacks × 5 distillers × 8 defences × 5 seeds."""
+    draw = random.Random(0)
+    attacks = [*(f"attack{i}" for i in range(4)), "attack4[rate=0.005]"]  # the last lines are wider than the first
+    distillers = ["none", "kd", "at", "overhaul", "review"]
+    defenses = ["none", "finetune", "nad", "prune", *(f"nad[beta={10**i}]" for i in range(4))]
+    lineage: dict[str, Any] = {}
+    cells = []
+    for attack, distiller, defense, seed in itertools.product(attacks, distillers, defenses, range(5)):
+        keys = {kind: f"{draw.getrandbits(128):032x}" for kind in STAGES}
+        for parent, (kind, key) in zip([None, *keys.values()], keys.items(), strict=False):
+            lineage[key] = {
+                "kind": kind, "method": kind, "options": OPTIONS, "seconds": 90 * draw.random(),
+                "parents": [parent] if parent else [], "flags": [], "state": "done",
+            }  # fmt: skip
+        hits, base, right = draw.randrange(N), draw.random() / 50, draw.randrange(TEST)
+        cells.append(cell(
+            attack=attack, distiller=distiller, student=None if distiller == "none" else "wrn16-1", defense=defense,
+            seed=seed, acc=right / TEST, acc_interval=list(wilson(right, TEST)), asr=hits / N,
+            asr_interval=list(wilson(hits, N)), asr_all=draw.random(), base=base, carried=hits / N - base,
+            carried_interval=[hits / N - base - 0.01 * draw.random(), hits / N - base + 0.01 * draw.random()],
+            untriggered=draw.random(), titg=draw.random(), acc_control=draw.random(), seconds=90 * draw.random(),
+            flags=draw.sample(["few-images", "control-fires", "attack-weak"], draw.randrange(3)), keys=keys,
+        ))  # fmt: skip
+    noise = torch.Generator().manual_seed(0)
+    clean, *stamped = (torch.randint(0, 256, (8, 3, 64, 64), generator=noise).to(torch.uint8) for _ in range(6))
+    strips = {attack: strip(clean, triggered) for attack, triggered in zip(attacks, stamped, strict=True)}
+    return Report("large", cells, strips, lineage, made_by="distrust report large")

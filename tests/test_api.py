@@ -34,7 +34,7 @@ def small(tmp_path, monkeypatch) -> str:
 
 def test_a_plan_says_what_it_would_do_and_leaves_nothing(small):
     planned = dt.plan(small, jobs=1)
-    assert str(planned).startswith("small (cpu): 2 cells, 6 stages, 6 to run, about ")
+    assert str(planned).startswith("small (cpu): 2 cells, 6 stages, 6 to run, ")
     assert planned.record()["to_run"] == 6 and len(planned.waiting) == 6
     assert {cell["state"] for cell in planned.look().cells} == {"missing"}
     assert not Path("runs").exists()

@@ -13,19 +13,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from distrust import files
+from distrust import tensors
 from distrust.errors import BadInput, NotFound, StoreError, UnsafeFile
-from distrust.files import (
-    artefact_name,
-    load_weights,
-    model_bytes,
-    open_picture,
-    open_weights,
-    read_record,
-    write_file,
-    write_folder,
-)
+from distrust.files import artefact_name, write_file, write_folder
 from distrust.models import model as make_model
+from distrust.tensors import load_weights, model_bytes, open_picture, open_weights, read_record
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +68,7 @@ def test_a_state_dict_is_read(model, path, old):
     assert same(open_weights(path), dict(model.state_dict()))
 
 
-@pytest.mark.parametrize("nest", [*files.NESTS, "model.state_dict"])
+@pytest.mark.parametrize("nest", [*tensors.NESTS, "model.state_dict"])
 def test_a_nested_state_dict_is_found_under_the_usual_names(model, path, nest):
     content = model.state_dict()
     for name in reversed(nest.split(".")):

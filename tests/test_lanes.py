@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
-from tests.study_fixture import BUDGET, plan, two_classes
+from tests.study_fixture import BUDGET, of_kind, plan, two_classes
 
-from distrust.registry import registry
+from distrust.registry import Method, registry
 from distrust.reporting.answer import answer
 from distrust.reporting.gather import pictures_of
 from distrust.study import Store, run, score_cells
@@ -189,3 +189,14 @@ def test_a_transferred_teacher_runs_and_a_target_it_lacks_is_skipped(tmp_path):
     made = plan(attack="badnets[target=7]", budgets=budgets, **base)
     (cell,) = score_cells(made, store, run(made, store))
     assert cell["state"] == "skipped" and "the target is class 7" in cell["error"]
+
+
+def test_an_attack_on_training_data_is_not_made_again_for_every_prediction(tmp_path, monkeypatch):
+    made, planted = plan(attack="badnets[rate=0.31]", distiller=["kd", "at"], seeds=1), []
+    real = Method.made
+    monkeypatch.setattr(Method, "made", lambda m, given: planted.append(m.name) or real(m, given))
+    run(made, Store(tmp_path))
+    asked = [
+        stage for stage in of_kind(made, "triggered") if stage.inputs["backdoor"].call["method"].endswith("badnets")
+    ]
+    assert len(asked) == 6 and planted.count("badnets") == 1

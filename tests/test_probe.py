@@ -42,10 +42,10 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """The questions that were timed; the answer is always the last of the ways allowed."""
-    monkeypatch.setattr(probe, "_processor", lambda device: "flags : avx512_bf16")
+    monkeypatch.setattr(probe, "processor", lambda device: "flags : avx512_bf16")
     asked = []
 
-    def answer(model, train, size, device, ways):
+    def answer(model, train, device, ways):
         asked.append(ways)
         return ways[-1]
 
@@ -81,10 +81,18 @@ def test_the_remembered_file_decides(measured, cache):
 def test_another_question_is_measured_again(measured, monkeypatch):
     ask()
     fastest(nn.Sequential(net(), nn.Linear(2, 2)), images(), Training(batch_size=BATCH), CPU)
-    fastest(net(), images(16 * BATCH), Training(batch_size=2 * BATCH), CPU)
+    fastest(net(), images(size=40), Training(batch_size=BATCH), CPU)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     ask()
-    assert len(measured) == 4
+    monkeypatch.setattr(probe, "processor", lambda device: "flags : amx_bf16")
+    ask()
+    assert len(measured) == 5
+
+
+def test_an_architecture_is_measured_once_whatever_its_batches(measured):
+    ask()
+    fastest(net(), images(16 * BATCH), Training(batch_size=2 * BATCH), CPU)
+    assert len(measured) == 1
 
 
 @pytest.mark.parametrize("asked", [("bf16", "auto"), ("auto", "channels_last")])
@@ -127,12 +135,54 @@ def test_a_real_probe_touches_neither_the_model_nor_the_global_stream():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_way_must_be_clearly_faster_than_the_plain_one(monkeypatch):
-    times = iter([0.0, 1.0] * 5 + [0.0, 0.9] * 5 + [0.0, 1.1] * 5 + [0.0, 0.95] * 5)
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(times))
-    assert probe._measure(net(), images(), BATCH, CPU, WAYS) == WAYS[0]
-    times = iter([0.0, 1.0] * 5 + [0.0, 0.8] * 5 + [0.0, 1.1] * 5 + [0.0, 0.95] * 5)
-    assert probe._measure(net(), images(), BATCH, CPU, WAYS) == ("fp32", "channels_last")
+def timed(monkeypatch, seconds, processor=lambda way, count: 0.2):
+    """`_measure` with such steps in place of real ones; the answer, and which steps were made."""
+    made = []
+
+    def step_of(model, train, device, way):
+        def step(count):
+            made.append((way, count))
+            wall = seconds[way] if isinstance(seconds[way], float) else next(seconds[way])
+            return wall, processor(way, count)
+
+        return step
+
+    monkeypatch.setattr(probe, "_step", step_of)
+    return probe._measure(net(), images(), CPU, list(seconds)), made
+
+
+@pytest.mark.parametrize("second, best", [(0.9, 0), (0.8, 1)])
+def test_a_way_must_be_clearly_faster_than_the_plain_one(second, best, monkeypatch):
+    answer, _ = timed(monkeypatch, dict(zip(WAYS, [1.0, second, 1.1, 0.95], strict=True)))
+    assert answer == WAYS[best]
+
+
+def test_a_way_whose_first_step_takes_twice_the_best_is_timed_no_further(monkeypatch):
+    seconds = dict(zip(WAYS, [1.0, 0.5, 1.01, 0.9], strict=True)) | {WAYS[2]: iter([1.01, 0.1])}
+    answer, made = timed(monkeypatch, seconds)
+    steps = [way for way, _ in made[1:]]  # before them, one to see how many images it takes
+    assert answer == WAYS[1]
+    assert steps.count(WAYS[2]) == 1 < steps.count(WAYS[3])
+
+
+@pytest.mark.parametrize("an_image", [1e-5, 1e-3, 0.1, 0.15])
+def test_what_the_probe_spends_does_not_grow_with_the_network(an_image, monkeypatch):
+    spent = []
+
+    def processor(way, count):
+        spent.append(0.02 + an_image * count)
+        return spent[-1]
+
+    timed(monkeypatch, dict.fromkeys(WAYS, 1.0), processor)
+    assert sum(spent) <= max(5.0, 5 * (0.02 + 8 * an_image)), "or five steps, of a network of seconds an image"
+
+
+def test_no_more_images_are_shown_than_there_are(monkeypatch):
+    _, made = timed(monkeypatch, dict.fromkeys(WAYS, 1.0), lambda way, count: 1e-6)
+    assert max(count for _, count in made) == 128
+    monkeypatch.setattr(probe, "MOST", 1000)
+    _, made = timed(monkeypatch, dict.fromkeys(WAYS, 1.0), lambda way, count: 1e-6)
+    assert max(count for _, count in made) == len(images())
 
 
 def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, cache):
@@ -143,7 +193,7 @@ def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, cach
 
 @pytest.mark.parametrize("flags, ways", [("avx2 fma", WAYS[:2]), ("avx512f avx512_bf16", WAYS), ("asimd bf16", WAYS)])
 def test_bf16_is_timed_only_where_a_unit_computes_it(flags, ways, measured, monkeypatch):
-    monkeypatch.setattr(probe, "_processor", lambda device: f"model name : any|flags : {flags}")
+    monkeypatch.setattr(probe, "processor", lambda device: f"model name : any|flags : {flags}")
     ask()
     assert measured == [ways]
     assert ask("bf16", "contiguous") == ("bf16", "contiguous"), "who asks for it gets it"

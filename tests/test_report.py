@@ -1,4 +1,5 @@
 import base64
+import gzip
 import html
 import io
 import json
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.report_fixture import cell, example_report, unmeasured
+from tests.report_fixture import cell, example_report, large_report, unmeasured
 
 from distrust.errors import BadInput
 from distrust.marks import KINDS
@@ -36,7 +37,8 @@ def text() -> str:
 
 
 def embedded(text: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    packed = re.search(r'<script type="application/gzip" id="data">(.*?)</script>', text).group(1)
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def seeds(*acc_and_asr, **changes):
@@ -48,6 +50,15 @@ def test_the_page_is_one_small_file_that_loads_nothing(text):
     assert not re.findall(r'(?:src|href)\s*=\s*["\'](?!data:|#)', text)
     assert not re.findall(r"@import|url\(\s*['\"]?(?!data:|#)", text)
     assert "default-src 'none'" in text
+
+
+def test_a_thousand_cells_are_a_small_page():
+    report = large_report()
+    made = page(report)
+    data = embedded(made)
+    assert len(report.cells) == 1000 and len(made.encode()) < 2_000_000
+    assert data["cells"] == report.cells and data["lineage"] == report.lineage, "nothing is left out"
+    assert len(data["rows"]) == 200 and made.count('class="tile') == 200
 
 
 def test_the_same_report_is_the_same_page(text):
@@ -102,7 +113,16 @@ def test_a_strip_refuses_what_is_no_picture():
 
 def test_pictures_are_inside(text):
     png = example_report().pictures["badnets"]["triggered"][0]
-    assert base64.b64encode(png).decode() in text
+    place = embedded(text)["pictures"].index(base64.b64encode(png).decode())
+    assert text.count(f'data-picture="{place}"') == 1
+
+
+def test_a_picture_of_several_strips_is_inside_once():
+    clean, stamped = two()
+    shown = page(Report("t", [cell()], {"a": strip(clean, stamped), "b": strip(clean, stamped + 1)}))
+    pictures = embedded(shown)["pictures"]
+    assert len(set(pictures)) == len(pictures) == 5, "the clean one, and two of each strip"
+    assert shown.count('alt="clean, image 1" data-picture="0"') == 2
 
 
 def test_seeds_become_a_mean_and_a_t_interval():
@@ -333,7 +353,8 @@ def test_a_metric_of_a_plug_in_is_a_column_of_the_page(tmp_path, monkeypatch):
     registry.add(tmp_path / "calm.py")
     assert ("calm", "Calmness", "score") in [column[:3] for column in columns()]
     made = page(Report("t", seeds((0.9, 0.5), (0.9, 0.6), calm=1.25)))
-    assert 'data-better="higher">Calmness</button>' in made and ">1.25" in made
+    assert 'data-better="higher">Calmness</button>' in made
+    assert embedded(made)["rows"][0]["values"]["calm"][0] == 1.25
     assert {"key": "calm", "heading": "Calmness", "better": "higher"}.items() <= embedded(made)["columns"][-1].items()
 
 
@@ -388,6 +409,13 @@ def test_detection_over_suspects_with_a_threshold_of_other_seeds():
     assert re.findall(r">([\d.]+)<", line) == ["8", "4", "0.97", "100.0", "50.0", "50.0"]
     (alone,) = detections(rows[:1])
     assert alone.found is None
+
+
+def test_a_facet_has_the_settings_and_models_that_met_its_defence():
+    rows = over_seeds(TEACHER + student("kd", 0.9) + [{**c, "attack": "blend"} for c in defended("nad", 0.88, 0.04)])
+    none, _, nad = facets(rows)
+    assert (none.models, [tiles for _, tiles in none.lines]) == ([(None, None), ("kd", "wrn16-1")], [[0, 1]])
+    assert [(axes["attack"], tiles) for axes, tiles in nad.lines] == [("blend", [2])]
 
 
 def test_labels_keep_what_tells_selectors_apart():

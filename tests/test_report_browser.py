@@ -1,12 +1,16 @@
 """The report in a real browser: Debian's chromium, driven by Playwright."""
 
+import contextlib
+import json
 import shutil
 
 import pytest
 from playwright.sync_api import sync_playwright
-from tests.report_fixture import example_report
+from tests.report_fixture import cell, example_report, large_report
 
+from distrust.reporting import Report
 from distrust.reporting import page as render
+from distrust.reporting.text import interval, percent
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -23,11 +27,9 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def report(browser, tmp_path):
+@contextlib.contextmanager
+def opened(browser, file):
     """The page, opened from a file. What it asks for or complains about is collected, and must be nothing."""
-    file = tmp_path / "report.html"
-    file.write_text(render(example_report()), encoding="utf-8")
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     asked, complaints = [], []
@@ -35,10 +37,40 @@ def report(browser, tmp_path):
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(file.as_uri())
+    page.wait_for_selector("main:not([aria-busy])")
     yield page
     context.close()
-    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
     assert complaints == []
+
+
+@pytest.fixture
+def report(browser, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(render(example_report()), encoding="utf-8")
+    with opened(browser, file) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def thousand():
+    return large_report()
+
+
+@pytest.fixture(scope="module")
+def large_file(thousand, tmp_path_factory):
+    file = tmp_path_factory.mktemp("large") / "report.html"
+    file.write_text(render(thousand), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def large(browser, large_file):
+    """A page of 1,000 cells, its table of cells open and on the screen."""
+    with opened(browser, large_file) as page:
+        page.locator("summary", has_text="1000 models").click()
+        page.locator("#cells thead").scroll_into_view_if_needed()
+        yield page
 
 
 def test_it_answers_in_a_sentence_and_shows_the_map(report):
@@ -73,17 +105,106 @@ def test_tables_filter_and_sort(report):
     table = report.locator("table#rows")
     name = table.get_attribute("id")
     search = report.locator(f'[data-filter="{name}"]')
+    search.scroll_into_view_if_needed()
+    table.locator("tbody:not(.far) tr").first.wait_for()
+    every = table.locator("tbody tr").count()
     search.fill("blend nad")
     shown = table.locator("tbody tr:visible")
-    assert 0 < shown.count() < table.locator("tbody tr").count()
+    assert 0 < shown.count() < every
     assert all("blend" in line and "nad" in line for line in shown.all_inner_texts())
     search.fill("")
-    head = table.locator("th", has=report.locator("button.sort", has_text="ASR")).first
-    column = head.evaluate("th => th.cellIndex")
-    head.locator("button").click()
-    values = table.locator("tbody tr").evaluate_all(f"rows => rows.map(r => r.cells[{column}].dataset.v)")
-    numbers = [float(v) for v in values if v not in ("", "None", None)]
-    assert numbers == sorted(numbers) and len(numbers) > 10
+    assert table.locator("tbody tr").count() == every
+    asrs = column(table, "ASR")
+    table.locator("button.sort", has_text="ASR").first.click()
+    numbers = [float(text) for text in column(table, "ASR") if text != "–"]
+    assert numbers == sorted(numbers) and len(numbers) > 10 and column(table, "ASR") != asrs
+
+
+def column(table, heading):
+    """What stands large in the cells of a column that are in the document."""
+    names = table.locator("thead th button").all_text_contents()
+    cells = f"rows => rows.map(row => row.cells[{names.index(heading)}].firstChild.textContent)"
+    return table.locator("tbody:not(.far) tr").evaluate_all(cells)
+
+
+def test_of_a_thousand_lines_those_near_the_screen_are_drawn(large):
+    lines = large.locator("table.lines tbody tr")
+    assert 10 < lines.count() < 200
+    assert large.locator("#cells").get_attribute("aria-rowcount") == "1001"
+    large.locator("#h-flags").scroll_into_view_if_needed()
+    last = large.locator('#cells tr[aria-rowindex="1001"]')
+    last.wait_for()
+    assert "attack4" in last.inner_text() and "review" in last.inner_text()
+    assert large.locator('#cells tr[aria-rowindex="2"]').count() == 0
+    assert lines.count() < 200
+    large.locator("#cells thead").scroll_into_view_if_needed()
+    large.locator('#cells tr[aria-rowindex="2"]').wait_for()
+    assert lines.count() < 200
+
+
+def test_columns_keep_their_width_while_lines_come_and_go(large):
+    widths = "table => [...table.tHead.rows[0].cells].map(th => th.getBoundingClientRect().width)"
+    before = large.locator("#cells").evaluate(widths)
+    large.locator("#h-flags").scroll_into_view_if_needed()
+    large.locator('#cells tr[aria-rowindex="1001"]').wait_for()
+    assert large.locator("#cells").evaluate(widths) == pytest.approx(before, abs=1)
+
+
+def test_a_filter_finds_a_far_line_and_a_click_opens_it(large, thousand):
+    (wanted,) = [c for c in thousand.cells if c["id"] == "attack3/overhaul/wrn16-1/nad[beta=100]/seed4"]
+    line = large.locator("#cells tbody tr")
+    assert line.filter(has_text="attack3").count() == 0, "not among the lines that are drawn"
+    large.locator('[data-filter="cells"]').fill(f"attack3 overhaul beta=100 {percent(wanted['asr'])}")
+    assert large.locator('[data-count="cells"]').inner_text() == "1 of 1000"
+    line.locator("button.open").click()
+    panel = large.locator("dialog[open]")
+    panel.locator("summary", has_text="Seed 4").click()
+    assert "attack3 → overhaul → wrn16-1 · nad[beta=100]" in panel.inner_text()
+    assert wanted["reproduce"] in panel.inner_text()
+    assert all(key in panel.inner_text() for key in wanted["keys"].values()), "its lineage"
+    strip = panel.locator("img")
+    assert strip.count() == 12 and strip.evaluate_all("all => all.every(image => image.naturalWidth === 64)")
+
+
+def test_all_lines_are_sorted_and_numbers_are_written_as_in_python(large, thousand):
+    table = large.locator("#cells")
+    button = table.locator("button.sort", has_text="ACC").first
+    button.click()
+    accs = sorted((c["acc"] for c in thousand.cells), reverse=True)
+    shown = column(table, "ACC")
+    assert len(shown) >= 40 and shown == [percent(acc) for acc in accs[: len(shown)]], "the best first"
+    button.click()
+    (worst, *_) = column(table, "ACC")
+    assert worst == percent(accs[-1])
+    bounds = {interval(c["acc_interval"]) for c in thousand.cells if c["acc"] == accs[-1]}
+    assert table.locator("tbody tr").first.locator("td.num small").first.inner_text() in bounds
+
+
+def test_ties_are_written_as_in_python(browser, tmp_path):
+    values = [0.12125, 0.1225, 0.1275, 0.0625, 0.4345, 0.0005, 0.03125]
+    cells = [cell(seed=seed, acc=value, carried=-value) for seed, value in enumerate(values)]
+    file = tmp_path / "report.html"
+    file.write_text(render(Report("ties", cells)), encoding="utf-8")
+    with opened(browser, file) as page:
+        page.locator("summary", has_text="7 models").click()
+        page.locator("#cells tbody:not(.far) tr").first.wait_for()
+        assert column(page.locator("#cells"), "ACC") == [percent(value) for value in values]
+        assert column(page.locator("#cells"), "Carried") == [percent(-value) for value in values]
+
+
+def test_all_lines_go_to_paper(large):
+    large.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert large.locator("#rows tbody tr").count() == 200 and large.locator("#cells tbody tr").count() == 1000
+    assert large.locator("tbody.far").count() == 0
+    large.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert large.locator("table.lines tbody tr").count() < 200
+
+
+def test_the_data_can_be_saved(large, thousand):
+    with large.expect_download() as waiting:
+        large.locator("#save").click()
+    assert waiting.value.suggested_filename == "large.json"
+    assert json.loads(waiting.value.path().read_text())["cells"] == thousand.cells
 
 
 def test_it_turns_dark(report):

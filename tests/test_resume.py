@@ -27,7 +27,7 @@ from distrust.study.spec import study_from
 from distrust.study.store import SIGN
 from distrust.study.work import product, recipe_of
 
-running = sys.modules["distrust.study.run"]  # the module; the package gives the function its name
+running = sys.modules["distrust.study.runner"]
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
@@ -391,7 +391,7 @@ def test_a_killed_worker_is_said_in_words(tmp_path, monkeypatch):
 
 ORPHANS = """
 import os, time
-from distrust.study.run import executor
+from distrust.study.runner import executor
 
 if __name__ == "__main__":
     with executor(2) as pool:
@@ -415,7 +415,8 @@ def test_workers_end_with_their_killed_parent(tmp_path):
 STUDY = """
 import json, sys, time
 import torch
-from distrust.study import Store, make_plan, run
+from distrust.study import Store, make_plan
+from distrust.study.runner import run
 from distrust.study.codecs import TENSORS
 from distrust.study.spec import study_from
 from distrust.study.store import SIGN

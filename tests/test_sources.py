@@ -12,7 +12,7 @@ from PIL import Image
 
 from distrust.data.sources import images
 from distrust.errors import BadInput, NotFound, UnsafeFile
-from distrust.files import read_record
+from distrust.tensors import read_record
 
 REAL = Path(os.environ.get("DISTRUST_DATA") or "unset")
 RANDOM = np.random.default_rng(0)

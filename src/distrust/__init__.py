@@ -49,7 +49,7 @@ _HOME = {
     "check": "auditing.check",
     "plan": "api",
     "run": "api",
-    "results": "api",
+    "results": "reporting.results",
     "report": "api",
     "DistrustError": "errors",
     "BadInput": "errors",
@@ -64,7 +64,7 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
-    from .api import plan, report, results, run
+    from .api import plan, report, run
     from .auditing.check import check
     from .auditing.checkpoint import Suspect, open_suspect, verdict
     from .auditing.purify import Made, purify, teach
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from .methods.metrics.mechanism import mechanism
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
+    from .reporting.results import results
     from .seeds import rng
     from .training.distill import distill
     from .training.loop import fit, watching

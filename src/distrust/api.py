@@ -17,54 +17,19 @@ from .devices import usable
 from .errors import DistrustError
 from .files import write_file
 from .registry import registry
-from .study.cells import Cell, compare, read_cells, score_cells, write_cells
-from .study.estimate import estimate
+from .reporting.results import Results, folder_of, results
+from .reporting.text import duration
+from .study.cells import Cell, compare, read_cells, write_cells
+from .study.estimate import Estimate, Speed
 from .study.graph import Plan, Stage
 from .study.plan import make_plan
-from .study.run import Mode, Outcome, Tell, automatic_jobs, kept
-from .study.run import run as run_plan
+from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.runner import run as run_plan
+from .study.scoring import score_cells
 from .study.spec import read_study
-from .study.store import Store
+from .study.store import Record, Store
 
 DEMO = Path(__file__).parent / "study" / "demo.toml"
-
-
-@dataclass(frozen=True)
-class Results:
-    """What came out of a study; printed, its cells over seeds and the answer in sentences.
-
-    Args:
-        cells: one flat object per combination and seed.
-        folder: where they lie; None where nothing was written.
-        store: the stages behind them.
-        plan: of which stages they are made; None where only the cells are here.
-        outcome: how the run went, if there was one.
-        differences: where they leave the results that were expected, a line each.
-    """
-
-    cells: list[Cell]
-    folder: Path | None
-    store: Store = dataclasses.field(repr=False)
-    plan: Plan | None = dataclasses.field(default=None, repr=False)
-    outcome: Outcome | None = dataclasses.field(default=None, repr=False)
-    differences: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def answer(self) -> str:
-        """What the cells say, in sentences."""
-        from .reporting.answer import answer
-
-        return answer(self.cells)
-
-    def __str__(self) -> str:
-        from .reporting.table import text
-
-        return "\n".join(part for part in (text(self.cells), self.answer) if part)
-
-    def _repr_html_(self) -> str:
-        from .reporting.table import html
-
-        return html(self.cells)
 
 
 @dataclass(frozen=True)
@@ -94,24 +59,41 @@ class Planned:
     again: list[str]
 
     @functools.cached_property
-    def seconds(self) -> float:
-        """About how long the waiting stages will take on this machine, from a timed step of each model."""
-        return estimate(self.waiting, self.jobs) if self.waiting and self.mode != "only-cached" else 0.0
+    def estimate(self) -> Estimate:
+        """What the waiting stages will cost on this machine, from how fast their networks were here before."""
+        return Speed(self.device, self.jobs).estimate(self.waiting if self.mode != "only-cached" else ())
 
     def record(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """As plain values for JSON; seconds are None while they are not known."""
+        cost = self.estimate
         return {
             "study": self.plan.study.name, "budget": self.plan.study.budget, "cells": len(self.plan.cells),
-            "stages": len(self.plan.stages), "to_run": len(self.waiting), "estimated_seconds": round(self.seconds),
+            "stages": len(self.plan.stages), "to_run": len(self.waiting), "training_images": round(cost.images),
+            "estimated_seconds": None if cost.unknown else round(cost.seconds), "not_timed": list(cost.unknown),
         }  # fmt: skip
 
     def __str__(self) -> str:
-        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, about "
-        return said.format(**self.record()) + duration(self.seconds)
+        cost = self.estimate
+        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, ".format(**self.record())
+        if not cost.unknown:
+            return f"{said}about {duration(cost.seconds)}"
+        least = f"more than {duration(cost.seconds)}" if cost.seconds else "in a time that is not known yet"
+        images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
+        return f"{said}{least}: {images}; never timed on this machine: {names}"
 
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
-        outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=tell)
+        speed = Speed(self.device, self.jobs)
+
+        def heard(event: str, stage: Stage, record: Record) -> None:
+            if event == "done":
+                speed.hear(stage, record)
+            tell(event, stage, record)
+
+        try:
+            outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=heard)
+        finally:
+            speed.keep()
         found = self._scored(outcome)
         write_cells(found.cells, self.folder, whole=self.whole)
         return dataclasses.replace(found, folder=self.folder)
@@ -176,7 +158,7 @@ def plan(
     again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
     again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
     return Planned(
-        made, kept_in, waiting, Path(results or _folder(read.name, store)), mode,
+        made, kept_in, waiting, Path(results or folder_of(read.name, store)), mode,
         jobs or automatic_jobs(usable(device)), device, expected, not only, again,
     )  # fmt: skip
 
@@ -195,24 +177,6 @@ def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **
         DistrustError: a worker process was killed; what was finished stays.
     """
     return plan(study, **asked).run(tell)
-
-
-def results(study: str | Path, *, store: str = "runs") -> Results:
-    """The cells of a study that ran.
-
-    Args:
-        study: a results folder, or a study's name, which is looked for in the store and in ./results.
-        store: as `plan` takes it.
-
-    Raises:
-        NotFound: no such results, with what is near.
-        BadInput: a file there is no cell.
-    """
-    asked = Path(study)
-    beside = _folder(asked.name, store)
-    likely = beside if len(asked.parts) == 1 else asked  # whose neighbours an error names
-    folder = next((place for place in (asked, beside, Path("results") / asked.name) if place.is_dir()), likely)
-    return Results(read_cells(folder), folder, Store(store))
 
 
 def report(
@@ -265,18 +229,6 @@ def _planned(found: Results) -> Plan | None:
         with contextlib.suppress(DistrustError):
             return make_plan(read_study(source, budget=found.cells[0]["budget"]))
     return None
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 5 s, 3 min, 2.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _folder(name: str, store: str) -> Path:
-    """Where a study's cells go by default: beside the stages, or, if those are remote, here."""
-    return Path("results" if "://" in store else f"{store}/results") / name
 
 
 def _toml(value: Any) -> str:

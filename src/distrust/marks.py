@@ -60,6 +60,11 @@ class Mark:
     null: bool = False
     cost: Callable[[dict[str, Any], int], float] | None = None
 
+    def plain(self) -> dict[str, Any]:
+        """JSON-able, and enough to make the mark again, but for the facts that are functions."""
+        functions = {field.name for field in dataclasses.fields(self) if "Callable" in str(field.type)}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in functions}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttackMark(Mark):
@@ -164,6 +169,10 @@ class MetricMark(Column, Mark):
     place: Place | None = None
     on: On | None = None
     makes: Mapping[str, Callable[..., Any]] = Field(default_factory=dict)
+
+    def columns(self, name: str) -> dict[str, Column]:
+        """The fields of a cell that the metric of this name fills, but for intervals."""
+        return dict(self.fields) or {name: self}
 
 
 KINDS: dict[str, type[Mark]] = {

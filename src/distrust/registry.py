@@ -21,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .cards import card
 from .errors import BadInput, NotFound
+from .files import remembered
 from .marks import KINDS, Mark
 from .selectors import checked, schema
 
@@ -151,11 +153,31 @@ def _marked(module: Any, name: str) -> Any:
     return own[0]
 
 
+def _facts() -> dict[str, Any]:
+    """What is to be remembered of the package's own methods: marks and cards, by kind and name."""
+    own = Registry()
+    return {
+        kind: {name: {"mark": method.mark.plain(), "card": card(method)} for name, method in own.kind(kind).items()}
+        for kind in KINDS
+    }
+
+
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise NotFound.among("kind", kind, KINDS)
+
+
+def _installed() -> importlib.metadata.EntryPoints:
+    """Methods that other installed packages bring."""
+    return importlib.metadata.entry_points(group="distrust.methods")
+
+
 class Registry:
     """Every method by kind and name: the package's own, installed plug-ins, and files given with --plugin."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, dict[str, Method]] = {}
+        self._marks: dict[str, dict[str, Any]] = {}  # of kinds whose methods are not imported
         self.files: list[Path] = []  # plug-ins, which worker processes have to add for themselves
 
     def kind(self, kind: str) -> dict[str, Method]:
@@ -164,14 +186,42 @@ class Registry:
         Raises:
             NotFound: no such kind.
         """
-        if kind not in KINDS:
-            raise NotFound.among("kind", kind, KINDS)
+        _check(kind)
         if kind not in self._kinds:
             calls = load_package(f"distrust.methods.{kind}")
-            installed = importlib.metadata.entry_points(group="distrust.methods")
-            calls |= {e.name: call for e in installed if (call := e.load()).method.kind == kind}
+            calls |= {e.name: call for e in _installed() if (call := e.load()).method.kind == kind}
             self._kinds[kind] = {name: Method(name, call.method, call) for name, call in calls.items()}
         return dict(sorted(self._kinds[kind].items()))
+
+    def cards(self, kind: str) -> dict[str, dict[str, Any]]:
+        """What `distrust show` says of each method of a kind, sorted by name; no method is imported for it.
+
+        Raises:
+            NotFound: no such kind.
+        """
+        _check(kind)
+        if self._live(kind):
+            return {name: card(method) for name, method in self.kind(kind).items()}
+        return {name: facts["card"] for name, facts in remembered("methods", _facts)[kind].items()}
+
+    def marks(self, kind: str) -> dict[str, Any]:
+        """The mark of each method of a kind, sorted by name; if none is imported yet, without facts that are functions.
+
+        Raises:
+            NotFound: no such kind.
+        """
+        _check(kind)
+        if kind in self._marks and kind not in self._kinds:
+            return self._marks[kind]
+        if self._live(kind):
+            return {name: method.mark for name, method in self.kind(kind).items()}
+        known = remembered("methods", _facts)[kind]
+        self._marks[kind] = {name: KINDS[kind](**facts["mark"]) for name, facts in known.items()}
+        return self._marks[kind]
+
+    def _live(self, kind: str) -> bool:
+        """Methods are asked themselves: they are imported, or some may change without our knowing."""
+        return kind in self._kinds or bool(_installed())
 
     def get(self, kind: str, name: str) -> Method:
         """One method.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 
 def rng(*parts: object) -> Generator:
@@ -30,3 +30,34 @@ def seeded(source: Generator) -> Iterator[None]:
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+class Draws:
+    """What one run draws from the global generator: inside `with` it goes on where it stopped; then others' is back.
+
+    Args:
+        source: decides what is drawn.
+    """
+
+    def __init__(self, source: Generator) -> None:
+        with seeded(source):
+            self.own = _states()
+
+    def __enter__(self) -> None:
+        self.others = _states()
+        _set_states(self.own)
+
+    def __exit__(self, *error: object) -> None:
+        self.own = _states()
+        _set_states(self.others)
+
+
+def _states() -> tuple[Tensor, list[Tensor]]:
+    """Of the CPU's global generator, and of each GPU's."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _set_states(states: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])

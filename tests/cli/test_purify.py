@@ -8,7 +8,7 @@ from PIL import Image
 
 from distrust import images, load, model, save
 from distrust.auditing.checkpoint import write_artefact
-from distrust.files import open_weights, read_record
+from distrust.tensors import open_weights, read_record
 
 from .said import MEASURED
 

@@ -19,7 +19,7 @@ def test_run_prints_one_object_and_leaves_cells_and_a_report(ran):
     attacked = [c for c in cells if c["attack"] != "none"]
     assert all(c["base"] is not None and c["reproduce"].startswith("distrust run trial.toml") for c in attacked)
     page = (ran.folder / "page.html").read_text()
-    assert "distrust run trial.toml --jobs 1 --report page.html --json" in page and "data:image/png" in page
+    assert "distrust run trial.toml --jobs 1 --report page.html --json" in page and 'data-picture="' in page
 
 
 def test_a_second_run_has_nothing_to_do(distrust, ran, monkeypatch):
@@ -36,7 +36,7 @@ def test_a_second_run_has_nothing_to_do(distrust, ran, monkeypatch):
 def test_a_dry_run_tells_plan_and_cost_and_does_nothing(distrust):
     Path("trial.toml").write_text(STUDY)
     said = distrust("run", "trial.toml", "--dry-run", "--quiet")
-    assert said.code == 0 and said.err == "" and "trial (cpu): 4 cells" in said.out and "to run, about" in said.out
+    assert said.code == 0 and said.err == "" and "trial (cpu): 4 cells" in said.out and "to run, " in said.out
     found = distrust("run", "trial.toml", "--dry-run", "--json", "--seeds", 2).facts
     assert found["cells"] == 8 and found["to_run"] == found["stages"]
     assert not Path("runs").exists()
@@ -154,13 +154,13 @@ def test_a_report_from_a_study_file_a_folder_and_a_name(distrust, ran, monkeypat
         told = distrust("report", source, "--out", out, "--json")
         assert told.code == 0 and told.facts == {"report": str(out), "cells": 4}
         page = out.read_text()
-        assert "trial" in page and "data:image/png" in page and f"distrust report {source}" in page
+        assert "trial" in page and 'data-picture="' in page and f"distrust report {source}" in page
     monkeypatch.chdir(tmp_path)
     said = distrust("report", ran.folder / "runs/results/trial")  # neither the study nor the store is here
     assert (
         said.code == 0
         and said.out == "report.html: 4 cells\n"
-        and "data:image/png" not in Path("report.html").read_text()
+        and 'data-picture="' not in Path("report.html").read_text()
     )
 
 

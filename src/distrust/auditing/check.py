@@ -12,10 +12,10 @@ from ..data import ImageSet
 from ..data.sources import images as open_images
 from ..data.synthetic import load_set
 from ..errors import BadInput, NotFound
-from ..files import open_weights, read_record
 from ..marks import KINDS
 from ..measurement import Backdoor
 from ..study import make_plan, read_study
+from ..tensors import open_weights, read_record
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]

@@ -16,11 +16,12 @@ from ..data import ImageSet, Roles, roles
 from ..data.sources import images as open_images
 from ..devices import usable
 from ..errors import BadInput
-from ..files import artefact_name, load_weights, model_bytes, open_weights, read_record, write_folder
+from ..files import artefact_name, write_folder
 from ..measurement import Backdoor, Measurement, make_trigger, measure
 from ..models import Normalize, check_encoder, check_fits, spec_in
 from ..models import model as make_model
 from ..seeds import rng
+from ..tensors import load_weights, model_bytes, open_weights, read_record
 
 FINDING = 0.10  # a trigger that moves a model by this share of the images is a finding
 

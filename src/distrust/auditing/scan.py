@@ -10,11 +10,11 @@ from ..data import ImageSet
 from ..data.synthetic import load_set
 from ..devices import usable
 from ..errors import BadInput
-from ..files import read_record
 from ..measurement import Finding
 from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
+from ..tensors import read_record
 from .checkpoint import Suspect, open_suspect
 
 USUAL = {"synthetic": "patch_probe", "classifier": "trigger_search", "encoder": "decree"}

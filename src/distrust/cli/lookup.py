@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,8 +18,8 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
 ) -> int:
     """List methods (of one kind, then with their papers), or models."""
+    from ..files import remembered
     from ..marks import KINDS
-    from ..models import families
     from ..registry import registry
 
     kinds = [*KINDS, "models"]
@@ -27,13 +27,20 @@ def list_(
         raise dt.NotFound.among("kind", kind, kinds)
     found, lines = {}, []
     for name in [kind] if kind else kinds:
-        methods = {} if name == "models" else registry.kind(name)
-        found[name] = families() if name == "models" else {m.name: m.summary for m in methods.values()}
+        methods = {} if name == "models" else registry.cards(name)
+        summaries = {entry: facts["summary"] for entry, facts in methods.items()}
+        found[name] = remembered("models", _families) if name == "models" else summaries
         lines += [f"{name}:"] if found[name] or kind else []
         for entry, summary in found[name].items():
-            paper = [f"{'':26} {methods[entry].mark.paper}"] if kind and methods else []
+            paper = [f"{'':26} {methods[entry]['paper']}"] if kind and methods else []
             lines += [f"  {entry:<24} {summary}", *paper]
     return face.show(found, *lines)
+
+
+def _families() -> dict[str, str]:
+    from ..models import families
+
+    return families()
 
 
 @command
@@ -42,12 +49,17 @@ def show(
     method: Annotated[str, typer.Argument(help="A method's name, e.g. nad, or kind/name, e.g. triggers/blend.")],
 ) -> int:
     """Show a method: paper, options with bounds and defaults, and how it differs from the paper."""
+    from ..cards import text
+    from ..marks import KINDS
     from ..registry import registry
-    from .cards import card, text
 
     kind, _, name = method.rpartition("/")
-    facts = card(registry.get(kind, name) if kind else registry.find(name))
-    return face.show(facts, text(facts))
+    known: dict[str, dict[str, Any]] = {}
+    for one in [kind] if kind else reversed(KINDS):  # of a name without its kind, the first kind that knows it wins
+        known |= registry.cards(one)
+    if name not in known:
+        raise dt.NotFound.among(kind.removesuffix("s") or "method", name, known)
+    return face.show(known[name], text(known[name]))
 
 
 @command

@@ -111,11 +111,10 @@ def report(
 @command
 def status(face: Face) -> int:
     """Show what the store holds: stages by kind and state, their cost, and what failed."""
-    from ..api import duration
+    from ..reporting.text import duration
     from ..study import Store
-    from ..study.estimate import status_of
 
-    facts = status_of(Store(face.store))
+    facts = Store(face.store).status()
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]
     return face.show(facts, *lines, *(f"  {key[:12]} {error}" for key, error in facts["failed"].items()))

@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import BadInput, NotFound
-from ..files import read_record, write_file
+from ..files import write_file
+from ..tensors import read_record
 from .images import ImageSet
 from .sources.published import read_published, to_pixels
 

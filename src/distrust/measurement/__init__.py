@@ -1,9 +1,10 @@
 """Measurement: the backdoor, predictions, scores and findings."""
 
+from ..intervals import TEACHER_CARRIES, Interval, over_seeds
 from .backdoor import Backdoor, make_trigger
 from .finding import Finding
 from .predict import outputs, predict
-from .scores import TEACHER_CARRIES, Interval, Measurement, Rate, Seen, measure, over_seeds, planned, score
+from .scores import Measurement, Rate, Seen, measure, planned, score
 
 __all__ = [
     "TEACHER_CARRIES", "Backdoor", "Finding", "Interval", "Measurement", "Rate", "Seen", "make_trigger", "measure",

@@ -6,32 +6,27 @@ metrics are in docs/measurement.md. Every rate is a fraction 0..1.
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from scipy import stats
 from torch import Tensor, nn
 
 from ..data.images import ImageSet
 from ..errors import BadInput
 from ..flags import MEANING, heard
+from ..intervals import Interval
 from ..marks import Column
 from ..models import check_fits
 from ..registry import Method, registry
 from .backdoor import Backdoor
 from .predict import predict
 
-TEACHER_CARRIES = 0.05  # below it, nothing was there to inherit
-
 HEAVY = (
     "model", "teacher_model", "control_model", "test", "train", "clean", "backdoor", "before", "poisoned", "suspect",
     "cleaned",
 )  # fmt: skip
-
-Interval = tuple[float, float]
 
 
 class Seen(NamedTuple):
@@ -212,26 +207,7 @@ def metrics(place: int | None = None, on: str | None = None) -> list[Method]:
 
 def columns(method: Method) -> dict[str, Column]:
     """The fields of a cell that a metric fills, but for intervals."""
-    return dict(method.mark.fields) or {method.name: method.mark}
-
-
-def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval | None]:
-    """Mean and 95 % t-interval over seeds; no interval for a single one.
-
-    Args:
-        values: one number a seed.
-        rate: the field of a metric, whose interval then ends where the metric's range does.
-    """
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, None
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    reach = float(stats.t.ppf(0.975, n - 1)) * spread
-    every = (columns(method) for method in registry.kind("metrics").values()) if rate else ()
-    column = next((found[rate] for found in every if rate in found), Column(low=None, high=None))
-    low, high = mean - reach, mean + reach
-    return mean, (low if column.low is None else max(low, column.low), min(high, column.high or math.inf))
+    return method.mark.columns(method.name)
 
 
 def _flat(method: Method, found: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import BadInput
-from ..files import load_weights, model_bytes, open_weights, read_record, write_file
+from ..files import write_file
+from ..tensors import load_weights, model_bytes, open_weights, read_record
 from .registry import model as make_model
 
 

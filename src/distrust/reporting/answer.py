@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ..measurement.scores import TEACHER_CARRIES
+from ..intervals import TEACHER_CARRIES
 from ..registry import registry
 from .detection import detections
 from .labels import shortened
@@ -109,7 +109,7 @@ def _told(students: Sequence[Row], attack: str) -> str:
 def _cleaned(cells: Sequence[Cell]) -> str:
     """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
-        null = {name for name, method in registry.kind("detectors").items() if method.mark.null}
+        null = {name for name, mark in registry.marks("detectors").items() if mark.null}
         if not (found := [one for one in detections(cells) if _bare(one.detector) not in null]):
             return ""
         top = max(found, key=lambda one: one.auroc)

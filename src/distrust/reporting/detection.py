@@ -30,10 +30,10 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
     counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
     """
-    from sklearn.metrics import roc_auc_score  # takes a second to import
-
-    found = []
     scored = [cell for cell in cells if finite(cell.get("score"))]
+    if not scored:
+        return []
+    found = []
     for name in dict.fromkeys(cell["detector"] for cell in scored):
         looks = [cell for cell in scored if cell["detector"] == name]
         attacked = [look for look in looks if given(look, "attack")]
@@ -46,7 +46,8 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
             continue
         suspects = [(look["seed"], look["score"]) for look in attacked]
         clean = [(key[-1], score) for key, score in twins.items()]
-        auroc = roc_auc_score([1] * len(suspects) + [0] * len(clean), [score for _, score in suspects + clean])
+        gaps = np.subtract.outer([score for _, score in suspects], [score for _, score in clean])
+        auroc = (np.sign(gaps).mean() + 1) / 2  # a tie counts half; scikit-learn's takes two seconds to import
         pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
         setting = [score for seed, score in clean if seed % 2 == 0]
         counted = [[score for seed, score in part if seed % 2] for part in (suspects, clean)]

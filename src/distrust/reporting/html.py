@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import platform
 from base64 import b64encode
@@ -20,10 +21,10 @@ from .data import Report
 from .detection import detections
 from .features import MOST
 from .heatmap import facets, models
-from .rows import SETTING, Cell, alone, columns, describe, finite, given, over_seeds, varying
+from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import comparisons, verdict
 
-PICTURES_BUDGET = 700_000  # bytes of PNG: the page stays under 2 MB
+PICTURES_BUDGET = 600_000  # bytes of PNG, each counted once: the page stays under 2 MB
 KINDS = ("clean", "triggered", "difference")
 
 
@@ -36,7 +37,7 @@ def page(study: Report) -> str:
     Returns:
         The text of the file; write it as UTF-8.
     """
-    rows, lines = over_seeds(study.cells), alone(study.cells)
+    rows = over_seeds(study.cells)
     maps = facets(rows)
     moving = varying(row.axes for row in rows)
     said_once = [name for name in SETTING if name not in ("study", "attack", *moving)]
@@ -45,44 +46,49 @@ def page(study: Report) -> str:
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
     shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
+    drawn = figures.frontiers(rows, defenses)
+    strips, pictures = _shared(study.pictures)
     data = {
-        "rows": [{**vars(row), "cells": [c["id"] for c in row.cells], "verdict": verdict(row)} for row in rows],
+        "rows": [_told(row) for row in rows],
         "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
         "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
+        "pictures": pictures, "figures": [figure["svg"] for figure in drawn],
     }  # fmt: skip
     shelf = Environment(
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shelf.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
-    shelf.filters |= {"describe": describe, "verdict": verdict, "base64": lambda png: b64encode(png).decode()}
+    shelf.filters |= {"describe": describe}
     return shelf.get_template("page.html.j2").render(
         study=study,
         sentences=sentences(study.cells),
         facets=maps,
         models=models(rows),
         varying=moving,
-        frontiers=figures.frontiers(rows, defenses),
+        frontiers=drawn,
         marks=figures.marks(defenses),
-        pictures=_fitting(study.pictures),
+        pictures=strips,
         embeddings=study.embeddings[:MOST],
         beside=varying(study.embeddings[:MOST]),
         comparisons=comparisons(study.cells),
         detections=detections(study.cells),
         rows=rows,
-        lines=lines,
-        row_of={cell["id"]: i for i, row in enumerate(rows) for cell in row.cells},
         axes=[axis for axis in TABLE if axis.name not in fixed and any(given(r.axes, axis.name) for r in rows)],
         metrics=[column for column in shown if not column.detail],
         fixed=fixed.items(),
         glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
         raised=raised,
-        # JSON has no NaN and no infinity: they become null, which the page shows as a dash
-        data=json.loads(json.dumps(data, default=str), parse_constant=lambda _: None),
+        data=_packed(data),
         versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
     )
+
+
+def _told(row: Row) -> dict[str, Any]:
+    """A row with its name and its verdict, and its cells by their ids."""
+    ids = [cell["id"] for cell in row.cells]
+    return {**vars(row), "cells": ids, "name": describe(row.axes), "verdict": verdict(row)}
 
 
 def _neurons(cell: Cell) -> Cell:
@@ -93,8 +99,24 @@ def _neurons(cell: Cell) -> Cell:
     return {**cell, "mechanism": poisoned or [max(layers, key=lambda layer: layer["run"])]}
 
 
-def _fitting(strips: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """As many pictures of each strip as the budget allows."""
+def _shared(strips: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """As many pictures of each strip as the budget allows, as places in a list that has each picture once."""
     pngs = [strip[kind] for strip in strips.values() for kind in KINDS]
-    most = next(k for k in (8, 4, 2, 1, 0) if sum(len(png) for some in pngs for png in some[:k]) <= PICTURES_BUDGET)
-    return {name: strip | {kind: strip[kind][:most] for kind in KINDS} for name, strip in strips.items()}
+    pool: dict[bytes, int] = {}
+    for most in (8, 4, 2, 1, 0):
+        pool = {png: i for i, png in enumerate(dict.fromkeys(png for some in pngs for png in some[:most]))}
+        if sum(map(len, pool)) <= PICTURES_BUDGET:
+            break
+    found = {
+        name: strip | {kind: [pool[png] for png in strip[kind][:most]] for kind in KINDS}
+        for name, strip in strips.items()
+    }
+    return found, [b64encode(png).decode() for png in pool]
+
+
+def _packed(data: dict[str, Any]) -> str:
+    """JSON, compressed, in letters that may stand in a page; the same data give the same letters."""
+    # JSON has no NaN and no infinity: they become null, which the page shows as a dash
+    plain = json.loads(json.dumps(data, default=str), parse_constant=lambda _: None)
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    return b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -1,5 +1,9 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
+// The data are JSON, compressed by gzip and written in base64.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+const data = await unpacked(document.getElementById("data").textContent);
 const cells = new Map(data.cells.map((cell) => [cell.id, cell]));
 const panel = document.getElementById("panel");
 
@@ -11,7 +15,13 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 const missing = (value) => value === null || value === undefined;
-const percent = (value) => (missing(value) ? "–" : (100 * value).toFixed(1).replace(/^-0\.0$/, "0.0").replace("-", "−"));
+// As Python writes it: a number that lies exactly between two goes to the even digit, where toFixed goes up.
+function fixed(value, digits) {
+  const scaled = Math.abs(value) * 10 ** digits;
+  const down = (value * 2 ** (digits + 1)) % 1 === 0 && scaled % 2 === 0.5;
+  return (down ? (Math.sign(value) * Math.floor(scaled)) / 10 ** digits : value).toFixed(digits);
+}
+const percent = (value) => (missing(value) ? "–" : fixed(100 * value, 1).replace(/^-0\.0$/, "0.0").replace("-", "−"));
 const interval = (bounds) => (bounds ? `[${percent(bounds[0])}, ${percent(bounds[1])}]` : "");
 function duration(seconds) {
   if (missing(seconds)) return "–";
@@ -22,7 +32,7 @@ function duration(seconds) {
 function written(value, unit) {
   if (missing(value) || ["share", "points", "ratio"].includes(unit)) return percent(value);
   if (unit === "count") return Math.round(value).toLocaleString("en");
-  return unit || !Number.isInteger(value) ? value.toFixed(2) : String(value);
+  return unit || !Number.isInteger(value) ? fixed(value, 2) : String(value);
 }
 const number = (value, bounds, unit = "share") =>
   make("td", { class: "num" }, written(value, unit), bounds && !missing(value) ? make("small", {}, interval(bounds)) : null);
@@ -172,43 +182,160 @@ function show(index) {
   document.getElementById("panel-title").focus();
 }
 
-for (const button of document.querySelectorAll("[data-row]"))
-  button.addEventListener("click", () => show(Number(button.dataset.row)));
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-row]");
+  if (button) show(Number(button.dataset.row));
+});
 panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
 
-for (const input of document.querySelectorAll("[data-filter]")) {
-  const lines = [...document.querySelectorAll(`#${input.dataset.filter} tbody tr`)];
-  const words = lines.map((line) => line.textContent.toLowerCase());
-  input.addEventListener("input", () => {
-    const asked = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    lines.forEach((line, i) => { line.hidden = !asked.every((word) => words[i].includes(word)); });
-    const left = lines.filter((line) => !line.hidden).length;
-    document.querySelector(`[data-count="${input.dataset.filter}"]`).textContent = `${left} of ${lines.length}`;
-  });
+// A line of a table, flat: a word or number for each column that is no metric, and the values of those that are.
+function lineOf(index, seed, n, state, flags, values) {
+  const { axes, verdict } = data.rows[index];
+  const words = data.axes.map((axis) => [axis, given(axes, axis) ?? (["attack", "defense"].includes(axis) ? "none" : null)]);
+  return { ...Object.fromEntries(words), seed, n: n || null, verdict, state, flags, values, index };
+}
+function valuesOf(cell) {
+  const measured = data.columns.filter(({ key }) => cell.state === "done" && Number.isFinite(cell[key]));
+  return Object.fromEntries(measured.map(({ key }) => [key, [cell[key], cell[`${key}_interval`]]]));
+}
+const rowOf = new Map(data.rows.flatMap((row, index) => row.cells.map((id) => [id, index])));
+const lines = {
+  rows: data.rows.map((row, index) => lineOf(index, row.seeds.length, row.n, row.state, row.flags, row.values)),
+  cells: data.cells.map((cell) =>
+    lineOf(rowOf.get(cell.id), cell.seed, cell.state === "done" ? cell.n : null, cell.state, cell.flags ?? [], valuesOf(cell))),
+};
+
+// A column: the words that its cell shows of a line, the first of them large, and what it sorts by.
+function columnOf({ dataset, className }) {
+  const { key } = dataset;
+  const metric = data.columns.find((column) => column.key === dataset.metric);
+  const [mean, bounds] = [0, 1].map((i) => ({ values }) => values[metric.key]?.[i]);
+  let words = (line) => [missing(line[key]) ? "–" : String(line[key])];
+  let content = (said) => said.map((word, i) => (i ? make("small", {}, word) : word));
+  let rank = (line) => line[key];
+  if (metric) {
+    words = (line) => [written(mean(line), metric.unit), interval(bounds(line))].filter(Boolean);
+    rank = mean;
+  } else if (key === "flags") {
+    words = ({ state, flags }) => [...(state === "done" ? [] : [state]), ...flags];
+    content = (said) => flagged(said).flatMap((flag) => [flag, " "]);
+    rank = (line) => words(line).join(" ");
+  }
+  return { className, words, content, rank };
+}
+
+// Only the lines near the screen are in the document. The rest of a table is blocks of empty space of their height.
+const BLOCK = 40;  // lines that come and go together
+const HEIGHT = 50;  // pixels of a line that was not drawn yet
+const drawn = new WeakMap();  // block → how to draw its lines
+const near = new IntersectionObserver((blocks) => {
+  for (const { target, isIntersecting } of blocks) (isIntersecting ? fill : clear)(target);
+}, { rootMargin: "800px" });
+function fill(block) {
+  if (block.className !== "far") return;
+  block.className = "";
+  block.replaceChildren(...drawn.get(block)());
+}
+function clear(block) {
+  if (block.className === "far" || block.contains(document.activeElement)) return;
+  space(block, block.offsetHeight || HEIGHT * block.rows.length);
+}
+function space(block, height) {
+  block.className = "far";
+  block.replaceChildren(make("tr", { "aria-hidden": "true" }, make("td", { colspan: 99, style: `height: ${height}px` })));
 }
 
 // Missing numbers go last in both directions.
 function compare(a, b, sign) {
-  if (a === "" || b === "") return (a === "") - (b === "");
+  if (missing(a) || missing(b)) return missing(a) - missing(b);
   return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
 }
-for (const button of document.querySelectorAll(".sort")) {
-  button.addEventListener("click", () => {
-    const head = button.closest("th");
-    const body = head.closest("table").tBodies[0];
-    const column = head.cellIndex;
-    const first = button.dataset.better === "higher" ? -1 : 1;  // the best on top
-    const sorted = { ascending: -1, descending: 1 };
-    const sign = sorted[head.getAttribute("aria-sort")] ?? first;
-    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-    const value = (line) => {
-      const { v } = line.cells[column].dataset;
-      return v === undefined ? line.cells[column].textContent.trim() : v === "" || v === "None" ? "" : Number(v);
-    };
-    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b), sign)));
+
+// Fills a table, and lets it be filtered and sorted; returns how to draw it anew.
+function tabulate(table) {
+  const head = table.tHead.rows[0];
+  const columns = [...head.cells].slice(0, -1).map(columnOf);
+  const all = lines[table.id].map((line) => {
+    const words = columns.map((column) => column.words(line));
+    return { line, words, text: words.flat().join(" ").toLowerCase() };
   });
+  // Each heading holds the longest words of its column, unseen, so that no column changes its width on the way.
+  const longest = (words) => Math.max(0, ...words.map((word) => word.length));
+  columns.forEach((column, i) => {
+    const words = all.reduce((most, line) => (longest(line.words[i]) > longest(most) ? line.words[i] : most), []);
+    head.cells[i].append(make("div", { class: "widest", "aria-hidden": "true" }, ...column.content(words)));
+  });
+  function row({ line, words }, place) {
+    const button = make("button", { type: "button", class: "open", "data-row": line.index,
+      "aria-label": `Details of ${data.rows[line.index].name}` }, "⋯");
+    const state = line.state === "done" ? {} : { class: "gone" };
+    return make("tr", { ...state, "aria-rowindex": place + 2 },
+      ...columns.map((column, i) => make("td", { class: column.className }, ...column.content(words[i]))), make("td", {}, button));
+  }
+  let asked = [];
+  function draw() {
+    const left = all.filter(({ text }) => asked.every((word) => text.includes(word)));
+    for (const block of [...table.tBodies]) { near.unobserve(block); block.remove(); }
+    for (let first = 0; first < left.length; first += BLOCK) {
+      const block = make("tbody");
+      const some = left.slice(first, first + BLOCK);
+      drawn.set(block, () => some.map((line, i) => row(line, first + i)));
+      space(block, HEIGHT * some.length);
+      table.append(block);
+      near.observe(block);
+    }
+    if (left.length) fill(table.tBodies[0]);
+    table.setAttribute("aria-rowcount", left.length + 1);
+    document.querySelector(`[data-count="${table.id}"]`).textContent = `${left.length} of ${all.length}`;
+  }
+  document.querySelector(`[data-filter="${table.id}"]`).addEventListener("input", ({ target }) => {
+    asked = target.value.toLowerCase().split(/\s+/).filter(Boolean);
+    draw();
+  });
+  for (const button of head.querySelectorAll(".sort")) {
+    button.addEventListener("click", () => {
+      const th = button.closest("th");
+      const first = button.dataset.better === "higher" ? -1 : 1;  // the best on top
+      const sorted = { ascending: -1, descending: 1 };
+      const sign = sorted[th.getAttribute("aria-sort")] ?? first;
+      for (const other of head.cells) other.removeAttribute("aria-sort");
+      th.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+      const { rank } = columns[th.cellIndex];
+      all.sort((a, b) => compare(rank(a.line), rank(b.line), sign));
+      draw();
+    });
+  }
+  draw();
+  return draw;
 }
+
+// What the map, the pictures and the drawings say stands in the data alone.
+function told({ name, state, errors, values, seeds, n, flags }) {
+  const [mean, bounds] = values.carried ?? [null, null];
+  const over = bounds ? `t-interval over seeds ${interval(bounds)}` : "no interval over seeds";
+  const numbers = `carried ${percent(mean)} points, ${over}, ${seeds.length} seeds, n = ${n}`;
+  return `${name}: ${state === "done" ? numbers : `${state}: ${errors.join("; ")}`}${flags.length ? `; flags: ${flags.join(", ")}` : ""}`;
+}
+for (const tile of document.querySelectorAll(".tile")) {
+  tile.title = told(data.rows[tile.dataset.row]);
+  tile.setAttribute("aria-label", tile.title);
+}
+for (const image of document.querySelectorAll("[data-picture]"))
+  image.src = `data:image/png;base64,${data.pictures[image.dataset.picture]}`;
+for (const figure of document.querySelectorAll("[data-figure]"))
+  figure.append(new DOMParser().parseFromString(data.figures[figure.dataset.figure], "image/svg+xml").documentElement);
+const redraw = [...document.querySelectorAll("table.lines")].map(tabulate);
+addEventListener("beforeprint", () => {  // all lines go to paper
+  near.disconnect();
+  document.querySelectorAll("main details").forEach((box) => { box.open = true; });
+  document.querySelectorAll("tbody.far").forEach(fill);
+});
+addEventListener("afterprint", () => redraw.forEach((draw) => draw()));
+document.getElementById("save").addEventListener("click", () => {
+  const url = URL.createObjectURL(new Blob([JSON.stringify(data)], { type: "application/json" }));
+  make("a", { href: url, download: `${data.title}.json` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+});
 
 const theme = document.getElementById("theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -226,4 +353,4 @@ theme.addEventListener("click", () => {
   paint(choice);
   try { localStorage.setItem("distrust-theme", choice); } catch { /* lasts until the page is closed */ }
 });
-addEventListener("beforeprint", () => document.querySelectorAll("main details").forEach((box) => { box.open = true; }));
+document.querySelector("main").removeAttribute("aria-busy");

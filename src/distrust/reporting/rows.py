@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
-from ..measurement import Interval
-from ..measurement import over_seeds as mean_and_interval
-from ..measurement.scores import columns as fields
+from ..intervals import Interval
+from ..intervals import over_seeds as mean_and_interval
 from ..registry import registry
 from ..study.axes import TABLE
 from ..study.cells import Cell
@@ -86,9 +85,9 @@ class Row:
 def columns() -> list[Column]:
     """Every field that a metric fills, in the order of tables; of two metrics with one field, the first."""
     found: dict[str, Column] = {}
-    for method in sorted(registry.kind("metrics").values(), key=lambda method: method.mark.order):
-        for key, facts in fields(method).items():
-            detail = not facts.unit or (method.mark.aside and key not in TABLED)
+    for name, mark in sorted(registry.marks("metrics").items(), key=lambda entry: entry[1].order):
+        for key, facts in mark.columns(name).items():
+            detail = not facts.unit or (mark.aside and key not in TABLED)
             found.setdefault(key, Column(key, facts.heading or key, facts.unit, facts.better, detail))
     return list(found.values())
 
@@ -104,16 +103,6 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
         groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
     found = [column.key for column in columns() if column.unit]
     return [_row(group, found) for group in groups.values()]
-
-
-def alone(cells: Sequence[Cell]) -> list[Row]:
-    """A row for each cell, with the cell's own intervals over images."""
-    found = []
-    for cell in cells:
-        (row,) = over_seeds([cell])
-        own = {key: Estimate(mean, cell.get(f"{key}_interval")) for key, (mean, _) in row.values.items()}
-        found.append(replace(row, values=own, flags=list(cell.get("flags") or ())))
-    return found
 
 
 def _row(group: list[Cell], columns: Sequence[str]) -> Row:

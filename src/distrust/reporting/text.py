@@ -32,3 +32,10 @@ def count(many: int, noun: str) -> str:
 def listing(words: Sequence[str], last: str = "and") -> str:
     """["a", "b", "c"] → "a, b and c"."""
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 5 s, 3 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

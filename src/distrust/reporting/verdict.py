@@ -7,8 +7,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ..measurement import over_seeds as mean_and_interval
-from ..measurement.scores import TEACHER_CARRIES
+from ..intervals import TEACHER_CARRIES
+from ..intervals import over_seeds as mean_and_interval
 from ..registry import registry
 from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, over_seeds, varying
 
@@ -133,9 +133,9 @@ def standing(one: Cleaning, other: Cleaning) -> Standing:
 
 def plain(defenses: Iterable[str]) -> str | None:
     """The fine-tuning beside which such defences stand; None where all of them work on images."""
-    known = registry.kind("defenses")
+    known = registry.marks("defenses")
     bare = [text.partition("[")[0] for text in defenses if text != "none"]
-    works_on = [known[name].mark.on if name in known else "classifier" for name in bare]
+    works_on = [known[name].on if name in known else "classifier" for name in bare]
     return next((PLAIN[on] for on in works_on if on in PLAIN), None)
 
 

@@ -1,111 +1,18 @@
-"""Cells: one flat object a line of a table, scored from stored predictions; re-scored without re-running."""
+"""Cells: one flat object a line of a table, as they lie in a results folder."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..errors import BadInput, NotFound
 from ..files import write_file
-from ..measurement import Finding, Seen, over_seeds, score
+from ..intervals import over_seeds
 from .axes import AXES
-from .codecs import TENSORS
-from .graph import Plan, PlannedCell, Stage
-from .run import Outcome
-from .store import Record, Store
 
 Cell = dict[str, Any]
-
-
-def score_cells(plan: Plan, store: Store, outcome: Outcome) -> list[Cell]:
-    """Score every planned cell from what the store has; cells without predictions carry their error."""
-    reader = _Reader(store, outcome.records)
-    return [_cell(planned, plan, reader) for planned in plan.cells]
-
-
-class _Reader:
-    """Reads each stage's predictions once."""
-
-    def __init__(self, store: Store, records: dict[str, Record]) -> None:
-        self.store, self.records = store, records
-        self.said: dict[str, dict[str, Tensor]] = {}
-
-    def done(self, stage: Stage | None) -> Record | None:
-        """The record of a stage that was carried out."""
-        record = self.records.get(stage.key) if stage else None
-        return record if record and record["state"] == "done" else None
-
-    def predictions(self, stage: Stage) -> dict[str, Tensor]:
-        if stage.key not in self.said:
-            tensors = self.store.tensors(stage.key, TENSORS)
-            self.said[stage.key] = {name: value.long() for name, value in tensors.items()}
-        return self.said[stage.key]
-
-    def seen(self, clean: Stage, triggered: Stage | None) -> Seen | None:
-        """What an arm's model said, if all of it is there."""
-        if not self.done(clean) or (triggered and not self.done(triggered)):
-            return None
-        said = self.predictions(clean)
-        return Seen(said["y"], said["said"], self.predictions(triggered)["said"] if triggered else None)
-
-
-def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
-    study = plan.study
-    behind = {s.key: s for stage in filter(None, planned.seen["ours"]) for s in stage.lineage() if s.kept}
-    records = {key: read.records[key] for key in behind if key in read.records}
-    choices = (records.get(key, {}) for key, stage in behind.items() if stage.kind == "choose")
-    chosen: Record = next((record["notes"] for record in choices if "notes" in record), {})
-    passed_over = {
-        source.key
-        for s in behind.values()
-        for name, source in s.inputs.items()
-        if source.key in s.spare and name != f"candidate{chosen.get('chosen')}"
-    }
-    measured = {name: read.records.get(stage.key) for name, stage in planned.metrics.items()}
-    said = [*(r for key, r in records.items() if key not in passed_over), *filter(None, measured.values())]
-    flags = [flag for record in said for flag in record.get("flags", ())]
-    arms = {arm: read.seen(*pair) for arm, pair in planned.seen.items()}
-    if arms["ours"] is None:
-        arms = dict.fromkeys(arms)  # of what was not measured, nothing is said
-    products: dict[str, Any] = {
-        **planned.axes, **dict.fromkeys(("control", "undefended", "teacher", "teacher_control")), **arms,
-        "seen": arms["ours"], "target": planned.target, "records": list(records.values()),
-    }  # fmt: skip
-    for name, stage in planned.findings.items():
-        record = read.done(stage)
-        products[name] = Finding.made(record["finding"]) if record else None
-    if "finding" in products:
-        products.setdefault("finding_control", None)
-    known = {name: record.get("value") for name, record in measured.items() if record}
-    found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=study.seeds)
-    state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
-    if products["seen"] is None:
-        undone = [read.records.get(s.key) for s in planned.seen["ours"] if s and not read.done(s)]
-        last = undone[0] or {"state": "missing", "error": "not run yet"}
-        state, error = last["state"], last.get("error")
-    ran = list(records.values())
-    words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]
-    return {
-        "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
-        "seed": planned.seed, "state": state, "error": error, "target": planned.target, **found.record(),
-        "published": _published(study.published, planned.axes), "chosen": chosen.get("option"),
-        "validation": chosen.get("validation"), "keys": planned.keys, "reproduce": shlex.join(words),
-        "env": ran[-1].get("env") if ran else None,
-    }  # fmt: skip
-
-
-def _published(rows: list[dict[str, Any]], axes: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows whose words are this cell's axes; where there are none, those with which its axes begin."""
-
-    def agreeing(same: Any) -> list[dict[str, Any]]:
-        return [row for row in rows if all(same(axes[a], value) for a, value in row.items() if a in axes)]
-
-    return agreeing(str.__eq__) or agreeing(lambda own, value: own == value or own.startswith(f"{value}["))
 
 
 def write_cells(cells: list[Cell], folder: str | Path, whole: bool = False) -> Path:

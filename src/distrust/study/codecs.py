@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from ..data import ImageSet
 from ..data.images import changed, rows_in
 from ..data.synthetic import pack_set, unpack_set
-from ..files import artefact_name, load_weights, model_bytes
+from ..files import artefact_name
 from ..measurement import Backdoor, Finding
 from ..models import model as make_model
 from ..models.heads import make as make_head
+from ..tensors import load_weights, model_bytes
 from ..training import Probe
 from .graph import Stage
 

@@ -1,33 +1,94 @@
-"""Estimate: what a plan will cost on this machine, and what a store holds."""
+"""Estimate: what a plan will cost on this machine, from its methods' declared costs and from how fast stages were."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import time
-from collections import Counter
+import hashlib
+import json
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from torch import nn
+import torch
 
 from ..data import ImageSet
-from ..models import model as make_model
-from ..training import Training, fit
+from ..errors import DistrustError, StoreError
+from ..files import cache_directory, write_file
+from ..training.fastest import processor
 from .graph import Stage
+from .runner import cores
 from .steps import STEPS, opened
-from .store import Record, Store
+from .store import Record
+
+MEMORY = 3600.0  # seconds of work that are remembered of a network: a newer hour has the word
 
 
-def estimate(waiting: Iterable[Stage], jobs: int) -> float:
-    """Seconds that the waiting stages will take, from a timed step of each network on this machine."""
-    speed: dict[tuple[str, int], float] = {}
-    total = 0.0
-    for stage in waiting:
-        name, images = _network(stage), _opened(next(s for s in stage.lineage() if s.kind == "images"))
-        at = name, images[0].x.shape[-1]
-        if at not in speed:
-            speed[at] = _images_a_second(make_model(name, images[0]), images[0])
-        total += cost_of(stage, size_of(stage)) / speed[at]
-    return total / jobs
+class Estimate(NamedTuple):
+    """What stages will cost.
+
+    Args:
+        images: that go through a training step.
+        seconds: that the stages will take whose networks ran on this machine before.
+        unknown: the other networks, in the order of the stages.
+    """
+
+    images: float
+    seconds: float
+    unknown: tuple[str, ...]
+
+
+class Speed:
+    """How fast networks are trained on this machine, from the stages that it finished; kept in the cache directory.
+
+    Args:
+        device: torch device of the work.
+        jobs: stages at a time, that share the device.
+    """
+
+    def __init__(self, device: str, jobs: int) -> None:
+        self.file = cache_directory() / "speed.json"
+        what = hashlib.sha256(processor(torch.device(device)).encode()).hexdigest()[:8]
+        self.machine, self.jobs = f"{device} {what}, {cores()} cores", jobs
+        self.heard: dict[str, tuple[float, float]] = {}  # what → images, seconds of the machine
+        self.known: dict[str, tuple[float, float]] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # nothing there, or nothing of ours
+            kept = json.loads(self.file.read_text())
+            self.known = {what: (float(images), float(seconds)) for what, (images, seconds) in kept.items()}
+
+    def estimate(self, stages: Iterable[Stage]) -> Estimate:
+        """What these stages cost; nothing is trained for it."""
+        total, seconds, unknown = 0.0, 0.0, dict[str, None]()
+        for stage in stages:
+            images = cost_of(stage, size_of(stage))
+            total += images
+            if images and (rate := self.known.get(self._what(stage))):
+                seconds += images / rate[0] * rate[1]
+            elif images:
+                unknown[_network(stage)] = None
+        return Estimate(total, seconds, tuple(unknown))
+
+    def hear(self, stage: Stage, record: Record) -> None:
+        """Learn from a stage that was just done."""
+        with contextlib.suppress(DistrustError):  # images that are gone since
+            cost, what = cost_of(stage, size_of(stage)), self._what(stage)
+            if cost and record["seconds"]:
+                images, seconds = self.heard.get(what, (0.0, 0.0))
+                self.heard[what] = images + cost, seconds + record["seconds"] / self.jobs
+
+    def keep(self) -> None:
+        """Write down what was heard, for the next estimate."""
+        for what, (images, seconds) in self.heard.items():
+            before, took = self.known.get(what, (0.0, 0.0))
+            share = min(1.0, MEMORY / took) if took else 0.0
+            self.known[what] = images + share * before, seconds + share * took
+        if self.heard:
+            self.heard = {}
+            with contextlib.suppress(StoreError):  # a run is not lost for an estimate
+                write_file(self.file, json.dumps(self.known, indent=1).encode())
+
+    def _what(self, stage: Stage) -> str:
+        shape = "x".join(map(str, _opened(_source(stage))[0].x.shape[1:]))
+        return f"{_network(stage)} {shape} {self.machine}"
 
 
 def cost_of(stage: Stage, n: int) -> float:
@@ -55,8 +116,7 @@ def _made(stage: Stage) -> int:
         n = len(test) if options["role"] == "test" else round(len(train) * (share[options["role"]] or 0))
         return min(n, options.get("most") or n)
     if "images_per_class" in options:
-        source = next(s for s in stage.lineage() if s.kind == "images")
-        return options["images_per_class"] * len(_opened(source)[0].classes)
+        return options["images_per_class"] * len(_opened(_source(stage))[0].classes)
     return size_of(stage) if stage.kind in ("plant", "poison", "sift") else 0
 
 
@@ -65,30 +125,11 @@ def _opened(stage: Stage) -> tuple[ImageSet, ImageSet]:
     return opened(options["source"], **{k: options[k] for k in ("size", "channels", "group") if options.get(k)})
 
 
+def _source(stage: Stage) -> Stage:
+    return next(s for s in stage.lineage() if s.kind == "images")
+
+
 def _network(stage: Stage) -> str:
     """Whose steps a stage takes: its own network's, or that of the model that it is given."""
     named = (s.call["options"].get("network") for s in reversed([*stage.lineage()]))
     return next(filter(None, named), "convnet3")
-
-
-def _images_a_second(model: nn.Module, images: ImageSet, batch: int = 64, steps: int = 4) -> float:
-    few = images[: batch * steps]
-    training = Training(epochs=1, batch_size=batch, precision="fp32", memory_format="channels_last")
-    fit(model, few[:batch], training=training)  # the first step allocates
-    start = time.perf_counter()
-    fit(model, few, training=training)
-    return len(few) / (time.perf_counter() - start)
-
-
-def status_of(store: Store) -> Record:
-    """How many stages of each kind are done, failed or skipped, and what they cost."""
-    keys = store.keys()
-    records = [store.record(key) or {} for key in keys]
-    counts = Counter((r["kind"], r["state"]) for r in records)
-    return {
-        "store": store.url,
-        "stages": len(records),
-        "seconds": round(sum(r["seconds"] for r in records), 1),
-        "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
-        "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
-    }

@@ -23,14 +23,17 @@ from ..seeds import rng
 from ..training import (
     NeighbourMonitor,
     Probe,
-    distill,
+    Teacher,
     features,
     fit,
     fit_head,
+    lesson,
     pretrain,
     recipe,
+    to_the_end,
     typical,
 )
+from ..training.loop import Run
 
 CANDIDATES = 50  # images of the target class among which an attacker of an encoder looks for typical ones
 MONITOR = 2000  # training images that vote, and validation images that are asked, after every epoch of pre-training
@@ -52,11 +55,14 @@ class Step:
         call: the function.
         cost: (options, n) → images that go through a training step of a network, when it is given n of them.
         version: raised when it computes something else.
+        together: products → a function of options that starts a run of steps, for calls that differ in options only;
+            taken in turns they share work. None: each is made by itself.
     """
 
     call: Callable[..., Any]
     cost: Callable[[dict[str, Any], int], float]
     version: int
+    together: Callable[..., Callable[..., Run]] | None = None
 
     @functools.cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -68,9 +74,11 @@ class Step:
 STEPS: dict[str, Step] = {}
 
 
-def _step(name: str, cost: Callable[[dict[str, Any], int], float], version: int = 1) -> Callable[[Any], Any]:
+def _step(
+    name: str, cost: Callable[[dict[str, Any], int], float], version: int = 1, together: Any = None
+) -> Callable[[Any], Any]:
     def put(call: Callable[..., Any]) -> Callable[..., Any]:
-        STEPS[name] = Step(call, cost, version)
+        STEPS[name] = Step(call, cost, version, together)
         return call
 
     return put
@@ -157,13 +165,24 @@ def transfer(model: nn.Module, train: ImageSet, *, training: Any, seed: int, dev
     return fit(fresh, train, rng=rng("transfer", seed), device=device, **training)
 
 
-@_step("student", _epochs(1.4))
+def _lessons(model: nn.Module, transfer: ImageSet) -> Callable[..., Run]:
+    """Students on one transfer set, who pay once for what their teacher says."""
+    teacher = Teacher(model)
+
+    def start(*, network: str, loss: Any, training: Any, seed: int, device: Any) -> Run:
+        start = make_model(network, transfer, rng=rng("student", "start", seed))
+        return lesson(start, teacher, transfer, loss=loss, rng=rng("student", seed), device=device, **training)
+
+    return start
+
+
+@_step("student", _epochs(1.4), together=_lessons)
 def student(
     model: nn.Module, transfer: ImageSet, *, network: str, loss: Any, training: Any, seed: int, device: Any
 ) -> nn.Module:
     """A network that is distilled from a teacher on the transfer set."""
-    start = make_model(network, transfer, rng=rng("student", "start", seed))
-    return distill(start, model, transfer, loss=loss, rng=rng("student", seed), device=device, **training)
+    start = _lessons(model, transfer)
+    return to_the_end(start(network=network, loss=loss, training=training, seed=seed, device=device))
 
 
 @_step("victim", _epochs(1, usual=1000))

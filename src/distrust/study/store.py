@@ -7,15 +7,17 @@ import math
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
 
 from ..errors import NotFound, StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Record = dict[str, Any]
 
@@ -103,12 +105,27 @@ class Store:
             return []
         return sorted(n for n in names if len(n) == 32 and self.fs.exists(f"{self.root}/{n}/stage.json"))
 
+    def status(self) -> Record:
+        """How many stages of each kind are done, failed or skipped, and what they cost."""
+        keys = self.keys()
+        records = [self.record(key) or {} for key in keys]
+        counts = Counter((r["kind"], r["state"]) for r in records)
+        return {
+            "store": self.url,
+            "stages": len(records),
+            "seconds": round(sum(r["seconds"] for r in records), 1),
+            "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
+            "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
+        }
+
     def tensors(self, key: str, name: str) -> dict[str, Tensor]:
         """A safetensors file of a finished stage.
 
         Raises:
             StoreError: it is gone, or damaged.
         """
+        from safetensors.torch import load  # and with it torch, which records need nothing of
+
         try:
             return load(self.read(key, name))
         except SafetensorError as error:

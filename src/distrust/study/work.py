@@ -7,7 +7,8 @@ import inspect
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,47 +18,111 @@ from torch import nn
 from ..data import ImageSet
 from ..errors import Skip, StoreError
 from ..flags import Flag, flag
+from ..measurement import Backdoor
 from ..registry import registry
 from ..seeds import rng
-from .codecs import dump, parts_of, undump
-from .graph import Stage
+from ..training import watching
+from .codecs import Files, dump, parts_of, undump
+from .graph import Stage, digest
 from .steps import STEPS
 from .store import Record, Store
 
 STREAMS = {"attacks": "attack", "condensers": "condense", "defenses": "defense", "detectors": "detect"}
 
 
-def work(stage: Stage, url: str, device: str | None = None) -> Record:
-    """Run a stage, write it into the store, and return its record.
+def work(stages: Sequence[Stage], url: str, device: str | None = None) -> list[Record]:
+    """Run a stage, or several that may be carried out `together`; write them into the store, and return their records.
 
-    A method's `Skip`, and any error in the stage, become records with state "skipped" or "failed"; only a store
+    A method's `Skip`, and any error in a stage, become its record with state "skipped" or "failed"; only a store
     that cannot be written raises.
     """
-    store = Store(url)
+    store, place = Store(url), torch.device(device or "cpu")
     start = time.perf_counter()
-    record: Record = {
-        "state": "done", "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
-        "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [],
-    }  # fmt: skip
-    files: dict[str, bytes] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            made = carry_out(stage, store, torch.device(device or "cpu"))
-            facts, files = dump(made, stage, lambda name: product(stage.inputs[name], store, name))
-            record |= facts
-        except StoreError:
-            raise
-        except Skip as reason:
-            record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
-        except Exception as error:  # a plug-in may raise anything; the grid goes on
-            record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
-    raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
-    record["flags"] = list(dict.fromkeys([*record["flags"], *raised]))
-    record["env"] = environment()
-    record["seconds"] = round(time.perf_counter() - start, 3)
-    store.save(stage.key, record, files)
-    return record
+    tries = [_Try(stage) for stage in stages]
+    if len(tries) == 1:
+        with tries[0].on():
+            tries[0].made = carry_out(stages[0], store, place)
+    else:
+        _in_turns(tries, store, place)
+    for one in tries:
+        with one.on():
+            one.dump(store)
+    seconds = round((time.perf_counter() - start) / len(tries), 3)
+    for one in tries:
+        one.record |= {"env": environment(), "seconds": seconds}
+        store.save(one.stage.key, one.record, one.files)
+    return [one.record for one in tries]
+
+
+class _Try:
+    """One stage on its way into the store: what it made, its record, its files."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.made, self.files = stage, None, Files()
+        self.record: Record = {
+            "state": "done", "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
+            "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [],
+        }  # fmt: skip
+
+    @property
+    def going(self) -> bool:
+        """Whether nothing has gone wrong yet."""
+        return self.record["state"] == "done"
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """What is raised inside, an error or a flag, goes into this stage's record."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except StoreError:
+                raise
+            except Skip as reason:
+                self.record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
+            except Exception as error:  # a plug-in may raise anything; the grid goes on
+                self.record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
+        self.record["flags"] = list(dict.fromkeys([*self.record["flags"], *raised]))
+
+    def dump(self, store: Store) -> None:
+        """Turn what was made into facts and files."""
+        if self.going:
+            facts, self.files = dump(self.made, self.stage, lambda name: product(self.stage.inputs[name], store, name))
+            self.record |= facts
+
+
+def together(stage: Stage) -> str | None:
+    """What stages have in common that may be carried out in turns, sharing work; None for a stage by itself."""
+    step = STEPS.get(stage.call["method"])
+    if step is None or step.together is None:
+        return None
+    return digest([stage.call["method"], {name: made.key for name, made in stage.inputs.items()}, stage.seed])
+
+
+def _in_turns(tries: Sequence[_Try], store: Store, device: torch.device) -> None:
+    """Carry out stages of the same inputs a step each at a time; one that fails leaves the others alone."""
+    first = tries[0].stage
+    step = STEPS[first.call["method"]]
+    assert step.together is not None
+    start, runs = None, {}
+    for one in tries:
+        with one.on():
+            start = start or step.together(**_inputs(first, store, device))
+            runs[one] = start(**_options(start, one.stage, device))
+            with watching(_unseen) if one is not tries[0] else nullcontext():  # progress is told of the first
+                next(runs[one])
+    while runs := {one: run for one, run in runs.items() if one.going and one.made is None}:
+        for one, run in runs.items():
+            with one.on():
+                try:
+                    next(run)
+                except StopIteration as end:
+                    one.made = end.value
+
+
+def _unseen(step: int, steps: int, loss: float) -> None:
+    """Tells nobody."""
 
 
 def recipe_of(stage: Stage) -> dict[str, Any]:
@@ -72,8 +137,21 @@ def product(stage: Stage, store: Store, name: str = "") -> Any:
     Raises:
         StoreError: the store does not have it, or it is damaged.
     """
-    parts = _stored(stage, store) if stage.kept else parts_of(carry_out(stage, store, torch.device("cpu")))
+    if stage.kept:
+        parts = _stored(stage, store)
+    else:
+        planted = _planted(stage.key)
+        if name in planted:
+            return planted[name]
+        parts = parts_of(carry_out(stage, store, torch.device("cpu")))
+        planted |= {part: value for part, value in parts.items() if isinstance(value, Backdoor)}
     return parts.get(name, parts[""])
+
+
+@functools.lru_cache(256)
+def _planted(key: str) -> dict[str, Backdoor]:
+    """Who was planted by an attack that is made again where it is read: a prediction asks for that alone."""
+    return {}
 
 
 def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
@@ -89,15 +167,12 @@ def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
 
 def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
     """Bind a stage's inputs by parameter name and call it."""
-    given = {name: _given(name, source, stage, store) for name, source in stage.inputs.items()}
-    alone = stage.kept and not any(isinstance(value, nn.Module) for value in given.values())
-    for name, value in given.items():
-        if isinstance(value, nn.Module) or (alone and isinstance(value, ImageSet)):
-            given[name] = value.to(device)
+    given = _inputs(stage, store, device)
     kind, sign, name = stage.call["method"].partition("/")
     options = stage.call["options"]
     if not sign:
-        return _step(kind, given, options, stage.seed, device)
+        call = STEPS[kind].call
+        return call(**given, **_options(call, stage, device))
     name, made, product_name = name.partition(":")
     method = registry.get(kind, name)
     clean = given.get("clean") if kind == "defenses" and method.mark.on == "classifier" else None
@@ -109,6 +184,16 @@ def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
     return call(**given)
 
 
+def _inputs(stage: Stage, store: Store, device: torch.device) -> dict[str, Any]:
+    """Products by parameter name; models are on the device, and images where no model says where."""
+    given = {name: _given(name, source, stage, store) for name, source in stage.inputs.items()}
+    alone = stage.kept and not any(isinstance(value, nn.Module) for value in given.values())
+    for name, value in given.items():
+        if isinstance(value, nn.Module) or (alone and isinstance(value, ImageSet)):
+            given[name] = value.to(device)
+    return given
+
+
 def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
     record = store.record(source.key) if source.kept else None
     if source.key in stage.spare and record and record["state"] != "done":
@@ -116,11 +201,11 @@ def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
     return product(source, store, name)
 
 
-def _step(name: str, given: dict[str, Any], options: dict[str, Any], seed: int, device: torch.device) -> Any:
-    """A step of the core: methods among its options are made, and it gets the seed and the device if it asks."""
-    call, beside = STEPS[name].call, {"seed": seed, "device": device}
-    given |= {key: _made(value) for key, value in options.items() if key != "network_file"}
-    return call(**given, **{key: beside[key] for key in beside.keys() & inspect.signature(call).parameters.keys()})
+def _options(call: Callable[..., Any], stage: Stage, device: torch.device) -> dict[str, Any]:
+    """Options of a step of the core: methods among them are made, and it gets the seed and the device if it asks."""
+    beside = {"seed": stage.seed, "device": device}
+    options = {key: _made(value) for key, value in stage.call["options"].items() if key != "network_file"}
+    return {**options, **{key: beside[key] for key in beside.keys() & inspect.signature(call).parameters.keys()}}
 
 
 def _made(value: Any) -> Any:

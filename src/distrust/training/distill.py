@@ -6,7 +6,9 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +23,8 @@ from ..marks import DistillerMark
 from ..models import Taps, check_fits, eval_mode, resolve, taps
 from ..seeds import rng as make_rng
 from ..seeds import seeded, spawn
-from .loop import fit, loop
+from .fastest import fastest
+from .loop import Run, cross_entropy, steps, to_the_end
 from .options import Training
 
 Loss = Callable[[Taps, Taps, Tensor], Tensor]
@@ -70,6 +73,83 @@ def distill(
         NotFound: a layer that a model does not have, or no such field of `training`.
         Diverged: as `fit`.
     """
+    options: dict[str, Any] = {"layers": layers, "label_weight": label_weight, "teacher_mode": teacher_mode}
+    options |= {"warmup": warmup, "training": training, "rng": rng, "device": device, **changes}
+    return to_the_end(lesson(student, Teacher(teacher), train, loss=loss, **options))
+
+
+class Teacher:
+    """A teacher for several students: what it says of a batch is kept until it is shown another one.
+
+    Args:
+        model: the teacher, which stays as it is.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.copies: dict[tuple[Any, ...], _Copy] = {}
+
+    def at(self, mode: str, device: torch.device, way: tuple[str, str]) -> _Copy:
+        """The copy of it that runs in this mode, on this device, in this precision and memory format."""
+        if (mode, device, way) not in self.copies:
+            copied = copy.deepcopy(self.model).to(device).requires_grad_(False).train(mode == "train")
+            self.copies[mode, device, way] = _Copy(copied)
+        return self.copies[mode, device, way]
+
+
+class _Copy:
+    """A copy of a teacher, the layers that its students listen to, and what it said of the last batches."""
+
+    KEPT = 2  # students with connectors draw other batches than those without
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.hooks = model, ExitStack()
+        self.paths: dict[str, None] = {}
+        self.students = 0
+        self.read: Callable[[Tensor], Taps] | None = None
+        self.said: deque[tuple[tuple[Any, ...], Taps]] = deque(maxlen=self.KEPT)
+
+    def listen(self, paths: Iterable[str]) -> None:
+        """Hear these layers as well from the next batch on, for one more student."""
+        self.paths |= dict.fromkeys(paths)
+        self.students += 1
+        self.read = None
+        self.hooks.close()
+        self.said.clear()
+
+    def __call__(self, x: Tensor, drawn: tuple[Any, ...]) -> Taps:
+        """What it says of a batch [B,C,H,W], in float32; `drawn` tells the batch from others."""
+        for batch, said in self.said:
+            if batch == drawn:
+                return said
+        self.read = self.read or self.hooks.enter_context(taps(self.model, list(self.paths)))
+        with torch.no_grad():
+            said = _full(self.read(x))
+        if self.students > 1:
+            self.said.append((drawn, said))
+        return said
+
+
+def lesson(
+    student: nn.Module,
+    teacher: Teacher,
+    train: ImageSet,
+    *,
+    loss: Loss | Mapping[tuple[str, str], Loss],
+    layers: Layers | tuple[list[str], list[str]] = "auto",
+    label_weight: float | None = None,
+    teacher_mode: Literal["eval", "train"] | None = None,
+    warmup: float | None = None,
+    training: Training = Training(),
+    rng: Generator | None = None,
+    device: torch.device | str | None = None,
+    **changes: Any,
+) -> Run:
+    """`distill` that pauses before every step: lessons with one teacher, taken in turns, pay for its answers once.
+
+    Each student's bits are those of its own `distill`. Lessons share what the teacher says of a batch where they draw
+    the same ones, that is from generators in the same state.
+    """
     mark = getattr(_inner(loss), "method", UNMARKED)
     teacher_mode = teacher_mode or mark.teacher_mode
     warmup = mark.warmup if warmup is None else warmup
@@ -82,30 +162,31 @@ def distill(
         raise BadInput(f"warmup={warmup} is outside [0, 1); it is a share of the epochs: type 0.1 for 10 %.")
     training = training.changed(**changes)
     check_fits(student, train)
-    check_fits(teacher, train)
+    check_fits(teacher.model, train)
     device = torch.device(device or next(student.parameters()).device)
     rng = rng or make_rng("distill")
+    student = copy.deepcopy(student)
     if warmup:
         epochs = training.epochs
         if epochs < 2:
             raise BadInput(f"epochs={epochs}: a distiller in two stages needs one epoch for each. Give 2 or more.")
         first = min(max(round(warmup * epochs), 1), epochs - 1)
         stage: dict[str, Any] = {"rng": rng, "device": device, "training": replace(training, epochs=first)}
-        student = distill(
+        student = yield from lesson(
             student, teacher, train, loss=loss, layers=layers, label_weight=0.0, teacher_mode=teacher_mode, warmup=0.0,
             **stage,
         )  # fmt: skip
-        stage["training"] = replace(training, epochs=epochs - first)
+        rest = {**stage, "training": replace(training, epochs=epochs - first)}
         if mark.then is None:
-            return fit(student, train, **stage)
-        return distill(
-            student, teacher, train, loss=mark.then, layers=[], label_weight=label_weight, warmup=0.0, **stage
+            return (yield from steps(student, train, cross_entropy, **rest))
+        return (
+            yield from lesson(
+                student, teacher, train, loss=mark.then, layers=[], label_weight=label_weight, warmup=0.0, **rest
+            )
         )
-    student = copy.deepcopy(student)
-    teacher = copy.deepcopy(teacher).to(device).requires_grad_(False).train(teacher_mode == "train")
     if teacher_mode == "train":
         flag("teacher-in-train-mode")
-    if _size(student) > _size(teacher):
+    if _size(student) > _size(teacher.model):
         flag("larger-student")
     if isinstance(loss, Mapping):
         terms: list[Term] = [(s, t, _made(part)) for (s, t), part in loss.items()]
@@ -113,22 +194,25 @@ def distill(
     else:
         terms = [(None, None, _made(loss))]
         layers = mark.auto if layers == "auto" else layers
-        own, theirs = ([], []) if mark.logits_only else _paths(layers, student, teacher, train)
+        own, theirs = ([], []) if mark.logits_only else _paths(layers, student, teacher.model, train)
     if not terms:
         raise BadInput("loss is an empty mapping; give {(student layer, teacher layer): loss}.")
     terms = copy.deepcopy(terms)  # a distiller with connectors is trained along; the caller's stays as it was
     modules = [inner for _, _, part in terms if isinstance(inner := _inner(part), nn.Module)]
+    followed = teacher.at(teacher_mode, device, fastest(student, train, training, device))
 
-    with taps(student, own) as read_student, taps(teacher, theirs) as read_teacher:
+    with taps(student, own) as read_student:
         if any(hasattr(part, "bind") for part in modules):
-            with seeded(spawn(rng)):
-                _bind(terms, read_student, read_teacher, student, teacher, train)
+            with seeded(spawn(rng)), taps(followed.model, theirs) as read_teacher:
+                _bind(terms, read_student, read_teacher, student, followed.model, train)
+        followed.listen(theirs)
         alive = False
 
         def objective(_: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             nonlocal alive
-            with torch.no_grad():
-                target = _full(read_teacher(x))
+            # A generator's state tells what it drew; comparing the images would make a GPU wait.
+            said = followed(x, (rng.get_state().numpy().tobytes(), id(train), training.batch_size, training.augment))
+            target = Taps(said.logits, {path: said.features[path] for path in theirs})
             seen = _full(read_student(x))
             with torch.autocast(x.device.type, enabled=False):
                 first, *more = (part(_only(seen, s), _only(target, t), y) for s, t, part in terms)
@@ -141,7 +225,9 @@ def distill(
                     term = term + label_weight * F.cross_entropy(seen.logits, y)
             return term
 
-        student = loop(student, train, objective, training, rng=rng, device=device, extra=modules, beside=teacher)
+        student = yield from steps(
+            student, train, objective, training, rng=rng, device=device, extra=modules, beside=followed.model
+        )
     for part in modules:
         if hasattr(part, "finish"):
             part.finish(student)  # type: ignore[operator]

@@ -9,7 +9,6 @@ import json
 import os
 import tempfile
 import time
-import timeit
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +22,17 @@ from ..files import cache_directory
 from .options import Training
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
+DROP = 2.0  # a way whose first step takes that many times the best one's is timed no further
+FEWEST, MOST, STEPS = 8, 128, 6  # images in a step (of fewer, casting the weights would decide), and steps of a way
+SPEND = 4.0  # processor seconds for all ways together; a network that needs more gets one step of each
 WAYS = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
 
 
+Step = Callable[[int], tuple[float, float]]  # images → seconds of the clock, and of the processor
+
+
 def fastest(model: nn.Module, train: Any, training: Training, device: torch.device) -> tuple[str, str]:
-    """Resolve "auto": a few timed steps for each way, once per model, batch, thread count and machine.
+    """Resolve "auto": a few timed steps for each way, once per architecture, image size, thread count and machine.
 
     The answer is kept in the cache directory, so the same seed gives the same bits in the next run too.
     """
@@ -41,32 +46,58 @@ def fastest(model: nn.Module, train: Any, training: Training, device: torch.devi
     if len(train) < 4 * training.batch_size or size * train.x[0].numel() < 2**14:
         return ways[0]  # a job this small is over before a probe pays
     shapes = [list(p.shape) for p in model.parameters()]
-    context = [type(model).__qualname__, shapes, size, list(train.x.shape[1:]), len(train.classes), ways]
-    machine = [str(device), torch.get_num_threads(), torch.__version__, _processor(device)]
-    answer = _remembered(json.dumps([context, machine]), lambda: _measure(model, train, size, device, ways))
+    context = [type(model).__qualname__, shapes, list(train.x.shape[1:]), ways]
+    machine = [str(device), torch.get_num_threads(), torch.__version__, processor(device)]
+    answer = _remembered(json.dumps([context, machine]), lambda: _measure(model, train, device, ways))
     return answer or ways[0]  # nowhere to remember: the plain way repeats everywhere
 
 
-def _measure(model: nn.Module, train: Any, size: int, device: torch.device, ways: list) -> tuple[str, str]:
-    x, y = train.pixels(slice(0, size)).to(device), train.hard[:size].to(device)
-    seconds = {}
-    for precision, memory_format in ways:
-        layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
-        trial = copy.deepcopy(model).to(device, memory_format=layout).train().requires_grad_(True)  # type: ignore[call-overload]
-        batch = x.contiguous(memory_format=layout)
-
-        def step(trial: nn.Module = trial, batch: torch.Tensor = batch, precision: str = precision) -> None:
-            with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                loss = F.cross_entropy(trial(batch).float(), y)
-            loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-
-        with torch.random.fork_rng():  # dropout must not move the caller's stream
-            step()
-            seconds[precision, memory_format] = min(timeit.repeat(step, number=1, repeat=5, timer=time.perf_counter))
+def _measure(model: nn.Module, train: Any, device: torch.device, ways: list[tuple[str, str]]) -> tuple[str, str]:
+    """The way whose step is shortest, tried on as few images as tell ways apart: large networks cost no more."""
+    share = SPEND / len(ways)
+    firsts: dict[tuple[str, str], float] = {}
+    seconds: dict[tuple[str, str], float] = {}
+    with torch.random.fork_rng():  # dropout must not move the caller's stream
+        count = _enough(_step(model, train, device, ways[0]), len(train), share / 8)
+        for way in ways:
+            step, spent = _step(model, train, device, way), 0.0
+            for _ in range(STEPS):
+                wall, processor = step(count)
+                spent += processor
+                firsts.setdefault(way, wall)
+                seconds[way] = min(seconds.get(way, wall), wall)
+                if firsts[way] > DROP * min(firsts.values()) or spent + processor > share:
+                    break
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[ways[0]] > MARGIN * seconds[best] else ways[0]
+
+
+def _enough(step: Step, most: int, least: float) -> int:
+    """How many images make a step of so many processor seconds."""
+    count = min(FEWEST, most)
+    while count < min(MOST, most) and step(count)[1] < least:
+        count = min(2 * count, MOST, most)
+    return count
+
+
+def _step(model: nn.Module, train: Any, device: torch.device, way: tuple[str, str]) -> Step:
+    """A training step of a copy of `model` on the first so many images, done this way."""
+    precision, memory_format = way
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    trial = copy.deepcopy(model).to(device, memory_format=layout).train().requires_grad_(True)  # type: ignore[call-overload]
+
+    def step(count: int) -> tuple[float, float]:
+        x = train.pixels(slice(0, count)).to(device).contiguous(memory_format=layout)
+        y = train.hard[:count].to(device)
+        wall, processor = time.perf_counter(), time.process_time()
+        with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(trial(x).float(), y)
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - wall, time.process_time() - processor
+
+    return step
 
 
 def _remembered(question: str, measure: Callable[[], tuple[str, str]]) -> tuple[str, str] | None:
@@ -89,12 +120,13 @@ def _computes_bf16(device: torch.device) -> bool:
     """Whether a unit of the device computes in bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_processor(device).split()))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(processor(device).split()))
 
 
 @functools.cache
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
+def processor(device: torch.device) -> str:
+    """What computes there: of a CPU its name and its flags."""
+    if device.type == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
     try:
         info = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()

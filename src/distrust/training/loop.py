@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator as Iteration
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -16,14 +17,15 @@ from torch.nn import functional as F
 from ..data import ImageSet
 from ..errors import Diverged
 from ..models import check_fits
+from ..seeds import Draws, spawn
 from ..seeds import rng as make_rng
-from ..seeds import seeded, spawn
 from .fastest import fastest
 from .options import Training
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Watcher = Callable[[int, int, float], None]
 Monitor = Callable[[nn.Module], Any]
+Run = Iteration[None, None, nn.Module]  # pauses before every step, and ends with the model
 
 CHECK_EVERY = 16  # steps between looks at the loss: each look waits for the device
 EXPLODED = 100.0  # times the first window's loss
@@ -112,6 +114,35 @@ def loop(
     Raises:
         Diverged: names the step and the learning rate.
     """
+    return to_the_end(
+        steps(
+            model, train, objective, training, rng=rng, device=device, extra=extra, beside=beside, monitor=monitor
+        )
+    )  # fmt: skip
+
+
+def to_the_end(run: Run) -> nn.Module:
+    """The model that a run of steps ends with."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
+
+
+def steps(
+    model: nn.Module,
+    train: ImageSet,
+    objective: Objective,
+    training: Training,
+    *,
+    rng: Generator,
+    device: torch.device | str | None = None,
+    extra: Iterable[nn.Module] = (),
+    beside: nn.Module | None = None,
+    monitor: Monitor | None = None,
+) -> Run:
+    """`loop` that pauses before every step, so that several can be taken in turns; none disturbs another's bits."""
     device = torch.device(device or next(model.parameters()).device)
     number, order = fastest(model, train, training, device)
     layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
@@ -119,24 +150,26 @@ def loop(
         if module is not None:
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
     parameters = [p for module in (model, *extra) for p in module.parameters() if p.requires_grad]
-    steps = training.epochs * max(len(train) // training.batch_size, 1)
+    count = training.epochs * max(len(train) // training.batch_size, 1)
     solver = training.solver(parameters)
-    plan = training.plan(solver, steps)
+    plan = training.plan(solver, count)
     cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
     train = train.to(device)
-    look = _Look(steps, plan)
+    look = _Look(count, plan)
+    draws = Draws(spawn(rng))
 
     model.train()
-    with torch.enable_grad(), seeded(spawn(rng)):
-        for _ in range(training.epochs):
-            for x, y in train.batches(training.batch_size, rng, training.augment):
+    for _ in range(training.epochs):
+        for x, y in train.batches(training.batch_size, rng, training.augment):
+            yield
+            with torch.enable_grad(), draws:
                 with cast:
                     value = objective(model, x.contiguous(memory_format=layout), y)
                 descend(solver, value)
-                look(value.detach())
-                plan.step()
-            if monitor:
-                monitor(model)
+            look(value.detach())
+            plan.step()
+        if monitor:
+            monitor(model)
     look.finish()
     model.zero_grad(set_to_none=True)
     return model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ...errors import BadInput, NotFound
-from ...files import cache_directory, draft, read_record
+from ...files import cache_directory, draft
+from ...tensors import read_record
 from .parts import Part, Read, Splits, Tables, checked, shape_of
 from .tables import no_bars
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput, NotFound
-from ...files import open_plain
+from ...tensors import open_plain
 
 STATISTICS = {  # mean and std per channel, by which published sets are normalised
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
-from ...files import open_picture
 from ...marks import Rate, trigger
 from ...seeds import rng
+from ...tensors import open_picture
 from ._base import Trigger
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import heapq
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +23,12 @@ from ..registry import registry
 from ..training import watching
 from .graph import Plan, Stage
 from .store import Record, Store
-from .work import work
+from .work import together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
 @dataclass
@@ -89,8 +94,17 @@ def _start_worker(threads: int, plugins: list[Path]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    _keep_memory()
     for path in plugins:
         registry.add(path)
+
+
+def _keep_memory() -> None:
+    """What is freed stays with the process: to return and ask again for it in every step takes a twentieth of it."""
+    with suppress(OSError, AttributeError):  # not the C library of GNU
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _end_with_parent() -> None:
@@ -161,33 +175,81 @@ def _drain(
     device: str | None,
     tell: Tell,
 ) -> None:
-    running: dict[Future[Record], Stage] = {}
-    while waiting or running:
-        for key in list(waiting):
-            stage = waiting[key]
-            if len(running) >= jobs:
-                break
-            if any(parent.key not in outcome.records for parent in stage.parents):
-                continue
-            del waiting[key]
-            broken = _broken(stage, outcome.records)
-            if broken:
-                _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
-                continue
-            tell("start", stage, {})
-            with watching(_step_teller(stage, tell)):
-                running[pool.submit(work, stage, store.url, device)] = stage
+    queue = _Queue(waiting)
+    running: dict[Future[list[Record]], list[Stage]] = {}
+    while queue or running:
+        while queue and len(running) < jobs:
+            stages = queue.take(jobs - len(running))
+            broken = _broken(stages[0], outcome.records)
+            for stage in stages:
+                if broken:
+                    _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
+                    queue.release(stage)
+                else:
+                    tell("start", stage, {})
+            if not broken:
+                with watching(_step_teller(stages[0], tell)):
+                    running[pool.submit(work, stages, store.url, device)] = stages
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-            stage = running.pop(future)
-            outcome.ran += 1
+            stages = running.pop(future)
+            outcome.ran += len(stages)
             try:
-                record = future.result()
+                records = future.result()
             except BrokenExecutor:
                 raise DistrustError(
                     "a worker process was killed, perhaps for want of memory. What was finished is still there; "
                     "run the same command again, with fewer jobs."
                 ) from None
-            _finish(stage, record, outcome, tell)
+            for stage, record in zip(stages, records, strict=True):
+                _finish(stage, record, outcome, tell)
+                queue.release(stage)
+
+
+class _Queue:
+    """Stages whose parents are all there, in the plan's order; each is looked at once for every parent."""
+
+    def __init__(self, waiting: Mapping[str, Stage]) -> None:
+        self.place = {key: place for place, key in enumerate(waiting)}
+        self.children: dict[str, list[Stage]] = {key: [] for key in waiting}
+        self.missing: dict[str, int] = {}
+        self.ready: list[tuple[int, Stage]] = []
+        self.alike: dict[str | None, dict[str, Stage]] = {}
+        for stage in waiting.values():
+            parents = [parent.key for parent in stage.parents if parent.key in waiting]
+            self.missing[stage.key] = len(parents)
+            for key in parents:
+                self.children[key].append(stage)
+            if not parents:
+                self._add(stage)
+
+    def __bool__(self) -> bool:
+        return bool(self.ready)
+
+    def take(self, free: int) -> list[Stage]:
+        """The next stage, and those that are carried out together with it: their share, of so many free processes."""
+        _, stage = heapq.heappop(self.ready)
+        alike = self.alike.get(together(stage), {})
+        count = min(math.ceil(len(alike) / free), TOGETHER)
+        found = [stage, *(one for one in alike.values() if one is not stage)][: max(count, 1)]
+        for one in found:
+            alike.pop(one.key, None)
+        taken = {one.key for one in found[1:]}
+        if taken:
+            self.ready = [row for row in self.ready if row[1].key not in taken]
+            heapq.heapify(self.ready)
+        return found
+
+    def release(self, stage: Stage) -> None:
+        """It is done with: its children have a parent less to wait for."""
+        for child in self.children[stage.key]:
+            self.missing[child.key] -= 1
+            if not self.missing[child.key]:
+                self._add(child)
+
+    def _add(self, stage: Stage) -> None:
+        heapq.heappush(self.ready, (self.place[stage.key], stage))
+        if (group := together(stage)) is not None:
+            self.alike.setdefault(group, {})[stage.key] = stage
 
 
 def _broken(stage: Stage, records: dict[str, Record]) -> list[Stage]:

@@ -6,10 +6,12 @@ import dataclasses
 import inspect
 import json
 import re
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
-from ..marks import Mark
-from ..registry import Method
+from .marks import Mark
+
+if TYPE_CHECKING:
+    from .registry import Method
 
 EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
 TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's

@@ -1,0 +1,195 @@
+"""Tensors in files: weights are written as safetensors; what a stranger hands us is opened without running it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .errors import BadInput, NotFound, UnsafeFile
+
+HARMLESS = re.compile(  # what torch.load(weights_only=True) takes, as far as checkpoints have it
+    r"torch\.(\w+Storage|storage\.\w+|_utils\._rebuild\w+|Size|device|Tensor|bool|[a-z]+\d+\w*|nn\.parameter\.Parameter)"
+    r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode|builtins\.(bytearray|set|complex)"
+)
+NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+
+
+def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from a `.pt` that holds nothing but tensors and plain data.
+
+    Args:
+        path: the file.
+        key: where in a nested checkpoint the state dict lies, e.g. "state_dict" or "ema.model" (default: found
+            by itself under the usual names).
+
+    Raises:
+        NotFound: no such file, or no such key in it.
+        UnsafeFile: opening it would import and call something; lists what.
+        BadInput: it is damaged, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"no weights file {path}. Give a .safetensors or .pt file.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
+    return _state_dict(open_plain(path), path, key)
+
+
+def open_plain(path: Path) -> Any:
+    """Read a `.pt` that holds nothing but tensors and plain data.
+
+    Raises:
+        UnsafeFile: opening it would import and call something; lists what.
+        BadInput: it is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle's protocol
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file can fail in any way
+        asked = _globals_of(path)
+        if asked:
+            plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
+            raise UnsafeFile(
+                f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
+                "one saved with torch.save(model.state_dict(), …)."
+            ) from None
+        # torch's own message is not repeated: it advises to load the file all the same
+        raise BadInput(
+            f"{path} is damaged, or no checkpoint. Download it again, or save one with "
+            "torch.save(model.state_dict(), …)."
+        ) from None
+
+
+def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
+    if key:
+        for part in key.split("."):
+            known = content if isinstance(content, Mapping) else {}
+            if part not in known:
+                raise NotFound.among(f"key in {path.name}", part, map(str, known))
+            content = known[part]
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    weights = isinstance(content, Mapping) and content
+    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
+        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
+    parallel = all(name.startswith("module.") for name in weights)  # saved from DataParallel
+    return {name.removeprefix("module.") if parallel else name: v for name, v in weights.items()}
+
+
+def _globals_of(path: Path) -> list[str]:
+    """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
+    names: set[str] = set()
+    with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if name.endswith(".pkl"):
+                        _collect_globals(archive.read(name), names)
+        else:
+            _collect_globals(path.read_bytes(), names)
+    safe = torch.serialization.get_safe_globals()  # what the user has allowed
+    allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
+    return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
+
+
+def _collect_globals(data: bytes, names: set[str]) -> None:
+    """Add the globals of every pickle in `data`; files of before torch 1.6 hold several."""
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        words: list[str] = []
+        memo: dict[Any, Any] = {}
+        last: Any = None
+        for code, argument, _ in pickletools.genops(stream):
+            if code.name in ("GLOBAL", "INST"):
+                names.add(str(argument).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                names.add(".".join(words[-2:]))
+            elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                memo[len(memo) if argument is None else argument] = last
+                continue
+            last = memo.get(argument) if code.name in ("GET", "BINGET", "LONG_BINGET") else argument
+            if isinstance(last, str):
+                words.append(last)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
+    """Put weights into `model`, key for key; only Normalize's buffers and BatchNorm's counters may be absent.
+
+    Raises:
+        BadInput: the checkpoint is of another architecture; lists what is missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
+    unexpected = [k for k in weights if k not in own]
+    both = [(k, weights[k].shape, own[k].shape) for k in own if k in weights]
+    shapes = [f"{k} {list(given)}, not {list(wanted)}" for k, given, wanted in both if given != wanted]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    diff = "; ".join(f"{len(rows)} {what}: {_few(rows)}" for what, rows in parts.items() if rows)
+    if diff:
+        name = getattr(model, "spec", {}).get("name", type(model).__name__)
+        raise BadInput(f"{source} is not a {name}: {diff}. Name the right one with --model.")
+    model.load_state_dict({**own, **weights})
+    return model
+
+
+def _few(rows: list[str], most: int = 5) -> str:
+    return ", ".join(rows[:most]) + (f", … ({len(rows) - most} more)" if len(rows) > most else "")
+
+
+def model_bytes(model: nn.Module, record: Mapping[str, Any]) -> bytes:
+    """A model as a safetensors file; its `spec` and `record` go into the metadata, so it can be rebuilt."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    facts = {"spec": getattr(model, "spec", None), **record}
+    return save(tensors, {"distrust": json.dumps(facts)})
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """What Distrust wrote into a safetensors file beside the weights; {} for a stranger's file."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("distrust", "{}"))
+    except (SafetensorError, json.JSONDecodeError):
+        return {}
+
+
+def open_picture(path: str | Path) -> Tensor:
+    """A picture file as uint8 [3,H,W].
+
+    Raises:
+        NotFound: no such file.
+        BadInput: it is not a readable picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"no picture {path}. Give a PNG or JPEG file.")
+    try:
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
+        raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file.") from None
