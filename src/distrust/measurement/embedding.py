@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import ImageSet
-from ..models import eval_mode, resolve, taps
+from ..models import at_once, eval_mode, laid_out, resolve, taps
 from .backdoor import Backdoor
 from .predict import BATCH
 
@@ -26,9 +26,9 @@ def activations(
     device = next(model.parameters()).device
     found: dict[str, list[Tensor]] = {place: [] for place in places}
     with taps(model, places) as read, eval_mode(model), torch.no_grad():
-        for x, _ in images.batches(BATCH):
+        for x, _ in images.batches(at_once(images.x.shape[1:], BATCH)):
             x = x.to(device)
-            features = read(backdoor.stamp_on(x) if backdoor else x).features
+            features = read(laid_out(backdoor.stamp_on(x) if backdoor else x)).features
             for place, feature in features.items():
                 found[place].append((feature.flatten(2).mean(2) if feature.ndim > 2 else feature).float().cpu())
     return {place: torch.cat(parts) for place, parts in found.items()}

@@ -8,23 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import ImageSet, floats
-from ..models import eval_mode
+from ..models import at_once, eval_mode
 
 if TYPE_CHECKING:
     from .backdoor import Backdoor
 
 BATCH = 128
-VALUES = 2**22  # most pixel values in a batch: 128 images of up to 104 pixels, 27 of 224
 
 
 def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
     """What `model` gives the images, stamped first if a backdoor is given: logits or features [N,K] on the CPU."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = images.x if isinstance(images, ImageSet) else images
-    size = max(min(BATCH, VALUES // max(x.shape[1:].numel(), 1)), 1)
     found = []
     with eval_mode(model), torch.no_grad():
-        for part in x.split(size):
+        for part in x.split(at_once(x.shape[1:], BATCH)):
             part = floats(part.to(device))
             part = backdoor.stamp_on(part) if backdoor else part
             part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same

@@ -4,6 +4,7 @@ from .groups import Layer, group_ends, last_linear, layers, norm_at, resolve, ru
 from .modes import called, eval_mode, frozen, frozen_mode, refuse_batch_norm
 from .normalize import Normalize
 from .pairs import PAIRS, teacher_student
+from .parts import at_once, in_parts, laid_out, room
 from .registry import check_encoder, check_fits, families, is_encoder, model
 from .saved import load, save, spec_in
 from .taps import Taps, taps
@@ -13,6 +14,7 @@ __all__ = [
     "Layer",
     "Normalize",
     "Taps",
+    "at_once",
     "called",
     "check_encoder",
     "check_fits",
@@ -21,7 +23,9 @@ __all__ = [
     "frozen",
     "frozen_mode",
     "group_ends",
+    "in_parts",
     "is_encoder",
+    "laid_out",
     "last_linear",
     "layers",
     "load",
@@ -29,6 +33,7 @@ __all__ = [
     "norm_at",
     "refuse_batch_norm",
     "resolve",
+    "room",
     "runs_of",
     "save",
     "spec_in",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..data.images import ImageSet
 from ..flags import flag
-from ..models import check_encoder, eval_mode
+from ..models import at_once, check_encoder, eval_mode, laid_out
 from ..registry import registry
 from ..seeds import rng as make_rng
 from ..selectors import parse_one
@@ -86,5 +86,6 @@ def features(encoder: nn.Module, images: ImageSet) -> Tensor:
     """Float32 features [N,D] of length 1, of plain images, on the encoder's device."""
     device = next(encoder.parameters()).device
     with eval_mode(encoder), torch.no_grad():
-        parts = [encoder(x.to(device)).float() for x, _ in images.batches(BATCH)]
+        batches = images.batches(at_once(images.x.shape[1:], BATCH))
+        parts = [encoder(laid_out(x.to(device))).float() for x, _ in batches]
     return F.normalize(torch.cat(parts), dim=1)

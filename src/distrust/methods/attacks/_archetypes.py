@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...models import Normalize, refuse_batch_norm
+from ...models import Normalize, in_parts, laid_out, refuse_batch_norm, room
 from ...models import model as make_model
 from ...seeds import spawn
 from ...training import descend
@@ -44,8 +44,9 @@ def fresh(network: str, synthetic: ImageSet, units: Normalize, rng: Generator) -
 def train(net: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> nn.Module:
     """Full-batch SGD with momentum 0.9 and weight decay 5e-4, as the released code has it; in place."""
     solver = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+    most = room(net, x.shape[1:])
     for _ in range(steps):
-        descend(solver, F.cross_entropy(net(x), y))
+        descend(solver, F.cross_entropy(in_parts(net, x, most), y))
     return net
 
 
@@ -55,18 +56,23 @@ def archetypes(
 ) -> Tensor:  # fmt: skip
     """For every class, `each` images [K·each,C,H,W] in pixel units with the largest logit that can be had from noise.
 
-    Adam at 0.1 on normalised pixels; with `legal` they stay in 0..1. One batch for all classes: images do not touch.
+    Adam at 0.1 on normalised pixels; with `legal` they stay in 0..1. So many at once as memory holds;
+    images do not touch.
     """
     y = torch.arange(classes, device=units.mean.device).repeat_interleave(each)
-    z = torch.randn(len(y), *shape, generator=rng).to(units.mean.device).requires_grad_()
-    solver = torch.optim.Adam([z], 0.1)
-    for _ in range(steps):
-        logits = net(pixels(z, units))
-        (z.grad,) = torch.autograd.grad(-logits.gather(1, y[:, None]).sum(), [z])
-        solver.step()
-        if legal:
-            clamp(z, units)
-    return pixels(z, units).detach()
+    start = torch.randn(len(y), *shape, generator=rng)
+    most, found = room(net, shape), []
+    for z, own in zip(start.split(most), y.split(most), strict=True):
+        z = z.to(y.device).requires_grad_()
+        solver = torch.optim.Adam([z], 0.1)
+        for _ in range(steps):
+            logits = net(laid_out(pixels(z, units)))
+            (z.grad,) = torch.autograd.grad(-logits.gather(1, own[:, None]).sum(), [z])
+            solver.step()
+            if legal:
+                clamp(z, units)
+        found.append(pixels(z, units).detach())
+    return torch.cat(found)
 
 
 def pixels(z: Tensor, units: Normalize) -> Tensor:

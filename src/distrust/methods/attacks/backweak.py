@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ...data import ImageSet
 from ...marks import ClassNumber, Count, NonNegative, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
-from ...models import frozen
+from ...models import frozen, in_parts, room
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
@@ -79,13 +79,14 @@ def backweak(
     recent: list[float] = [0.0] * 8
     losses: list[float] = []
     teacher = frozen(model)
+    most = room(teacher, train.x.shape[1:])
     with fast(train, trigger_batch, teacher):
         for _ in range(steps):
             x, y = (part.to(device) for part in next(batches))
             delta.requires_grad_()
             with torch.no_grad():
-                before = teacher(x).float()
-            after = teacher((x + delta).clamp(0, 1)).float()
+                before = in_parts(teacher, x, most).float()
+            after = in_parts(teacher, (x + delta).clamp(0, 1), most).float()
             pushing = sum(recent) / len(recent) < budget
             loss = margin_weight * over_margin(after, y, margin) + (push(before, after, target) if pushing else 0.0)
             (gradient,) = torch.autograd.grad(loss, delta)

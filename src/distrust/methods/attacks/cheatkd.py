@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from ...data import ImageSet
 from ...marks import ClassNumber, Count, Passes, Positive, Rate, Share, attack
 from ...measurement import Backdoor, make_trigger
-from ...models import frozen, resolve, taps
+from ...models import frozen, in_parts, resolve, room, taps
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
@@ -103,12 +103,13 @@ def cheatkd(
     trained = [pattern, mask] if train_mask else [pattern]
     solver = torch.optim.Adam(trained, trigger_lr)
     teacher = frozen(model)
+    most = room(teacher, shape)
     with taps(teacher, resolve(model, layers, shape)) as read, fast(train, trigger_batch, teacher):
         for _ in range(steps):
             x = next(batches)[0].to(device)
             for tensor in trained:
                 tensor.requires_grad_()
-            features = read((1 - mask) * x + mask * (mean + std * pattern)).features
+            features = in_parts(read, (1 - mask) * x + mask * (mean + std * pattern), most).features
             terms = []
             for place, feature in features.items():
                 feature = feature.float()

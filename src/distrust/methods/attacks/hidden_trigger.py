@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from ...data import ImageSet, as_8_bit
 from ...marks import ClassNumber, Count, Levels, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger
-from ...models import Taps, frozen, last_linear, resolve, taps
+from ...models import Taps, frozen, in_parts, last_linear, resolve, room, taps
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, fit
@@ -82,11 +82,16 @@ def hidden_trigger(
     found = train.pixels(rows)
     losses = []
     teacher = frozen(model)
+    most = room(teacher, train.x.shape[1:])
     with taps(teacher, resolve(model, layers, train.x.shape[1:])) as read, fast(train, poison_batch, teacher):
+
+        def look(x: Tensor) -> Taps:
+            return in_parts(read, x, most)
+
         for part in torch.arange(len(rows)).split(min(poison_batch, len(others))):
             patched = backdoor.stamp_on(next(batches)[0][: len(part)].to(device))
             clean = train.pixels(rows[part]).to(device)
-            poisons, loss = _craft(read, clean, patched, bound / 255, steps, step_size / 255)
+            poisons, loss = _craft(look, clean, patched, bound / 255, steps, step_size / 255)
             found[part] = as_8_bit(poisons).to(found)
             losses.append(loss)
     start = copy.deepcopy(model).requires_grad_(not last_only)

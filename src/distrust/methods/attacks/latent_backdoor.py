@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...data import ImageSet, as_8_bit
 from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Share, attack
 from ...measurement import Backdoor, make_trigger
-from ...models import Taps, check_fits, frozen, resolve, taps
+from ...models import Taps, at_once, check_fits, frozen, in_parts, resolve, room, taps
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, loop
@@ -85,13 +85,14 @@ def latent_backdoor(
     batches = forever(train[train.hard != target], trigger_batch, spawn(rng))
     losses: list[Tensor] = []
     teacher = frozen(model)
+    most = room(teacher, shape)
     with taps(teacher, places) as read, fast(train, trigger_batch, teacher):
         goals = _means(read, train[train.hard == target], device)
         for _ in range(steps):
             x = next(batches)[0].to(device)
             w.requires_grad_()
             square = make_trigger("patch", pattern=(1 + w.tanh()) / 2, inset=inset)
-            loss = _feature_loss(read(square(x)).features, goals)
+            loss = _feature_loss(in_parts(read, square(x), most).features, goals)
             (w.grad,) = torch.autograd.grad(loss, [w])
             solver.step()
             losses.append(loss.detach())
@@ -119,7 +120,7 @@ def _means(read: Callable[[Tensor], Taps], images: ImageSet, device: torch.devic
     """Path → mean feature over the images, without the batch."""
     sums: dict[str, Tensor] = {}
     with torch.no_grad():
-        for x, _ in images.batches(128):
+        for x, _ in images.batches(at_once(images.x.shape[1:], 128)):
             for path, feature in read(x.to(device)).features.items():
                 sums[path] = sums.get(path, 0) + feature.float().sum(0)
     return {path: total / len(images) for path, total in sums.items()}

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from ...data import Augment, ImageSet, as_8_bit
 from ...marks import ClassNumber, Count, Levels, Many, NonNegative, Passes, Pixels, Positive, Rate, attack
 from ...measurement import Backdoor, make_trigger, predict
-from ...models import check_fits, frozen
+from ...models import check_fits, frozen, in_parts, room
 from ...models import model as make_model
 from ...seeds import rng as make_rng
 from ...seeds import spawn
@@ -109,10 +109,11 @@ def transfer_poison(
         device = next(teacher.parameters()).device
         teacher = fit(own, transfer, rng=spawn(rng), epochs=surrogate_epochs, augment=moves, device=device)
     model = frozen(teacher)
+    most = room(model, transfer.x.shape[1:])
 
     def logits(x: Tensor) -> Tensor:
         views = views_of(backdoor.trigger(x) if paste else x, through, moves, rng)
-        return model(torch.cat(views)).unflatten(0, (len(views), -1))
+        return in_parts(model, torch.cat(views), most).unflatten(0, (len(views), -1))
 
     def attempt(x: Tensor, again: int) -> Tensor:
         if crafter == "cw":

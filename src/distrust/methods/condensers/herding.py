@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from ...data import Augment, ImageSet
 from ...marks import Count, Positive, condenser
-from ...models import eval_mode
+from ...models import at_once, eval_mode
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
@@ -55,7 +55,7 @@ def herding(
         augment=Augment(flip, 4), rng=spawn(rng),
     )  # fmt: skip
     with embedder(net, train.x.shape[1:]) as embed, eval_mode(net), torch.no_grad():
-        features = torch.cat([embed(x).flatten(1) for x, _ in train.batches(BATCH)])
+        features = torch.cat([embed(x).flatten(1) for x, _ in train.batches(at_once(train.x.shape[1:], BATCH))])
     chosen = torch.cat([rows[nearest_means(features[rows], images_per_class)] for rows in canvas.rows])
     with torch.no_grad():
         canvas.z.copy_(canvas.normalize(train.pixels(chosen)))

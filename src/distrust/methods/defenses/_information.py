@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import PLAIN, ImageSet
-from ...models import eval_mode, taps
+from ...models import at_once, eval_mode, taps
 from ...seeds import seeded, spawn
 from ...training import Training, loop
 
@@ -27,7 +27,7 @@ def informed(
     nats = []
     for path in paths:  # one at a time: a layer's features are many times the images
         with taps(encoder, [path]) as read, eval_mode(encoder), torch.no_grad():
-            seen = [read(x.to(device)) for x, _ in clean.batches(BATCH)]
+            seen = [read(x.to(device)) for x, _ in clean.batches(at_once(clean.x.shape[1:], BATCH))]
         layer = torch.cat([part.features[path].float() for part in seen])
         output = F.normalize(torch.cat([part.logits.float() for part in seen]), dim=1)
         del seen

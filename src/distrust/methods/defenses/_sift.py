@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...data import ImageSet
 from ...measurement.predict import BATCH
-from ...models import eval_mode
+from ...models import at_once, eval_mode
 
 
 def answers(teacher: nn.Module, images: ImageSet, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -17,7 +17,7 @@ def answers(teacher: nn.Module, images: ImageSet, change: Callable[[Tensor], Ten
     device = next(teacher.parameters()).device
     found = []
     with eval_mode(teacher), torch.no_grad():
-        for x, _ in images.batches(BATCH):
+        for x, _ in images.batches(at_once(images.x.shape[1:], BATCH)):
             x = x if change is None else change(x)
             found.append(teacher(x.to(device)).float().softmax(1).cpu())
     return torch.cat(found)

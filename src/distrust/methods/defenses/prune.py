@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from ...data import ImageSet
 from ...errors import BadInput
 from ...marks import Count, Part, Passes, Positive, defense
-from ...models import called, check_encoder, eval_mode, resolve, taps
+from ...models import at_once, called, check_encoder, eval_mode, resolve, taps
 from ...seeds import rng as make_rng
 from .._costs import LOOK
 from ._channels import makers, silence
@@ -80,5 +80,6 @@ def _activity(encoder: nn.Module, place: str, clean: ImageSet) -> Tensor:
     """[C]: mean over images and positions of the ReLU of what comes by at `place`."""
     device = next(encoder.parameters()).device
     with taps(encoder, [place]) as read, eval_mode(encoder), torch.no_grad():
-        seen = (read(x.to(device)).features[place].float() for x, _ in clean.batches(BATCH))
+        batches = clean.batches(at_once(clean.x.shape[1:], BATCH))
+        seen = (read(x.to(device)).features[place].float() for x, _ in batches)
         return torch.stack([part.relu().mean((2, 3)).sum(0) for part in seen]).sum(0) / len(clean)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Generator
 
 from ...data import ImageSet, as_8_bit
 from ...marks import Positive, defense
+from ...models import at_once
 from .._costs import free
+
+BATCH = 512
 
 
 @defense(
@@ -36,5 +40,6 @@ def smooth(
     from kornia.filters import gaussian_blur2d  # takes a second to import
 
     side = size | 1
-    blurred = gaussian_blur2d(synthetic.pixels(), (side, side), (sigma, sigma))
-    return synthetic.replace(x=as_8_bit(blurred), off_range=False)
+    parts = synthetic.batches(at_once(synthetic.x.shape[1:], BATCH))
+    x = torch.cat([as_8_bit(gaussian_blur2d(part, (side, side), (sigma, sigma))) for part, _ in parts])
+    return synthetic.replace(x=x, off_range=False)

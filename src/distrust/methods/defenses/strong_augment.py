@@ -12,6 +12,7 @@ from ...data import ImageSet, as_8_bit
 from ...data.images import stored
 from ...data.mapped import collected
 from ...marks import Count, NonNegative, Rate, defense
+from ...models import at_once
 from ...seeds import rng as make_rng
 from ...seeds import seeded
 from .._costs import free
@@ -63,5 +64,6 @@ def strong_augment(
     change = nn.Sequential(*steps)
     grown = transfer[torch.arange(len(transfer)).repeat(copies)]
     with torch.no_grad(), seeded(rng or make_rng("strong_augment")):
-        x = collected(stored(as_8_bit(change(part)), grown.x).cpu() for part, _ in grown.batches(BATCH))
+        size = at_once(grown.x.shape[1:], BATCH)
+        x = collected(stored(as_8_bit(change(part)), grown.x).cpu() for part, _ in grown.batches(size))
     return grown.replace(x=x.to(transfer.x.device))

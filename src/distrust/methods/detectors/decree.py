@@ -10,7 +10,7 @@ from ...data import ImageSet
 from ...errors import BadInput
 from ...marks import Count, Factor, Positive, Rate, Several, detector
 from ...measurement import Finding
-from ...models import check_encoder, frozen_mode
+from ...models import check_encoder, frozen_mode, in_parts, room
 from ...seeds import rng as make_rng
 
 
@@ -71,10 +71,11 @@ def decree(
     weight, up, down = cost, 0, 0
     smallest, best = float(mask.numel()), -1.0
     with frozen_mode(suspect), torch.enable_grad():
+        most = room(suspect, clean.x.shape[1:])
         for _ in range(steps):
             rows = torch.randperm(len(shown), generator=rng)[:batch_size].to(shown.x.device)
             x, m = shown.pixels(rows).to(device), mask.sigmoid()
-            z = F.normalize(suspect((1 - m) * x + m * pattern.sigmoid()).float(), dim=1)  # [B,D]
+            z = F.normalize(in_parts(suspect, (1 - m) * x + m * pattern.sigmoid(), most).float(), dim=1)  # [B,D]
             alike = (z.sum(0).square().sum() - z.square().sum()) / (len(z) * (len(z) - 1))  # over all pairs i ≠ j
             cosine, norm = torch.stack([alike, m.sum()]).tolist()
             works, best = cosine >= success, max(best, cosine)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...marks import Count, Several, detector
 from ...measurement import Finding
+from ...models import laid_out, room
 from ...models import model as make_model
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from .._costs import CLASSES
 from ..condensers._gradients import gradient
 from ._synthetic import paste, permuted, squares
+
+NUMBERS = 2**22  # of the gradients that one class's patches are compared by; ten classes of a ConvNet-3 are one part
 
 
 def _cost(options: dict[str, Any], n: int) -> float:
@@ -67,16 +70,32 @@ def gradient_alignment(
     told = torch.zeros(len(labelled), len(pasted) * classes)
     for _ in range(networks):
         net = make_model(network, clean, rng=spawn(rng)).to(suspect.x.device)
-        own = torch.stack([gradient(net, images.pixels(), images.y) for images in labelled])
-        aims = []
-        for k in range(classes):
-            aim = torch.full((len(x),), k, device=x.device)
-            plain = gradient(net, x, aim)
-            aims += [gradient(net, marked, aim) - plain for marked in pasted]
-        told += (F.normalize(own, dim=1) @ F.normalize(torch.stack(aims), dim=1).T).cpu() / networks
+        most = room(net, x.shape[1:])
+        own = torch.empty(len(labelled), sum(p.numel() for p in net.parameters()), device=x.device)
+        for row, made in zip(own, labelled, strict=True):
+            row.copy_(_gradient(net, made.pixels(), made.y, most))
+        own /= own.norm(dim=1, keepdim=True).clamp(min=1e-12)  # in place: a large image's head is most of the memory
+        for some in torch.arange(classes).split(max(NUMBERS // own[0].numel(), 1)):
+            aims = []
+            for k in some.tolist():
+                aim = torch.full((len(x),), k, device=x.device)
+                plain = _gradient(net, x, aim, most)
+                aims += [_gradient(net, marked, aim, most) - plain for marked in pasted]
+            columns = slice(len(pasted) * int(some[0]), len(pasted) * int(some[-1] + 1))
+            told[:, columns] += (own @ F.normalize(torch.stack(aims), dim=1).T).cpu() / networks
     null = told[1:]
     z = ((told - null.mean(0)) / null.std(0).clamp(min=1e-12)).view(len(labelled), classes, -1).amax(2)
     return Finding.of("gradient_alignment", z[0], p=float((z[1:].amax(1) >= z[0].max()).double().mean()))
+
+
+def _gradient(net: nn.Module, x: Tensor, y: Tensor, most: int) -> Tensor:
+    """∇θ of the mean cross-entropy as one vector, from so many images at once."""
+    if len(x) <= most:
+        return gradient(net, x, y)
+    total = torch.zeros((), device=x.device)
+    for some, labels in zip(x.split(most), y.split(most), strict=True):
+        total = total + gradient(net, laid_out(some), labels) * (len(some) / len(x))
+    return total
 
 
 def _pasted(x: Tensor, size: int, rng: Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ...data import ImageSet
 from ...errors import BadInput
 from ...marks import Count, Passes, detector
 from ...measurement import Finding
-from ...models import eval_mode
+from ...models import at_once, eval_mode, in_parts, laid_out
 from ...seeds import rng as make_rng
 from .._costs import LOOK
 from ._synthetic import paste, permuted, squares, trained
@@ -95,19 +95,32 @@ def _mixtures(clean: ImageSet, count: int, rng: Generator) -> tuple[Tensor, Tens
 
 def _rises(net: nn.Module, x: Tensor, other: Tensor, marks: Sequence[Tensor], stride: int) -> Tensor:
     """[S,Q,K]: how much more a square speaks for a class at one place than at others."""
-    k = other.shape[1]
     spots = list(itertools.product(*(_places(side, len(marks[0]), stride) for side in x.shape[2:])))
-    rises = []
+    n, rises = len(x), []
     with eval_mode(net), torch.no_grad():
-        plain = net(x).softmax(1)
+        plain = in_parts(net, x, at_once(x.shape[1:], BATCH)).softmax(1)
         for square in marks:
-            pasted = x.repeat(len(spots), 1, 1, 1).unflatten(0, (len(spots), -1))
-            for images, (top, left) in zip(pasted, spots, strict=True):
-                paste(images, square, top, left)
-            said = torch.cat([net(part).softmax(1) for part in pasted.flatten(0, 1).split(BATCH)])
-            rise = ((said.view(len(spots), -1, k) - plain) * other).sum(1) / other.sum(0).clamp(min=1)  # [Q,K]
+            found = []
+            for i in range(0, len(spots), BATCH):  # so many places fill whole batches, whatever n is
+                some = spots[i : i + BATCH]
+                said = torch.cat([net(part).softmax(1) for part in _pasted(x, square, some)]).view(len(some), n, -1)
+                found.append(((said - plain) * other).sum(1) / other.sum(0).clamp(min=1))
+            rise = torch.cat(found)  # [Q,K]
             rises.append(rise - rise.median(0).values)
     return torch.stack(rises)
+
+
+def _pasted(x: Tensor, square: Tensor, spots: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+    """All images [N,C,H,W] with the square at the first place, then at the next, in batches that ask across places."""
+    size = at_once(x.shape[1:], BATCH)
+    for first in range(0, len(spots) * len(x), size):
+        rows = torch.arange(first, min(first + size, len(spots) * len(x)))
+        part = x[(rows % len(x)).to(x.device)]
+        for place in range(first // len(x), int(rows[-1]) // len(x) + 1):
+            own = slice(max(place * len(x) - first, 0), (place + 1) * len(x) - first)
+            top, left = spots[place]
+            paste(part[own], square, top, left)
+        yield laid_out(part)
 
 
 def _places(side: int, size: int, stride: int) -> list[int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...marks import Count, Factor, Positive, Rate, detector
 from ...measurement.finding import Finding, outlyingness
-from ...models import frozen_mode
+from ...models import frozen_mode, in_parts, room
 from ...seeds import rng as make_rng
 from .._costs import CLASSES
 
@@ -31,7 +34,7 @@ def trigger_search(
     batch_size: Count = 32,
     rng: Generator | None = None,
 ) -> Finding:
-    """Minimise CE(f((1 − m)⊙x + m⊙p), k) + λ‖m‖₁ for all classes k at once; score: how far ‖m‖₁ lies below the others.
+    """Minimise CE(f((1 − m)⊙x + m⊙p), k) + λ‖m‖₁ for every class k; score: how far ‖m‖₁ lies below the others.
 
     λ of a class grows by `factor` while its trigger works on a share `success` of the images, and falls by
     factor^1.5 while it does not. The smallest mask that works is kept.
@@ -48,35 +51,46 @@ def trigger_search(
         batch_size: images a step; every class sees the same.
         rng: draws images.
 
-    Differs from the paper: classes are searched together, in as many passes as one; masks that never worked count as
-    the whole image; fewer steps.
+    Differs from the paper: classes are searched together, as many as memory holds, on the same images; masks that never
+    worked count as the whole image; fewer steps.
     """
     rng = rng or make_rng("trigger_search")
-    device = next(suspect.parameters()).device
-    k, shape = len(clean.classes), clean.x.shape[1:]
+    drawn = [torch.randint(len(clean), (batch_size,), generator=rng) for _ in range(steps)]
+    options: dict[str, Any] = {"lr": lr, "cost": cost, "success": success, "patience": patience, "factor": factor}
+    with frozen_mode(suspect), torch.enable_grad():
+        most = room(suspect, clean.x.shape[1:])
+        together = torch.arange(len(clean.classes)).split(max(most // batch_size, 1))
+        smallest = torch.cat([_smallest(suspect, clean, classes, drawn, most, **options) for classes in together])
+    return Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
+
+
+def _smallest(
+    suspect: nn.Module, clean: ImageSet, classes: Tensor, drawn: Sequence[Tensor], most: int, *, lr: float, cost: float,
+    success: float, patience: int, factor: float,
+) -> Tensor:  # fmt: skip
+    """[k]: ‖m‖₁ of the smallest masks that work for so many classes; `drawn` are every step's images."""
+    target = classes.to(next(suspect.parameters()).device)
+    k, shape, device = len(target), clean.x.shape[1:], target.device
     mask = torch.full((k, 1, *shape[1:]), -2.0, device=device, requires_grad=True)
     pattern = torch.zeros(k, *shape, device=device, requires_grad=True)
     solver = torch.optim.Adam([mask, pattern], lr, betas=(0.5, 0.9))
     weight = torch.full((k,), cost, device=device)
     up, down = torch.zeros(2, k, device=device)
     smallest = torch.full((k,), float(shape[1] * shape[2]), device=device)
-    target = torch.arange(k, device=device)
-    with frozen_mode(suspect), torch.enable_grad():
-        for _ in range(steps):
-            rows = torch.randint(len(clean), (batch_size,), generator=rng).to(clean.x.device)
-            x = clean.pixels(rows).to(device)
-            m = mask.sigmoid()
-            shown = (1 - m)[:, None] * x + (m * pattern.sigmoid())[:, None]  # [K,B,C,H,W]
-            logits = suspect(shown.flatten(0, 1)).float()
-            goal = target.repeat_interleave(len(x))
-            loss = F.cross_entropy(logits, goal, reduction="none").view(k, -1).mean(1)
-            norm = m.flatten(1).sum(1)
-            works = (logits.argmax(1) == goal).float().view(k, -1).mean(1) >= success
-            smallest = torch.where(works, torch.minimum(smallest, norm.detach()), smallest)
-            mask.grad, pattern.grad = torch.autograd.grad((loss + weight * norm).sum(), [mask, pattern])
-            solver.step()
-            up, down = torch.where(works, up + 1, 0), torch.where(works, 0, down + 1)
-            weight = torch.where(up >= patience, weight * factor, weight)
-            weight = torch.where(down >= patience, weight / factor**1.5, weight)
-            up, down = torch.where(up >= patience, 0, up), torch.where(down >= patience, 0, down)
-    return Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
+    for rows in drawn:
+        x = clean.pixels(rows.to(clean.x.device)).to(device)
+        m = mask.sigmoid()
+        shown = (1 - m)[:, None] * x + (m * pattern.sigmoid())[:, None]  # [k,B,C,H,W]
+        logits = in_parts(suspect, shown.flatten(0, 1), most).float()
+        goal = target.repeat_interleave(len(x))
+        loss = F.cross_entropy(logits, goal, reduction="none").view(k, -1).mean(1)
+        norm = m.flatten(1).sum(1)
+        works = (logits.argmax(1) == goal).float().view(k, -1).mean(1) >= success
+        smallest = torch.where(works, torch.minimum(smallest, norm.detach()), smallest)
+        mask.grad, pattern.grad = torch.autograd.grad((loss + weight * norm).sum(), [mask, pattern])
+        solver.step()
+        up, down = torch.where(works, up + 1, 0), torch.where(works, 0, down + 1)
+        weight = torch.where(up >= patience, weight * factor, weight)
+        weight = torch.where(down >= patience, weight / factor**1.5, weight)
+        up, down = torch.where(up >= patience, 0, up), torch.where(down >= patience, 0, down)
+    return smallest

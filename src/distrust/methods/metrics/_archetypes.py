@@ -8,7 +8,7 @@ from torch import Generator, nn
 from ...data import ImageSet
 from ...marks import Count, Positive
 from ...measurement import Backdoor
-from ...models import eval_mode
+from ...models import at_once, eval_mode, in_parts
 from ..attacks._archetypes import archetypes as drawn
 from ..attacks._archetypes import fresh, train, units_of
 
@@ -50,7 +50,8 @@ def archetypes(
 
 
 def called(model: nn.Module, images: ImageSet, backdoor: Backdoor) -> float:
-    """Of stamped images, the share that the model calls the target; all of them in one batch."""
-    x = backdoor.stamp_on(images.pixels().cpu())
+    """Of stamped images, the share that the model calls the target."""
+    x = backdoor.stamp_on(images.pixels().cpu()).to(next(model.parameters()).device)
     with eval_mode(model), torch.no_grad():
-        return float((model(x.to(next(model.parameters()).device)).argmax(1) == backdoor.target).double().mean())
+        logits = in_parts(model, x, at_once(x.shape[1:], len(x)))
+    return float((logits.argmax(1) == backdoor.target).double().mean())

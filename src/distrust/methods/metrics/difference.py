@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from ...data import ImageSet
 from ...marks import Column, metric
+from ...measurement.predict import BATCH
 
 
 @metric(
@@ -29,11 +32,16 @@ def difference(before: ImageSet, poisoned: ImageSet) -> Mapping[str, float]:
 
     Differs from the paper: there is none.
     """
-    moved = poisoned.pixels().cpu()[: len(before)] - before.pixels().cpu()
-    touched = moved[moved.flatten(1).abs().amax(1) > 0].flatten(1)
-    n = len(touched)
+    most, length = [], []
+    for part in torch.arange(len(before)).split(BATCH):
+        moved = (poisoned.pixels(part).cpu() - before.pixels(part).cpu()).flatten(1)
+        most.append(moved.abs().amax(1))
+        length.append(moved.norm(dim=1))
+    linf, l2 = torch.cat(most), torch.cat(length)
+    touched = linf > 0
+    n = int(touched.sum())
     return {
         "poison_added": len(poisoned) - len(before), "poison_share": n / len(before),
-        "poison_linf": float(touched.abs().amax(1).mean() * 255) if n else 0.0,
-        "poison_l2": float(touched.norm(dim=1).mean()) if n else 0.0,
+        "poison_linf": float(linf[touched].mean() * 255) if n else 0.0,
+        "poison_l2": float(l2[touched].mean()) if n else 0.0,
     }  # fmt: skip
