@@ -27,7 +27,7 @@ CASES = {  # name → (detector, model or none, classes, pixels a side, options,
     "trigger_search, 10 classes": ("trigger_search", "wrn16-1", 10, 32, {"steps": 1}, True),
     "trigger_search, 100 classes": ("trigger_search", "wrn16-1", 100, 32, {"steps": 1}, True),
     "trigger_search, 1000 classes": ("trigger_search", "wrn16-1", 1000, 32, {"steps": 1}, False),
-    "decree, 128 images of 224 pixels": ("decree", "resnet18-224", 10, 224, {"steps": 1}, True),
+    "decree, 128 images of 224 pixels": ("decree", "resnet50-224", 10, 224, {"steps": 1}, False),
     "patch_probe, 36 places at 224 pixels": ("patch_probe", None, 10, 224, {"stride": 44}, True),
     "patch_probe, 121 places at 224 pixels": ("patch_probe", None, 10, 224, {"stride": 22}, False),
 }
