@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 PIXELS = 2**22  # values of images that a model is shown at once without gradients: 341 images of 3×64×64
 BYTES = 2_500_000_000  # kept for a backward pass; 320 images of 3×32×32 through a WRN-28-4 keep 2.4 GB
-LARGE = 64  # pixels a side up to which images are contiguous, so that their bits stay
+LARGE = 64  # pixels a side up to which images stay contiguous, so that bits stay
 
 
 def at_once(shape: Sequence[int], most: int) -> int:
@@ -62,8 +62,9 @@ def in_parts(run: Callable[[Tensor], Any], x: Tensor, size: int) -> Any:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """Images in the memory format that is fastest for large ones; small ones as they are."""
-    return x.contiguous(memory_format=torch.channels_last) if min(x.shape[2:]) > LARGE else x
+    """Large images, where no gradient is asked for, in the memory format that is faster then; others as they are."""
+    large = min(x.shape[2:]) > LARGE and not torch.is_grad_enabled()
+    return x.contiguous(memory_format=torch.channels_last) if large else x
 
 
 def _joined(parts: Sequence[Any]) -> Any:

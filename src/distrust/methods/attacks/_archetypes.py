@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...models import Normalize, in_parts, laid_out, refuse_batch_norm, room
+from ...models import Normalize, in_parts, refuse_batch_norm, room
 from ...models import model as make_model
 from ...seeds import spawn
 from ...training import descend
@@ -66,7 +66,7 @@ def archetypes(
         z = z.to(y.device).requires_grad_()
         solver = torch.optim.Adam([z], 0.1)
         for _ in range(steps):
-            logits = net(laid_out(pixels(z, units)))
+            logits = net(pixels(z, units))
             (z.grad,) = torch.autograd.grad(-logits.gather(1, own[:, None]).sum(), [z])
             solver.step()
             if legal:

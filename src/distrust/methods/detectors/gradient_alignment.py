@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from ...data import ImageSet
 from ...marks import Count, Several, detector
 from ...measurement import Finding
-from ...models import laid_out, room
 from ...models import model as make_model
+from ...models import room
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from .._costs import CLASSES
@@ -94,7 +94,7 @@ def _gradient(net: nn.Module, x: Tensor, y: Tensor, most: int) -> Tensor:
         return gradient(net, x, y)
     total = torch.zeros((), device=x.device)
     for some, labels in zip(x.split(most), y.split(most), strict=True):
-        total = total + gradient(net, laid_out(some), labels) * (len(some) / len(x))
+        total = total + gradient(net, some, labels) * (len(some) / len(x))
     return total
 
 
