@@ -139,9 +139,9 @@ def test_a_refactoring_of_what_methods_share_is_silent(monkeypatch):
 
 CORE = {  # what → part, module of distrust, and what is planted there
     "a schedule that stands still": ("loop", "training.loop", r"plan\.step\(\)", "pass"),
-    "another split of the streams": ("loop", "training.loop", r"seeded\(spawn\(rng\)\)", "seeded(rng)"),
+    "another split of the streams": ("loop", "training.loop", r"Draws\(spawn\(rng\)\)", "Draws(rng)"),
     "labels at half weight": ("distill", "training.distill", r"label_weight \* F", "0.5 * label_weight * F"),
-    "a teacher in another mode": ("distill", "training.distill", "teacher_mode == .train.", "teacher_mode != 'train'"),
+    "a teacher in another mode": ("distill", "training.distill", "train.mode == .train..", "train(mode != 'train')"),
     "one view twice": ("pretrain", "training.pretrain", r"\[views\(x, rng\), views", "[views(x, rng)] * 2 or [views"),
     "features of another length": ("probing", "training.probing", r"normalize\(torch\.cat", "normalize(2 + torch.cat"),
     "the other half mirrored": ("augment", "data.augment", r"< 0\.5", "> 0.5"),
