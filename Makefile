@@ -17,13 +17,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/fit.py
-	$(BIN)/python benchmarks/plan.py
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/craft.py
-	$(BIN)/python benchmarks/condense.py
-	$(BIN)/python benchmarks/pretrain.py
-	$(BIN)/python benchmarks/mine.py
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv runs report.html

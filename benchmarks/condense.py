@@ -1,44 +1,48 @@
-"""What does distribution matching cost? DM at ten images a class beside the forwards and the backward that it needs.
-
-python benchmarks/condense.py [--images N] [--rounds R] [--out FILE]
-
-ConvNet-3 of width 32, real batches of 64 a class, 32×32 noise in ten classes; only the time matters. DM also draws a
-fresh network, real images and changes, applies these, and steps.
-"""
+"""What does distribution matching cost, beside its passes and beside a loop that goes class by class?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from ratio import asked, compare
 
 import distrust as dt
 from distrust.methods import condensers
+from distrust.models import Normalize
 
-EACH, REAL, NETWORK = 10, 64, "convnet3-w32"
-ITERATIONS = 10
-GOAL = 1.2  # DM / bare passes
+from . import peers
+from .measure import Row, Scale, compare
+from .pictures import pictures
+
+EACH, NETWORK = 10, "convnet3-w32"
+GOALS = {"bare passes": 0.83, "DatasetCondensation-like": 1.0}
 
 
-def bare(images: dt.ImageSet) -> None:
+def rows(scale: Scale) -> Iterator[Row]:
+    """DM at ten images a class. Ours and the peer's also draw a network, images and changes, apply these, and step."""
+    iterations, real = scale.of(10, 10, 1), scale.of(64, 64, 8)
+    images = pictures(scale.of(2000, 2000, 160), scale.of(32, 32, 16))
+    options = {"images_per_class": EACH, "batch_real": real, "network": NETWORK, "iterations": iterations}
+    normalize = Normalize.of(images)
+    statistics = tuple(tuple(s.flatten().tolist()) for s in (normalize.mean, normalize.std))
+    by_class = [images.pixels(images.y == k) for k in range(len(images.classes))]
+    source = dt.rng("changes")
+    ways = {
+        "dm": lambda: condensers.dm(images, **options),
+        "bare passes": lambda: bare(images, iterations, real),
+        "DatasetCondensation-like": lambda: peers.dm(
+            by_class, EACH, real, iterations, lambda: dt.model(NETWORK, images),
+            lambda: dt.Siamese(*statistics).shared(source),
+        ),
+    }  # fmt: skip
+    yield from compare(f"{iterations} steps of DM, real batches of {real}", ways, GOALS, scale.rounds(3))
+
+
+def bare(images: dt.ImageSet, iterations: int, real: int) -> None:
     """As many forwards of real images, and forwards and backwards of synthetic ones, and nothing else."""
     net = dt.model(NETWORK, images)
-    real, own = images.pixels(slice(0, 10 * REAL)), images.pixels(slice(0, 10 * EACH)).requires_grad_()
-    for _ in range(ITERATIONS):
+    theirs, own = images.pixels(slice(0, 10 * real)), images.pixels(slice(0, 10 * EACH)).requires_grad_()
+    for _ in range(iterations):
         with torch.no_grad():
-            goal = net(real).mean(0)
+            goal = net(theirs).mean(0)
         torch.autograd.grad((net(own).mean(0) - goal).square().sum(), [own])
-
-
-def main() -> None:
-    """Measure both once a round, in turn."""
-    wanted = asked(__doc__.partition("\n")[0], 2000, "condense")
-    x = torch.randint(256, (wanted.images, 3, 32, 32), dtype=torch.uint8, generator=dt.rng("benchmark"))
-    images = dt.ImageSet(x, torch.arange(wanted.images) % 10, tuple("abcdefghij"))
-    options = {"images_per_class": EACH, "batch_real": REAL, "network": NETWORK, "iterations": ITERATIONS}
-    ways = {"dm": lambda: condensers.dm(images, **options), "bare passes": lambda: bare(images)}
-    what = f"seconds for {ITERATIONS} iterations of DM, {EACH} images a class, real batches of {REAL}, {NETWORK}"
-    compare(what, ways, GOAL, wanted.rounds, wanted.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,40 +1,30 @@
-"""What does MIMIC's information cost? The estimate on every layer beside the distillation that it weighs: a ratio.
-
-python benchmarks/mine.py [--images N] [--rounds R] [--out FILE]
-
-WRN-16-1 without its head, 32×32 noise, 128 images a step; four passes of each layer's estimate and twenty of the
-distillation, as the defaults have 200 and 1,000.
-"""
+"""What does MIMIC's information cost, its estimate on every layer, beside the distillation that it weighs?"""
 
 from __future__ import annotations
 
-import torch
-from ratio import asked, compare
+from collections.abc import Iterator
 
 import distrust as dt
 from distrust.methods.defenses._information import informed
 from distrust.models import resolve
 
-NETWORK, BATCH = "wrn16-1", 128
-ESTIMATE, DISTIL = 4, 20  # passes
-GOAL = 0.1  # estimate / distillation
+from .measure import Row, Scale, compare
+from .pictures import pictures
+
+GOAL = 10.0
 
 
-def main() -> None:
-    """Measure both once a round, in turn."""
-    wanted = asked(__doc__.partition("\n")[0], 512, "mine")
-    x = torch.randint(256, (wanted.images, 3, 32, 32), dtype=torch.uint8, generator=dt.rng("benchmark"))
-    images = dt.ImageSet(x, torch.arange(wanted.images) % 10, tuple("abcdefghij"))
-    suspect = dt.model(NETWORK, images, head=False)
-    layers = resolve(suspect, "auto", (3, 32, 32))
-    training = dt.defenses.mimic.training.changed(epochs=DISTIL, batch_size=BATCH)
+def rows(scale: Scale) -> Iterator[Row]:
+    """WRN-16-1 without its head; a fiftieth of the usual passes: 200 of each layer's estimate beside 1,000."""
+    batch, side = scale.of(128, 128, 16), scale.of(32, 32, 8)
+    estimate, distil = scale.of((4, 20), (1, 5), (1, 1))
+    images = pictures(scale.of(512, 512, 64), side)
+    suspect = dt.model(scale.of("wrn16-1", "wrn16-1", "wrn10-1"), images, head=False)
+    layers = resolve(suspect, "auto", tuple(images.x.shape[1:]))
+    training = dt.defenses.mimic.training.changed(epochs=distil, batch_size=batch)
     ways = {
-        "estimate": lambda: informed(suspect, layers, images, epochs=ESTIMATE, batch_size=BATCH, rng=dt.rng("mine")),
+        "estimate": lambda: informed(suspect, layers, images, epochs=estimate, batch_size=batch, rng=dt.rng("mine")),
         "distillation": lambda: dt.defenses.mimic(suspect, images, estimate_on="uniform", training=training),
     }
-    what = f"seconds for {ESTIMATE} passes of {len(layers)} estimates, and {DISTIL} of the distillation of a {NETWORK}"
-    compare(f"{what}, {wanted.images} images", ways, GOAL, wanted.rounds, wanted.out)
-
-
-if __name__ == "__main__":
-    main()
+    what = f"{estimate} passes of {len(layers)} estimates, {distil} of the distillation"
+    yield from compare(what, ways, {"distillation": GOAL}, scale.rounds(1))

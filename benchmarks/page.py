@@ -1,20 +1,10 @@
-"""How large is a report of 1,000 cells, and how long does it take to write? The committed cells, filled up with seeds.
-
-python benchmarks/page.py [--cells N] [--rounds R] [--out FILE]
-"""
+"""How large is a report of 1,000 cells (the committed ones, and more seeds of them), and what does it cost to write?"""
 
 from __future__ import annotations
 
-import argparse
-import base64
-import gzip
 import itertools
-import json
-import os
-import platform
-import re
-import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +12,26 @@ from distrust.reporting import Report, page
 from distrust.reporting.labels import shortened
 from distrust.study import read_cells
 
+from .measure import Row, Scale, number
+
 ROOT = Path(__file__).resolve().parents[1]
-GOAL = 2_000_000  # bytes of a page of 1,000 cells
+GOAL = 2.0  # megabytes
 OPTIONS = {"epochs": 20, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "augment": {"crop": 4}}
 
 
-def main() -> None:
-    """Write the page once a round."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cells", type=int, default=1000, help="cells of the page (default: 1000)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "page.json")
-    asked = parser.parse_args()
-
-    load = [round(v, 1) for v in os.getloadavg()]
-    report = committed(asked.cells)
+def rows(scale: Scale) -> Iterator[Row]:
+    """The page without pictures; processor seconds, because it is written by one thread."""
+    report = committed(scale.of(1000, 200, 20))
     page(Report("small", report.cells[:2]))  # imports
-    seconds = []
-    for _ in range(asked.rounds):
+    seconds, megabytes = [], []
+    for _ in range(scale.rounds(3)):
         start = time.process_time()
         text = page(report)
         seconds.append(time.process_time() - start)
-    found = re.search(r'id="data">(.*?)<', text)
-    assert found, "a page has its data inside"
-    plain = gzip.decompress(base64.b64decode(found[1]))
-    size = len(text.encode())
-    result = {
-        "what": f"a page of {len(report.cells)} cells, those in results/ and more seeds of them; no pictures",
-        "bytes": {"page": size, "its data": len(found[1]), "the same as JSON": len(plain)},
-        "cpu_seconds": round(statistics.median(seconds), 2),
-        "drawings": len(json.loads(plain)["figures"]),
-        "goal": GOAL,
-        "met": size <= GOAL,
-        "rounds": asked.rounds,
-        "environment": {"python": platform.python_version(), "cores": os.cpu_count(), "load": load},
-    }
-    said = json.dumps(result, indent=1)
-    print(said)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(said + "\n")
+        megabytes.append(len(text.encode()) / 1e6)
+    what = f"a page of {len(report.cells):,} cells"
+    yield number(what, "size", megabytes, GOAL, "MB")
+    yield number(what, "processor", seconds, None)
 
 
 def committed(many: int) -> Report:
@@ -81,7 +52,3 @@ def committed(many: int) -> Report:
             }  # fmt: skip
             parents = [key]
     return Report("committed", shortened(filled), lineage=lineage)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,50 +1,37 @@
-"""What do views cost? A SimCLR step beside the bare forward and backward on two views that are already there.
-
-python benchmarks/pretrain.py [--images N] [--rounds R] [--out FILE]
-
-WRN-16-1 without its head, batches of 256, 32×32 noise; only the time matters. `pretrain` also draws and makes both
-views of every image, compares all pairs of a batch behind a projector, and steps.
-"""
+"""What does a SimCLR step cost, views included, beside a forward and backward of two views that are in place?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
-from ratio import asked, compare
 
 import distrust as dt
-from distrust.training.fastest import fastest
 
-NETWORK, BATCH = "wrn16-1", 256
-GOAL = 1.25  # pretrain / bare passes: the step reaches 0.8 of their speed
+from .bare import way
+from .measure import Row, Scale, compare
+from .pictures import pictures
 
-
-def bare(images: dt.ImageSet, start: torch.nn.Module, x: torch.Tensor) -> None:
-    """As many forwards and backwards of two resident views, as fast as the processor has them, and nothing else."""
-    blind, training = images.replace(y=torch.zeros_like(images.y)), dt.Training(batch_size=BATCH)
-    number, order = fastest(start, blind, training, torch.device("cpu"))
-    layout = torch.channels_last if order == "channels_last" else torch.contiguous_format
-    net = start.to(memory_format=layout).train()
-    x = x.contiguous(memory_format=layout)
-    for _ in range(len(images) // BATCH):
-        net.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=number == "bf16"):
-            net(x).float().square().mean().backward()
+GOAL = 0.8
 
 
-def main() -> None:
-    """Measure both once a round, in turn."""
-    wanted = asked(__doc__.partition("\n")[0], 1024, "pretrain")
-    x = torch.randint(256, (wanted.images, 3, 32, 32), dtype=torch.uint8, generator=dt.rng("benchmark"))
-    images = dt.ImageSet(x, torch.arange(wanted.images) % 10, tuple("abcdefghij"))
-    start = dt.model(NETWORK, images, head=False)
-    both = torch.rand(2 * BATCH, 3, 32, 32, generator=dt.rng("views"))
+def rows(scale: Scale) -> Iterator[Row]:
+    """WRN-16-1 without its head. Ours also makes both views, compares all pairs behind a projector, and steps."""
+    batch, side = scale.of(256, 256, 16), scale.of(32, 32, 8)
+    images = pictures(scale.of(1024, 1024, 64), side)
+    start = dt.model(scale.of("wrn16-1", "wrn16-1", "wrn10-1"), images, head=False)
+    both = torch.rand(2 * batch, 3, side, side, generator=dt.rng("views"))
+
+    def bare() -> None:
+        cast, layout = way(start, images.replace(y=torch.zeros_like(images.y)), batch, "cpu")
+        net, x = start.to(memory_format=layout).train(), both.contiguous(memory_format=layout)
+        for _ in range(len(images) // batch):
+            net.zero_grad(set_to_none=True)
+            with cast():
+                net(x).float().square().mean().backward()
+
     ways = {
-        "pretrain": lambda: dt.pretrain(start, images, loss=dt.objectives.simclr, epochs=1, batch_size=BATCH),
-        "bare passes": lambda: bare(images, start, both),
+        "pretrain": lambda: dt.pretrain(start, images, loss=dt.objectives.simclr, epochs=1, batch_size=batch),
+        "bare passes": bare,
     }
-    what = f"seconds for {len(images) // BATCH} SimCLR steps of {NETWORK}, {BATCH} images each in two views"
-    compare(what, ways, GOAL, wanted.rounds, wanted.out)
-
-
-if __name__ == "__main__":
-    main()
+    yield from compare(f"an epoch of {len(images)}, batch {batch}", ways, {"bare passes": GOAL}, scale.rounds(3))

@@ -296,12 +296,6 @@ def test_examples_run(example, desk, capsys):
     assert "carried" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
-def test_benchmarks_find_what_they_import(file, monkeypatch):
-    monkeypatch.syspath_prepend(file.parent)
-    assert "main" in runpy.run_path(str(file), run_name="benchmark") or file.stem == "ratio"
-
-
 def test_the_page_on_own_methods_shows_the_example():
     code = next(text for language, text in blocks(ROOT / "docs/own-method.md") if language == "python")
     assert code == (ROOT / "examples/my_defense.py").read_text()

@@ -18,14 +18,14 @@ def rng(*parts: object) -> Generator:
 
 def spawn(parent: Generator) -> Generator:
     """A fresh generator drawn from `parent`, so that two consumers cannot disturb each other's stream."""
-    return Generator().manual_seed(int(torch.randint(2**62, (), generator=parent)))
+    return Generator().manual_seed(int(torch.randint(2**62, (), generator=parent, device="cpu")))
 
 
 @contextmanager
 def seeded(source: Generator) -> Iterator[None]:
     """Let code that only knows the global generator (initialisers, dropout) draw from `source`; then restore."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        seed = int(torch.randint(2**62, (), generator=source))
+        seed = int(torch.randint(2**62, (), generator=source, device="cpu"))
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)

@@ -12,6 +12,9 @@ from torch import Generator, Tensor, nn
 from ..errors import BadInput
 from .augment import PLAIN, Change
 from .base import Rows
+from .mapped import rows_within
+
+CHUNK = 2**22  # bytes of images that are compared, or stamped, at a time
 
 
 class Late(NamedTuple):
@@ -118,6 +121,11 @@ def as_8_bit(x: Tensor) -> Tensor:
     return x.clamp(0, 1).mul(255).round_().div_(255)
 
 
+def stored(pixels: Tensor, like: Tensor) -> Tensor:
+    """Images in 0..1, on 8 bits, as a set holds them whose images are `like`."""
+    return (pixels * 255).round().to(like) if like.dtype == torch.uint8 else pixels.to(like)
+
+
 def rows_in(before: ImageSet, after: ImageSet) -> Tensor:
     """int64 [M]: the row in `before` of each image of `after`, found by index.
 
@@ -137,5 +145,6 @@ def changed(before: ImageSet, after: ImageSet) -> Tensor:
     Raises:
         BadInput: `after` holds an image that `before` does not have.
     """
-    rows = rows_in(before, after)
-    return (before.x[rows] != after.x).flatten(1).any(1).cpu()
+    rows, each = rows_in(before, after), rows_within(after.x, CHUNK)
+    pairs = zip(rows.split(each), after.x.split(each), strict=True)
+    return torch.cat([(before.x[at] != x).flatten(1).any(1).cpu() for at, x in pairs])

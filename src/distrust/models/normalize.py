@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..data.images import ImageSet
+from ..data.images import ImageSet, floats
+from ..data.mapped import rows_within
 from ..errors import BadInput
+
+LEVELS = 256  # of a byte
+CHUNK = 2**24  # bytes of images that are counted at a time
 
 
 class Normalize(nn.Module):
@@ -44,12 +48,9 @@ class Normalize(nn.Module):
         return cls([0.0] * channels, [1.0] * channels)
 
     @classmethod
-    def of(cls, images: ImageSet, chunk: int = 1024) -> Normalize:
-        """The statistics of all pixels, read `chunk` images at a time; a constant channel gets std 1."""
-        total = torch.zeros(2, images.x.shape[1], dtype=torch.float64)
-        for start in range(0, len(images), chunk):
-            x = images.pixels(slice(start, start + chunk)).double()
-            total += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))]).cpu()
+    def of(cls, images: ImageSet) -> Normalize:
+        """The statistics of all pixels, read a part at a time; a constant channel gets std 1."""
+        total = _of_levels(images.x) if images.x.dtype == torch.uint8 else _of_floats(images.x)
         mean, square = total / (images.x.numel() / images.x.shape[1])
         std = (square - mean.square()).clamp(min=0).sqrt()
         return cls(mean.tolist(), std.where(std > 1e-4, 1.0).tolist())
@@ -71,3 +72,22 @@ class Normalize(nn.Module):
         """The statistics, for printing."""
         shown = {name: [round(v, 4) for v in buffer.flatten().tolist()] for name, buffer in self.named_buffers()}
         return ", ".join(f"{name}={values}" for name, values in shown.items())
+
+
+def _of_levels(x: Tensor) -> Tensor:
+    """Float64 [2,C]: sums of values and of their squares, from how often each of the 256 levels occurs."""
+    found = torch.zeros(x.shape[1], LEVELS, dtype=torch.int64)
+    each = rows_within(x, CHUNK)
+    for start in range(0, len(x), each):
+        part = x[start : start + each]
+        found += torch.stack([part[:, k].flatten().bincount(minlength=LEVELS).cpu() for k in range(x.shape[1])])
+    level = floats(torch.arange(LEVELS, dtype=torch.uint8)).double()
+    return torch.stack([level, level.square()]) @ found.double().T
+
+
+def _of_floats(x: Tensor) -> Tensor:
+    total = torch.zeros(2, x.shape[1], dtype=torch.float64)
+    for start in range(0, len(x), 1024):  # sums round by how they are parted
+        part = x[start : start + 1024].double()
+        total += torch.stack([part.sum((0, 2, 3)), part.square().sum((0, 2, 3))]).cpu()
+    return total

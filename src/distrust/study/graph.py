@@ -45,6 +45,12 @@ class Stage:
     key: str
     label: str
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and other.key == self.key
+
     @property
     def method(self) -> Method | None:
         """The registered method that is called, or for which something is made, if it is one."""

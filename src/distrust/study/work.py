@@ -8,7 +8,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -42,8 +42,10 @@ def work(stages: Sequence[Stage], url: str, device: str | None = None) -> list[R
     if len(tries) == 1:
         with tries[0].on():
             tries[0].made = carry_out(stages[0], store, place)
-    else:
+    elif STEPS[stages[0].call["method"]].together:
         _in_turns(tries, store, place)
+    else:
+        _stacked(tries, store, place)
     for one in tries:
         with one.on():
             one.dump(store)
@@ -92,12 +94,28 @@ class _Try:
             self.record |= facts
 
 
-def together(stage: Stage) -> str | None:
-    """What stages have in common that may be carried out in turns, sharing work; None for a stage by itself."""
+def together(stage: Stage, device: str | None = None) -> str | None:
+    """What stages have in common that may be carried out at once, sharing work; None for a stage by itself."""
     step = STEPS.get(stage.call["method"])
-    if step is None or step.together is None:
-        return None
-    return digest([stage.call["method"], {name: made.key for name, made in stage.inputs.items()}, stage.seed])
+    if step and step.together:
+        return digest([stage.call["method"], {name: made.key for name, made in stage.inputs.items()}, stage.seed])
+    if step and step.stacked and torch.device(device or "cpu").type != "cpu":
+        return digest(stage.call)
+    return None
+
+
+def _stacked(tries: Sequence[_Try], store: Store, device: torch.device) -> None:
+    """Carry out calls alike on other inputs as one; if that fails, one by one, so that an error finds its stage."""
+    step = STEPS[tries[0].stage.call["method"]]
+    assert step.stacked is not None
+    with suppress(Exception):
+        made = step.stacked([_inputs(t.stage, store, device) | _options(step.call, t.stage, device) for t in tries])
+        for one, model in zip(tries, made, strict=True):
+            one.made = model
+        return
+    for one in tries:
+        with one.on():
+            one.made = carry_out(one.stage, store, device)
 
 
 def _in_turns(tries: Sequence[_Try], store: Store, device: torch.device) -> None:
@@ -198,7 +216,16 @@ def _given(name: str, source: Stage, stage: Stage, store: Store) -> Any:
     record = store.record(source.key) if source.kept else None
     if source.key in stage.spare and record and record["state"] != "done":
         return None
+    if record and "spec" in record and record["state"] == "done" and stage.call["method"] in STEPS:
+        parts = _looked_at(source, store.url)
+        return parts.get(name, parts[""])
     return product(source, store, name)
+
+
+@functools.lru_cache(4)
+def _looked_at(stage: Stage, url: str) -> Mapping[str, Any]:
+    """The last models that the core's own steps asked for; none of these changes what it is given."""
+    return _stored(stage, Store(url))
 
 
 def _options(call: Callable[..., Any], stage: Stage, device: torch.device) -> dict[str, Any]:

@@ -88,7 +88,10 @@ def pays(
 
     def measure() -> tuple[str, str]:
         alone = n * _seconds(models[:1], some[:1], few, device)
-        both = _seconds(models, some, few, device)
+        try:
+            both = _seconds(models, some, few, device)
+        except torch.OutOfMemoryError:
+            return "alone", "0"
         return "together" if alone > MARGIN * both else "alone", f"{alone / both:.2f}"
 
     answer = _remembered(json.dumps([context, machine]), measure)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from ...errors import BadInput, NotFound
+from ...errors import BadInput, DistrustError, NotFound, StoreError
 from ...files import cache_directory, draft
-from ...tensors import read_record
-from .parts import Part, Read, Splits, Tables, checked, shape_of
+from ..mapped import array_in
+from .parts import Part, Read, Splits, Tables, checked, shape_of, whole_numbers
 from .tables import no_bars
 
 _CACHE_FORMAT = 2  # raise it when what is kept changes
+_DTYPES = {"U8": np.uint8, "I64": np.int64}  # of what is kept, by safetensors' names
+BATCH = 16  # images that a thread decodes at a time
+ABANDONED = 3600  # seconds after which a half-written file has no writer any more
 
 
 def decoded(
@@ -35,54 +39,99 @@ def decoded(
     recipe = {"format": _CACHE_FORMAT, "source": tables.fingerprint, "split": tables.split}
     recipe |= {"size": size, "channels": channels, "group": group}
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    home = Path(cache or cache_directory() / "images")
-    file = home / f"{tables.name.replace('/', '--')}-{key}.safetensors"
-    if tables.fingerprint is not None and (kept := _load(file)):
-        return checked(tables.name, kept)
+    home, file = Path(cache or cache_directory() / "images"), f"{tables.name.replace('/', '--')}-{key}.safetensors"
+
+    def made(folder: Path) -> Splits:
+        for left in folder.glob(f".{glob.escape(file)}.*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink(missing_ok=True)
+        with draft(folder / file) as beside:
+            _write(beside, tables, size, channels, group, recipe)
+            return checked(tables.name, _mapped(beside))  # before it is kept
+
+    if tables.fingerprint is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # it is not there, or not whole
+            return checked(tables.name, _mapped(home / file))
+        with suppress(StoreError):  # a folder that cannot be written is no failure: the next call decodes again
+            return made(home)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        return made(Path(scratch))  # what is mapped outlives its name
+
+
+def _mapped(file: Path) -> Read:
+    """What `_write` wrote, mapped; ValueError, KeyError or TypeError if it is something else, or not whole."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(min(length, file.stat().st_size)))
+
+    def part(split: str) -> Part:
+        arrays = {}
+        for field in Part._fields:
+            if at := header.get(f"{split}.{field}"):
+                start = 8 + length + at["data_offsets"][0]
+                arrays[field] = array_in(file, _DTYPES[at["dtype"]], at["shape"], start)
+        return Part(**arrays)
+
+    classes = json.loads(header["__metadata__"]["distrust"])["classes"]
+    return Read(part("train"), part("test"), classes and tuple(classes))
+
+
+def _write(
+    file: Path, tables: Tables, size: int | None, channels: int | None, group: str | None, recipe: dict[str, object]
+) -> None:
+    """Decode `tables` into a safetensors file, a few images at a time.
+
+    By hand, because the library wants every tensor whole. How many images there are shows at the end, so the header,
+    which comes first, is written last, into a room that is wide enough.
+    """
+    with no_bars(), file.open("wb") as out:
+        with _reading(tables.name):
+            opened = zip(Splits._fields, tables.open(), strict=True)
+            parts = {
+                split: _Pictures(table, f"{tables.name}: {split}", size, channels, group) for split, table in opened
+            }
+        classes, others = (part.classes for part in parts.values())
+        if classes != others:
+            raise BadInput(f"{tables.name}: train and test name their classes differently. Use the same names in both.")
+        header: dict[str, Any] = {"__metadata__": {"distrust": json.dumps({**recipe, "classes": classes})}}
+        room = len(json.dumps(header)) // 8 * 8 + 1024
+
+        def put(name: str, dtype: str, rows: Iterable[np.ndarray]) -> None:
+            start, count, shape = out.tell(), 0, ()
+            for row in rows:
+                out.write(row.data)
+                count, shape = count + 1, row.shape
+            offsets = [start - room - 8, out.tell() - room - 8]
+            header[name] = {"dtype": dtype, "shape": [count, *shape], "data_offsets": offsets}
+
+        out.seek(8 + room)
+        for split, part in parts.items():
+            put(f"{split}.x", "U8", part)
+        if rest := out.tell() % 8:
+            put("blank", "U8", np.zeros(8 - rest, np.uint8))  # numbers of 8 bytes begin at multiples of 8
+        for split, part in parts.items():
+            put(f"{split}.y", "I64", part.labels())
+            if (ids := part.ids()) is not None:
+                put(f"{split}.group", "I64", ids)
+        out.seek(0)
+        out.write(room.to_bytes(8, "little") + json.dumps(header).encode().ljust(room))
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Say which source it is that cannot be read."""
     try:
-        with no_bars():
-            train, test = tables.open()
-            of_train, classes = decode_table(train, f"{tables.name}: train", size, channels, group)
-            of_test, others = decode_table(test, f"{tables.name}: test", size, channels, group)
-    except (BadInput, NotFound):
+        yield
+    except DistrustError:
         raise
     except (OSError, ValueError) as error:  # a broken parquet file
-        raise BadInput(f"{tables.name} cannot be read ({error}). Fetch or write it again.") from error
-    if classes != others:
-        raise BadInput(f"{tables.name}: train and test name their classes differently. Use the same names in both.")
-    read = Read(of_train, of_test, classes)
-    splits = checked(tables.name, read)  # checked before it is kept
-    if tables.fingerprint is not None:
-        _save(file, read, recipe)
-    return splits
+        raise BadInput(f"{name} cannot be read ({error}). Fetch or write it again.") from error
 
 
-def _load(file: Path) -> Read | None:
-    """What `_save` wrote, memory-mapped copy-on-write; None if it is not there or not whole."""
-    with suppress(OSError, SafetensorError, KeyError):
-        arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
-        train, test = (Part(arrays[f"{p}.x"], arrays[f"{p}.y"], arrays.get(f"{p}.group")) for p in Splits._fields)
-        classes = read_record(file)["classes"]
-        return Read(train, test, classes and tuple(classes))
-    return None
+class _Pictures:
+    """The images of a `datasets` table, decoded in order by as many threads as there are cores.
 
-
-def _save(file: Path, read: Read, recipe: dict[str, object]) -> None:
-    """Keep `read`. A folder that cannot be written (read-only, full) is no failure: the next call decodes again."""
-    tensors = {
-        f"{name}.{field}": torch.from_numpy(array)
-        for name, part in zip(Splits._fields, read[:2], strict=True)
-        for field, array in part._asdict().items()
-        if array is not None
-    }
-    with suppress(OSError), draft(file) as beside:
-        save_file(tensors, beside, {"distrust": json.dumps({**recipe, "classes": read.classes})})
-
-
-def decode_table(
-    table: Any, where: str, size: int | None, channels: int | None, group: str | None
-) -> tuple[Part, tuple[str, ...] | None]:
-    """Decode every image of a `datasets` table.
+    Only a few images a thread are held at a time. When all have been taken, `labels` and `ids` tell the rest.
 
     Args:
         table: with an image column, a label column and perhaps a group column.
@@ -91,43 +140,67 @@ def decode_table(
         channels: as in `images`.
         group: as in `images`.
     """
-    from datasets import ClassLabel
-    from datasets import Image as ImageColumn
 
-    features = table.features
-    image = next((name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), None)
-    label = next((name for name, kind in features.items() if isinstance(kind, ClassLabel)), "label")
-    if image is None or label not in features:
-        missing = "image" if image is None else "label"
-        raise BadInput(f"{where}: no {missing} column among {', '.join(features)}. Add or rename one.")
-    if group is not None and group not in features:
-        raise NotFound.among("column", group, features)
-    group = group or next((name for name in ("group", "track") if name in features), None)
-    names = features[label].names if isinstance(features[label], ClassLabel) else None
+    def __init__(self, table: Any, where: str, size: int | None, channels: int | None, group: str | None) -> None:
+        from datasets import ClassLabel
+        from datasets import Image as ImageColumn
 
-    table = table.cast_column(image, ImageColumn(decode=False))
-    table = table.select_columns([image, label, *([group] if group else [])])
-    x: list[np.ndarray] = []
-    y: list[int] = []
-    groups: list[object] = []
-    read = partial(_read_rows, where=where, size=size, channels=channels)
-    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter's lock while it decodes
-        for batch in table.iter(batch_size=1024):
-            cells, starts = batch[image], range(0, len(batch[image]), 64)
-            parts = pool.map(read, (cells[at : at + 64] for at in starts), (len(y) + at for at in starts))
-            for row, one in enumerate(chain.from_iterable(parts)):
-                x.append(one)
-                if one.shape != x[0].shape:
+        features = table.features
+        image = next((name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), "")
+        label = next((name for name, kind in features.items() if isinstance(kind, ClassLabel)), "label")
+        if not image or label not in features:
+            missing = "label" if image else "image"
+            raise BadInput(f"{where}: no {missing} column among {', '.join(features)}. Add or rename one.")
+        if group is not None and group not in features:
+            raise NotFound.among("column", group, features)
+        self.group = group or next((name for name in ("group", "track") if name in features), None)
+        names = features[label].names if isinstance(features[label], ClassLabel) else None
+        self.classes = tuple(names) if names else None
+        table = table.cast_column(image, ImageColumn(decode=False))
+        self.table = table.select_columns([image, label, *([self.group] if self.group else [])])
+        self.image, self.label, self.where = image, label, where
+        self.read = partial(_read_rows, where=where, size=size, channels=channels)
+        self.y: list[Any] = []
+        self.groups: list[Any] = []
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        first = None
+        for cells, start, pictures in self._batches():
+            for row, one in enumerate(pictures):
+                first = one if first is None else first
+                if one.shape != first.shape:
                     raise BadInput(
-                        f"{where} image {len(y) + row} ({cells[row]['path']}) is {shape_of(one)}, but the "
-                        f"first is {shape_of(x[0])}; pass size= or channels= to make them equal."
+                        f"{self.where} image {start + row} ({cells[row]['path']}) is {shape_of(one)}, but the "
+                        f"first is {shape_of(first)}; pass size= or channels= to make them equal."
                     )
-            y += batch[label]
-            groups += batch[group] if group else []
-    if not y:
-        raise BadInput(f"{where} split is empty. Give at least one image.")
-    ids = _groups(groups, y if group == "track" else [0] * len(y)) if group else None
-    return Part(np.stack(x), np.array(y), ids), tuple(names) if names else None
+                yield one
+        if first is None:
+            raise BadInput(f"{self.where} split is empty. Give at least one image.")
+
+    def _batches(self) -> Iterator[tuple[list[dict[str, Any]], int, list[np.ndarray]]]:
+        workers = os.cpu_count() or 1
+        waiting: deque[tuple[list[dict[str, Any]], int, Future[list[np.ndarray]]]] = deque()
+        with _reading(self.where), ThreadPoolExecutor(workers) as pool:  # Pillow lets go of the interpreter's lock
+            for batch in self.table.iter(batch_size=BATCH):
+                cells, start = batch[self.image], len(self.y)
+                self.y += batch[self.label]
+                self.groups += batch[self.group] if self.group else []
+                waiting.append((cells, start, pool.submit(self.read, cells, start)))
+                if len(waiting) > 2 * workers:
+                    cells, start, made = waiting.popleft()
+                    yield cells, start, made.result()
+            while waiting:
+                cells, start, made = waiting.popleft()
+                yield cells, start, made.result()
+
+    def labels(self) -> np.ndarray:
+        """Int64 [N]."""
+        return whole_numbers(np.array(self.y), self.where)
+
+    def ids(self) -> np.ndarray | None:
+        """Int64 [N], or None: no two images belong together."""
+        scope = self.y if self.group == "track" else [0] * len(self.y)
+        return _groups(self.groups, scope) if self.group else None
 
 
 def _is_struct(kind: object) -> bool:
@@ -155,7 +228,8 @@ def picture_array(picture: Image.Image, size: int | None, channels: int | None) 
     if picture.mode == "F" or picture.mode.startswith("I"):
         raise ValueError(f"its mode {picture.mode} has more than 8 bits per channel")
     gray = picture.mode in ("1", "L") if channels is None else channels == 1
-    picture = picture.convert("L" if gray else "RGB")
+    mode = "L" if gray else "RGB"
+    picture = picture if picture.mode == mode else picture.convert(mode)  # which copies one of this mode too
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     x = np.asarray(picture)

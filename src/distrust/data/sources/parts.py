@@ -10,6 +10,7 @@ import torch
 
 from ...errors import BadInput
 from ..images import ImageSet
+from ..mapped import tensor_of
 
 T = TypeVar("T")
 TEST = ("test", "val", "validation", "valid")  # names of the split that serves as test, the first found
@@ -76,24 +77,27 @@ def checked(name: str, read: Read) -> Splits:
     for which, part in zip(Splits._fields, read[:2], strict=True):
         if len(part.x) == 0:
             raise BadInput(f"{name}: the {which} split is empty. Give at least one image.")
-        if part.y.dtype.kind not in "iu":
-            raise BadInput(
-                f"{name}: {which} labels must be whole numbers 0..K-1; got {part.y.dtype}. Number the classes."
-            )
+    y = [whole_numbers(part.y, f"{name}: {which}") for which, part in zip(Splits._fields, read[:2], strict=True)]
     if read.train.x.shape[1:] != read.test.x.shape[1:]:
         raise BadInput(
             f"{name}: train images are {shape_of(read.train.x[0])} but test images "
             f"{shape_of(read.test.x[0])}; pass size= or channels= to make them equal."
         )
-    distinct = len(np.union1d(read.train.y, read.test.y))
+    distinct = len(np.union1d(*y))
     classes = read.classes or tuple(map(str, range(distinct)))
 
-    def wrapped(part: Part) -> ImageSet:
+    def wrapped(part: Part, y: np.ndarray) -> ImageSet:
         group = None if part.group is None else torch.from_numpy(part.group)
-        y = torch.from_numpy(part.y.astype(np.int64))
-        return ImageSet(torch.from_numpy(part.x), y, classes, name, group=group)
+        return ImageSet(tensor_of(part.x), torch.from_numpy(y), classes, name, group=group)
 
-    return Splits(wrapped(read.train), wrapped(read.test))
+    return Splits(wrapped(read.train, y[0]), wrapped(read.test, y[1]))
+
+
+def whole_numbers(y: np.ndarray, where: object) -> np.ndarray:
+    """Labels as int64."""
+    if y.dtype.kind not in "iu":
+        raise BadInput(f"{where} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
+    return y.astype(np.int64)
 
 
 def shape_of(x: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -64,7 +65,7 @@ def find_folder(path: Path) -> Tables:
     """The tables of a folder of class folders, with or without a split."""
     children = {child.name: child for child in _visible(path) if child.is_dir()}
     split = "as given"
-    if named := {name: children[name] for name in ("train", *TEST) if name in children}:
+    if named := {name: children[name].path for name in ("train", *TEST) if name in children}:
         folders = [_by_class(part) for part in train_and_test(named, path)]
         classes = sorted(folders[0])
         if unknown := sorted(set(folders[1]) - set(classes)):
@@ -80,49 +81,53 @@ def find_folder(path: Path) -> Tables:
                 f"{path} holds no images that are known here: neither train.parquet and test.parquet, nor "
                 "IDX files, nor folders train/<class>/ and test/<class>/ with images in them, nor images alone."
             )
-        every = [(file, k) for k, name in enumerate(classes) for file in found[name]]
+        rows = [[(file, k) for k, name in enumerate(classes) for file in found[name]]]
         split = "stratified, 20 % to test, sklearn train_test_split(random_state=0) over the sorted files"
-        parts = fixed_parts(np.arange(len(every)), np.array([k for _, k in every]), 0.2, path)
-        rows = [[every[row] for row in part.x] for part in parts]
 
     def tables() -> tuple[Any, Any]:
         import datasets
 
         features = datasets.Features(image=datasets.Image(decode=False), label=datasets.ClassLabel(names=classes))
 
-        def table(part: list[tuple[Path, int]]) -> Any:
-            cells = [{"path": str(file), "bytes": None} for file, _ in part]
+        def table(part: list[tuple[str, int]]) -> Any:
+            cells = [{"path": file, "bytes": None} for file, _ in part]
             return datasets.Dataset.from_dict({"image": cells, "label": [k for _, k in part]}, features=features)
 
-        return table(rows[0]), table(rows[1])
+        if len(rows) == 2:
+            return table(rows[0]), table(rows[1])
+        parts = fixed_parts(np.arange(len(rows[0])), np.array([k for _, k in rows[0]]), 0.2, path)
+        return table([rows[0][row] for row in parts[0].x]), table([rows[0][row] for row in parts[1].x])
 
     files = _fingerprint(path, [file for part in rows for file, _ in part])
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, in sorted order; entries know what they are, paths would ask the disk again."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
-def _by_class(folder: Path) -> dict[str, list[Path]]:
+def _by_class(folder: str | Path) -> dict[str, list[str]]:
     """Class name → image files, both in sorted order."""
     # By hand, because `datasets`' imagefolder guesses splits and labels from every folder name on the way:
     # of a class named "train", the test images would be read as training images too.
-    return {child.name: list(_files(child)) for child in _visible(folder) if child.is_dir()}
+    return {child.name: list(_files(child.path)) for child in _visible(folder) if child.is_dir()}
 
 
-def _files(at: Path) -> Iterator[Path]:
+def _files(at: str | Path) -> Iterator[str]:
     known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     for child in _visible(at):
         if child.is_dir():
-            yield from _files(child)
-        elif child.suffix.lower() in known:
-            yield child
+            yield from _files(child.path)
+        elif os.path.splitext(child.name)[1].lower() in known:
+            yield child.path
 
 
-def _fingerprint(root: Path, files: Iterable[Path]) -> list[object]:
+def _fingerprint(root: Path, files: Iterable[str | Path]) -> list[object]:
     """What changes when the files do: their names, sizes and times."""
-    states = [(str(file.relative_to(root)), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    stats, start = ((os.fspath(file), os.stat(file)) for file in files), len(os.path.join(root, ""))
+    states = [(file[start:], stat.st_size, stat.st_mtime_ns) for file, stat in stats]
     return [str(root.resolve()), hashlib.sha256(json.dumps(states).encode()).hexdigest()]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ...data import ImageSet, Late
+from ...data.images import CHUNK, stored
+from ...data.mapped import collected, rows_within
 from ...errors import BadInput
 from ...measurement import Backdoor, make_trigger
 from ...seeds import rng as make_rng
@@ -64,22 +67,24 @@ def plant(
     rows = candidates[order[:count]].sort().values
     if not len(rows):
         return Poisoned(train, backdoor)
-    stamped = backdoor.stamp_on(train.pixels(rows))  # also when late: a trigger that does not fit fails here
     y = train.y.clone()
     if not clean_label:
         y[rows] = target
     if stamp == "before":
+        parts = rows.split(rows_within(train.x, CHUNK))
+        stamped = (backdoor.stamp_on(train.pixels(part)) for part in parts)
         return Poisoned(repaint(train, rows, stamped, name).replace(y=y), backdoor)
+    backdoor.stamp_on(train.pixels(rows[:1]))  # a trigger that does not fit fails here
     late = torch.zeros(len(train), dtype=torch.bool)
     late[rows] = True
     poisoned = train.replace(y=y, late=Late(late, backdoor.trigger), taint=(*train.taint, name))
     return Poisoned(poisoned, backdoor)
 
 
-def repaint(images: ImageSet, rows: Tensor, pixels: Tensor, name: str) -> ImageSet:
-    """The set with other pixels [M,C,H,W], in 0..1 on 8 bits, in `rows` int64 [M]; attacked by `name`."""
+def repaint(images: ImageSet, rows: Tensor, pixels: Iterable[Tensor], name: str) -> ImageSet:
+    """The set with other pixels, in 0..1 on 8 bits and part after part [m,C,H,W], in `rows` int64 [M]; by `name`."""
     x = images.x.clone()
-    x[rows] = (pixels * 255).round().to(x) if x.dtype == torch.uint8 else pixels.to(x)
+    x[rows] = collected(stored(part, x) for part in pixels)
     return images.replace(x=x, taint=(*images.taint, name))
 
 

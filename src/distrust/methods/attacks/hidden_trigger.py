@@ -97,7 +97,7 @@ def hidden_trigger(
     start = copy.deepcopy(model).requires_grad_(not last_only)
     if last_only:
         last_linear(start, train.x.shape[1:]).requires_grad_(True)
-    poisoned = repaint(train, rows, found, "hidden_trigger")
+    poisoned = repaint(train, rows, [found], "hidden_trigger")
     planted = fit(start, poisoned, training=training, rng=spawn(rng)).requires_grad_(True)
     curve = [round(value, 6) for value in torch.stack(losses).mean(0).tolist()] if losses else []
     return Planted(planted, backdoor, {"poisons": len(rows), "loss": curve})

@@ -128,7 +128,7 @@ def transfer_poison(
     poisons, hits = _until_hit(model, transfer, rows, attempt, target, 1 + again, batch_size)
     if hits_only:
         rows, poisons = rows[hits], poisons[hits]
-    return Poisoned(repaint(transfer, rows, poisons, "transfer_poison"), backdoor)
+    return Poisoned(repaint(transfer, rows, [poisons], "transfer_poison"), backdoor)
 
 
 def _until_hit(

@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Generator, nn
 
 from ...data import ImageSet, as_8_bit
+from ...data.images import stored
+from ...data.mapped import collected
 from ...marks import Count, NonNegative, Rate, defense
 from ...models import at_once
 from ...seeds import rng as make_rng
@@ -62,8 +64,6 @@ def strong_augment(
     change = nn.Sequential(*steps)
     grown = transfer[torch.arange(len(transfer)).repeat(copies)]
     with torch.no_grad(), seeded(rng or make_rng("strong_augment")):
-        x = torch.empty_like(grown.x)
-        for part in torch.arange(len(grown)).split(at_once(x.shape[1:], BATCH)):
-            seen = as_8_bit(change(grown.pixels(part.to(x.device))))
-            x[part.to(x.device)] = seen.mul(255).round().to(x) if x.dtype == torch.uint8 else seen
-    return grown.replace(x=x)
+        size = at_once(grown.x.shape[1:], BATCH)
+        x = collected(stored(as_8_bit(change(part)), grown.x).cpu() for part, _ in grown.batches(size))
+    return grown.replace(x=x.to(transfer.x.device))
