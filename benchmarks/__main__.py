@@ -18,9 +18,9 @@ from .measure import COLUMNS, Row, Scale, environment, machine
 
 USUAL = (
     "fit", "distill", "together", "predict", "craft", "condense", "search", "attacks", "pretrain", "plan", "engine",
-    "page", "table",
+    "page", "decode", "table",
 )  # fmt: skip
-ASIDE = ("mine", "memory")  # slow, and nobody's loop
+ASIDE = ("mine", "large", "memory")  # slow, and nobody's loop
 ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too
 RESULTS = Path(__file__).parent / "results"
 
@@ -29,7 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Exit code 1 if a benchmark failed; a goal that is missed is a number, not a failure."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.partition("\n")[0])
     known = (*USUAL, *ASIDE)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which (default: all but {' and '.join(ASIDE)}): {', '.join(known)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which (default: all but {' and '.join(ASIDE)}): {', '.join(known)}"
+    )
     parser.add_argument("--quick", action="store_true", help="minutes: less of everything")
     parser.add_argument("--rounds", type=int, help="measurements of each way (default: as each benchmark has it)")
     parser.add_argument("--device", default="cpu", help="where networks run: cpu (default) or cuda")

@@ -1,126 +1,133 @@
-"""How much memory does a large set take? 224×224 pictures are opened, poisoned, trained on, measured and scanned.
-
-python benchmarks/large.py [--images N] [--goal GIB] [--out FILE]
-
-The pictures are a few, linked under many names. One process does all of it; in every step, the most anonymous memory
-that it holds is noted (RssAnon of /proc/self/status, looked at every 10 ms). Pages of mapped files are the kernel's,
-which takes them back when it needs them, and are not counted; the most of all pages stands beside, as `rss`. Training
-takes a few steps, the statistics of the pixels and the comparison of the poisoned set with the clean one all images.
-"""
+"""How much memory does a process hold that trains on, measures and scans a large set, and a study's worker?"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from decode import SIDE, pictures
 
 import distrust as dt
-from distrust.data import roles
 from distrust.data.images import changed
+from distrust.measurement import predict
+from distrust.study import runner, steps
 
-DISTINCT, NETWORK, BATCH, STEPS, MEASURED = 500, "wrn16-1", 32, 15, 300
-DETECTOR = "trigger_search[steps=4,batch_size=4]"  # times the number of classes
+from .decode import linked
+from .measure import Row, Scale, number
 
-
-def linked(root: Path, count: int) -> None:
-    """A folder of `count` pictures."""
-    files = pictures(root, min(DISTINCT, count), ".jpg")
-    for row in range(len(files), count):
-        os.link(files[row % len(files)], files[row % len(files)].with_stem(f"{row:06}"))
-
-
-def anonymous() -> int:
-    """Bytes of memory that no file is behind."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
+GOALS = {"large": 4 * 2**30 / 1e9, "worker": 1.1}  # GB
+BATCH, STEPS, MEASURED = 32, 14, 300
+PARTS = {"held": 0.05, "validation": 0.05}
 
 
-class Watch:
-    """The most memory of every step."""
+def rows(scale: Scale) -> Iterator[Row]:
+    """Each in a fresh process, on pictures that one before it has decoded.
+
+    A large set: what no file is behind (RssAnon) at most, in every step; pages of mapped files are the kernel's, which
+    takes them back when it needs them. Statistics, the comparison of the poisoned set with the clean one, and a pass
+    over its batches read all of it; training, measuring and scanning some. A worker: all that the system counts.
+    """
+    count, side = scale.of((100_000, 224), (5000, 224), (700, 16))
+    network = scale.of("wrn16-1", "wrn16-1", "wrn10-1")
+    for step, values in _fresh("large", count, side, network, scale.rounds(1)).items():
+        yield number(f"{count} pictures of {side}×{side}: {step}", "anonymous", values, GOALS["large"], "GB")
+    count, side = scale.of((60_000, 32), (20_000, 32), (700, 16))
+    for step, values in _fresh("worker", count, side, network, scale.rounds(1)).items():
+        yield number(f"{count} pictures of {side}×{side}: {step}", "worker", values, GOALS["worker"], "GB")
+
+
+def _fresh(case: str, count: int, side: int, network: str, rounds: int) -> dict[str, list[float]]:
+    """What a process of its own says of every step, so many times."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        linked(Path(folder) / "set", count, side, ".jpg")
+        environment = {**os.environ, "DISTRUST_CACHE": folder}
+        for case_ in ("open", *[case] * rounds):
+            command = [sys.executable, "-m", __name__, case_, f"{folder}/set", network]
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[1]
+            )
+            if case_ == case or case == "large":
+                for step, value in json.loads(done.stdout.splitlines()[-1]).items():
+                    found.setdefault(step, []).append(value)
+    return found
+
+
+class _Watch:
+    """The most anonymous memory of every step, in GB; on its own thread, every 10 ms."""
 
     def __init__(self) -> None:
-        self.steps: dict[str, dict[str, float]] = {}
+        self.most: dict[str, float] = {}
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Watch what is done inside."""
-        done, most, start = threading.Event(), [anonymous()], time.perf_counter()
+    def __call__(self, name: str, call: Callable[[], object]) -> object:
+        """Call, and watch meanwhile."""
+        done, found = threading.Event(), [_anonymous()]
 
         def look() -> None:
             while not done.wait(0.01):
-                most[0] = max(most[0], anonymous())
+                found.append(_anonymous())
 
         watcher = threading.Thread(target=look)
         watcher.start()
         try:
-            yield
+            return call()
         finally:
             done.set()
             watcher.join()
-        seconds = round(time.perf_counter() - start, 1)
-        self.steps[name] = {"gib": round(max(most[0], anonymous()) / 2**30, 3), "seconds": seconds}
-        print(name, self.steps[name], flush=True)
+            self.most[name] = max(*found, _anonymous())
 
 
-def main() -> None:
-    """Go through all steps, and write down what each of them held."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=100_000, help="pictures in the folder (default: 100000)")
-    parser.add_argument("--goal", type=float, default=4.0, help="GiB that no step may exceed (default: 4)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "large.json")
-    wanted = parser.parse_args()
-    watch = Watch()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        linked(Path(folder) / "set", wanted.images)
-        os.environ["DISTRUST_CACHE"] = folder
-        with watch.step("open"):
-            train, test = dt.images(Path(folder) / "set")
-        with watch.step("open again"):
-            train, test = dt.images(Path(folder) / "set")
-        with watch.step("roles"):
-            cut = roles(train)
-        with watch.step("poison"):
-            poisoned, backdoor = dt.attacks.badnets(cut.train, target=0, rate=0.1)
-        with watch.step("statistics"):
-            net = dt.model(NETWORK, poisoned)
-        with watch.step("compare"):
-            stamped = int(changed(cut.train, poisoned).sum())
-        with watch.step("batches"):
-            shown = sum(len(y) for _, y in poisoned.batches(BATCH, dt.rng("batches"), dt.Augment()))
-        with watch.step("fit"):
-            some = poisoned[torch.randperm(len(poisoned), generator=dt.rng("some"))[: STEPS * BATCH]]
-            net = dt.fit(net, some, epochs=1, batch_size=BATCH)
-        with watch.step("measure"):
-            dt.measure(net, test[:MEASURED], backdoor)
-        with watch.step("scan"):
-            dt.scan(dt.Suspect(net, cut.clean, test, (), "benchmark", "pictures"), DETECTOR)
-        bytes_ = (len(train) + len(test)) * train.x[0].numel()
-    most = max(step["gib"] for step in watch.steps.values())
-    result = {
-        "what": f"GiB of anonymous memory, {wanted.images} pictures of {SIDE}×{SIDE}, {NETWORK}, batches of {BATCH}",
-        "pixels_gib": round(bytes_ / 2**30, 2), "stamped": stamped, "shown": shown, "steps": watch.steps,
-        "most": most, "goal": wanted.goal, "met": most <= wanted.goal,
-        "rss": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "environment": {
-            "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-        },
-    }  # fmt: skip
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    print(text)
-    wanted.out.write_text(text + "\n")
+def _anonymous() -> float:
+    rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(rows["RssAnon"].split()[0]) * 1024 / 1e9
+
+
+def _open(source: str, network: str) -> dict[str, float]:
+    watch = _Watch()
+    watch("first opening", lambda: dt.images(source))
+    return watch.most
+
+
+def _large(source: str, network: str) -> dict[str, float]:
+    watch = _Watch()
+    train, test = watch("next opening", lambda: dt.images(source))
+    cut = watch("roles", lambda: dt.roles(train))
+    poisoned, backdoor = watch("attack", lambda: dt.attacks.badnets(cut.train, target=0, rate=0.1))
+    net = watch("statistics", lambda: dt.model(network, poisoned))
+    watch("comparison", lambda: changed(cut.train, poisoned))
+    watch("batches", lambda: [len(y) for _, y in poisoned.batches(BATCH, dt.rng("batches"), dt.Augment())])
+    some = poisoned[torch.randperm(len(poisoned), generator=dt.rng("some"))[: STEPS * BATCH]]
+    net = watch("training", lambda: dt.fit(net, some, epochs=1, batch_size=BATCH))
+    part = test[:: max(len(test) // MEASURED, 1)]
+    watch("measurement", lambda: dt.measure(net, part, backdoor))
+    suspect = dt.Suspect(net, cut.clean, test, (), "benchmark", "pictures")
+    watch("scan", lambda: dt.scan(suspect, "trigger_search[steps=1]"))
+    return watch.most
+
+
+def _worker(source: str, network: str) -> dict[str, float]:
+    """As `distrust run` has it: three seeds, whose images stay open."""
+    runner._keep_memory()
+    torch.set_num_threads(1)
+    most: dict[str, float] = {}
+    for seed in (1, 2, 3):
+        train, _, test = (
+            steps.images(source=source, role=role, seed=seed, **PARTS) for role in ("train", "validation", "test")
+        )
+        poisoned, backdoor = dt.attacks.badnets(train, target=0, rate=0.1, rng=dt.rng(seed))
+        net = dt.fit(dt.model(network, poisoned), poisoned[:512], epochs=1, batch_size=128)
+        predict(net, test)
+        predict(net, test, backdoor)
+        most[f"seed {seed}"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return most
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps({"open": _open, "large": _large, "worker": _worker}[sys.argv[1]](*sys.argv[2:])))

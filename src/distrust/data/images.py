@@ -30,7 +30,7 @@ class ImageSet(Rows):
 
     Args:
         x: uint8 [N,C,H,W] raw images, or float32 [N,C,H,W] in pixel units 0..1 (which a synthetic set may
-            leave).
+            leave). Many that lie on disk are a `mapped.Mapped`, which reads rows as they are taken.
         y: int64 [N] class numbers 0..K-1, or float32 [N,K] soft labels.
         classes: the K class names.
         name: where the images come from, for records.

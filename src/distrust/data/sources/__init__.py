@@ -40,7 +40,7 @@ def images(
       class column are used.
 
     A split called `val`, `validation` or `valid` serves as test where there is no `test`. Encoded images are
-    decoded once and kept, memory-mapped, in the cache.
+    decoded once, a few at a time, into a file in the cache, and mapped from there.
 
     Args:
         source: one of the above.
@@ -48,7 +48,7 @@ def images(
             leaves them as they are (digits: 16).
         channels: 1 (luminance) or 3 (a gray image is repeated); None leaves them as they are (digits: 3).
         cache: folder for decoded images (default: `images` in `DISTRUST_CACHE`, else in `~/.cache/distrust`). If it
-            cannot be written, nothing is kept.
+            cannot be written, nothing is kept: a temporary file takes its place.
         group: column of a parquet or hub source that holds the group ids.
 
     Returns:
@@ -59,6 +59,7 @@ def images(
         BadInput: an image cannot be read, sizes or channels differ among the images, pixel values or labels
             are out of range, or a split is missing or empty.
         UnsafeFile: an .npz holds Python objects.
+        StoreError: there is no room for decoded images, in the temporary folder neither.
     """
     if channels not in (None, 1, 3) or (size is not None and size < 1):
         raise BadInput(f"size={size}, channels={channels}: give a size of 1 or more, and 1 or 3 channels.")
