@@ -6,8 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
@@ -27,16 +27,6 @@ CASES = {  # name → (detector, model or none, classes, pixels a side, options,
     "patch_probe, 121 places at 224 pixels": ("patch_probe", None, 10, 224, {"stride": 22}, False),
 }
 PROBE = {"images": 12, "epochs": 1, "networks": 1}
-CASES = {
-    "10 classes": Case("trigger_search", "wrn16-1", 10, 32, {"steps": 1}, True),
-    "100 classes": Case("trigger_search", "wrn16-1", 100, 32, {"steps": 1}, True),
-    "1,000 classes": Case("trigger_search", "wrn16-1", 1000, 32, {"steps": 1}, False),
-    "128 images of 224 pixels": Case("decree", "resnet50-224", 10, 224, {"steps": 1}, False),
-    "36 places at 224 pixels": Case("patch_probe", "", 10, 224, {"stride": 44, **PROBE}, True),
-    "121 places at 224 pixels": Case("patch_probe", "", 10, 224, {"stride": 22, **PROBE}, False),
-    "4 classes of 8 pixels": Case("trigger_search", "wrn10-1", 4, 8, {"steps": 1}, True),
-}
-FEW = ["10 classes", "100 classes", "36 places at 224 pixels"]
 
 
 def rows(scale: Scale) -> Iterator[Row]:
@@ -64,21 +54,20 @@ def peak(case: str, whole: bool) -> float:
     detector, network, classes, side, options, _ = CASES[case]
     if whole:
         parts.BYTES = parts.PIXELS = 2**62
-        sys.modules["distrust.methods.detectors.trigger_search"].TOGETHER = 2**62  # type: ignore[attr-defined]
-    encoder = case.detector == "decree"
-    count = max(case.classes, 128) if case.network else 3 * case.classes
-    x = torch.randint(256, (count, 3, case.side, case.side), dtype=torch.uint8, generator=dt.rng("benchmark"))
-    images = dt.ImageSet(x, torch.arange(count) % case.classes, tuple(map(str, range(case.classes))))
-    suspect = dt.model(case.network, images, head=not encoder) if case.network else images
-    found, done = [_anonymous()], threading.Event()
+        import_module("distrust.methods.detectors.trigger_search").TOGETHER = 2**62  # type: ignore[attr-defined]
+    count = max(classes, 128) if network else 3 * classes
+    x = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=dt.rng("benchmark"))
+    images = dt.ImageSet(x, torch.arange(count) % classes, tuple(map(str, range(classes))))
+    suspect = dt.model(network, images, head=detector != "decree") if network else images
+    found, done = [anonymous()], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.005):
-            found.append(_anonymous())
+            found.append(anonymous())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    getattr(dt.detectors, case.detector)(suspect, images, **case.options, rng=dt.rng(0))
+    getattr(dt.detectors, detector)(suspect, images, **options, **({} if network else PROBE), rng=dt.rng(0))
     done.set()
     watcher.join()
     return max(found)
