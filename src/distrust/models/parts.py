@@ -57,6 +57,8 @@ def in_parts(run: Callable[[Tensor], Any], x: Tensor, size: int) -> Any:
     """
     if len(x) <= size:
         return run(laid_out(x))
+    if torch.is_grad_enabled():
+        size = max(2 * size // 3, 1)  # a part that is computed again needs more than it keeps
     parts = (laid_out(part) for part in x.split(size))
     return _joined([checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
