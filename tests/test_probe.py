@@ -157,12 +157,23 @@ def test_a_way_must_be_clearly_faster_than_the_plain_one(second, best, monkeypat
     assert answer == WAYS[best]
 
 
-def test_a_way_whose_first_step_takes_twice_the_best_is_timed_no_further(monkeypatch):
-    seconds = dict(zip(WAYS, [1.0, 0.5, 1.01, 0.9], strict=True)) | {WAYS[2]: iter([1.01, 0.1])}
+def test_a_way_whose_step_takes_twice_the_best_is_timed_no_further(monkeypatch):
+    seconds = dict(zip(WAYS, [1.0, 0.5, 0.0, 0.9], strict=True)) | {WAYS[2]: iter([0.1, 1.01, 0.1])}
     answer, made = timed(monkeypatch, seconds)
     steps = [way for way, _ in made[1:]]  # before them, one to see how many images it takes
-    assert answer == WAYS[1]
-    assert steps.count(WAYS[2]) == 1 < steps.count(WAYS[3])
+    assert answer == WAYS[1], "a first step, in which kernels are made, tells nothing"
+    assert steps.count(WAYS[2]) == 2 < steps.count(WAYS[3])
+
+
+def test_ways_are_timed_in_turn_so_that_a_busy_moment_slows_all(monkeypatch):
+    _, made = timed(monkeypatch, dict.fromkeys(WAYS, 1.0))
+    assert [way for way, _ in made[1:9]] == WAYS * 2
+
+
+def test_a_network_of_which_one_step_is_all_that_can_be_afforded_is_judged_by_that(monkeypatch):
+    seconds = dict(zip(WAYS, [1.0, 0.9, 0.3, 0.9], strict=True))
+    answer, made = timed(monkeypatch, seconds, lambda way, count: 3.0)
+    assert answer == WAYS[2] and len(made) == 1 + len(WAYS)
 
 
 @pytest.mark.parametrize("an_image", [1e-5, 1e-3, 0.1, 0.15])

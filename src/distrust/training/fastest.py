@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -22,9 +23,9 @@ from ..files import cache_directory
 from .options import Training
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
-DROP = 2.0  # a way whose first step takes that many times the best one's is timed no further
+DROP = 2.0  # a way whose step takes that many times the best one's is timed no further
 FEWEST, MOST, STEPS = 8, 128, 6  # images in a step (of fewer, casting the weights would decide), and steps of a way
-SPEND = 4.0  # processor seconds for all ways together; a network that needs more gets one step of each
+SPEND = 4.0  # processor seconds for all ways together, after which no step is begun but the first of each
 WAYS = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
 
 
@@ -53,21 +54,27 @@ def fastest(model: nn.Module, train: Any, training: Training, device: torch.devi
 
 
 def _measure(model: nn.Module, train: Any, device: torch.device, ways: list[tuple[str, str]]) -> tuple[str, str]:
-    """The way whose step is shortest, tried on as few images as tell ways apart: large networks cost no more."""
-    share = SPEND / len(ways)
-    firsts: dict[tuple[str, str], float] = {}
-    seconds: dict[tuple[str, str], float] = {}
+    """The way whose step is shortest, tried on as few images as tell ways apart: large networks cost no more.
+
+    Ways are timed in turn, so that what else the machine does slows all of them; a first step, in which kernels are
+    made ready, tells nothing unless no other can be afforded.
+    """
+    trials = {way: _step(model, train, device, way) for way in ways}
+    spent = 0.0
     with torch.random.fork_rng():  # dropout must not move the caller's stream
-        count = _enough(_step(model, train, device, ways[0]), len(train), share / 8)
-        for way in ways:
-            step, spent = _step(model, train, device, way), 0.0
-            for _ in range(STEPS):
-                wall, processor = step(count)
-                spent += processor
-                firsts.setdefault(way, wall)
-                seconds[way] = min(seconds.get(way, wall), wall)
-                if firsts[way] > DROP * min(firsts.values()) or spent + processor > share:
-                    break
+        count = _enough(trials[ways[0]], len(train), SPEND / len(ways) / 8)
+        seconds: dict[tuple[str, str], float] = {}
+        for way, step in trials.items():
+            seconds[way], processor = step(count)
+            spent += processor
+        again: dict[tuple[str, str], float] = {}
+        for _ in range(STEPS):
+            for way in [w for w in ways if again.get(w, 0.0) <= DROP * min(again.values(), default=math.inf)]:
+                if spent < SPEND:
+                    wall, processor = trials[way](count)
+                    spent += processor
+                    again[way] = min(again.get(way, wall), wall)
+    seconds = again if len(again) == len(ways) else seconds
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[ways[0]] > MARGIN * seconds[best] else ways[0]
 
