@@ -185,7 +185,7 @@ def test_what_the_probe_spends_does_not_grow_with_the_network(an_image, monkeypa
         return spent[-1]
 
     timed(monkeypatch, dict.fromkeys(WAYS, 1.0), processor)
-    assert sum(spent) <= max(5.0, 5 * (0.02 + 8 * an_image)), "or five steps, of a network of seconds an image"
+    assert sum(spent) <= max(5.0, 5 * (0.02 + 4 * an_image)), "or five steps, of a network of seconds an image"
 
 
 def test_no_more_images_are_shown_than_there_are(monkeypatch):

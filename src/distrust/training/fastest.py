@@ -24,8 +24,8 @@ from .options import Training
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
 DROP = 2.0  # a way whose step takes that many times the best one's is timed no further
-FEWEST, MOST, STEPS = 8, 128, 6  # images in a step (of fewer, casting the weights would decide), and steps of a way
-SPEND = 4.0  # processor seconds for all ways together, after which no step is begun but the first of each
+FEWEST, MOST, STEPS = 4, 128, 6  # images in a step (of fewer, casting the weights would decide), and steps of a way
+SPEND = 3.0  # processor seconds for all ways together, after which no step is begun but the first of each
 WAYS = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
 
 
