@@ -219,7 +219,7 @@ def lesson(
                 term = sum(more, first)
                 if not alive:
                     alive = True
-                    if not _has_gradient(term, student):
+                    if not _has_gradient(term, seen):
                         flag("loss-dead")
                 if label_weight:
                     term = term + label_weight * F.cross_entropy(seen.logits, y)
@@ -284,9 +284,10 @@ def _paths(layers: Any, student: nn.Module, teacher: nn.Module, train: ImageSet)
     return own, theirs
 
 
-def _has_gradient(term: Tensor, student: nn.Module) -> bool:
-    if not term.requires_grad:
+def _has_gradient(term: Tensor, seen: Taps) -> bool:
+    """Whether a loss moves anything of what it saw of the student; the network itself need not be asked."""
+    felt = [part for part in (seen.logits, *seen.features.values()) if part.requires_grad]
+    if not (term.requires_grad and felt):
         return False
-    parameters = [p for p in student.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(term, felt, retain_graph=True, allow_unused=True)
     return any(g is not None and bool(g.count_nonzero()) for g in gradients)
