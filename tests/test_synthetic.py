@@ -167,7 +167,7 @@ def test_check_says_what_a_set_is(x, tmp_path, tiny):
     assert "pixels 0..1" in check(str(written(tmp_path / "pixels.pt", (x, Y))))["text"]
     own = save_set(condensers.random(tiny.replace(taint=("badnets",))), tmp_path / "own.safetensors")
     assert "TAINTED by badnets" in check(str(own))["text"] and check(str(own))["training"]
-    with pytest.raises(BadInput, match="holds no state dict"):
+    with pytest.raises(BadInput, match="holds no weights"):
         check(str(written(tmp_path / "number.pt", 3)))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import importlib
 import io
 import json
+import pathlib
 import pickletools
 import re
 import warnings
@@ -25,7 +28,22 @@ from .errors import BadInput, NotFound, UnsafeFile
 HARMLESS = re.compile(  # what torch.load(weights_only=True) takes, as far as checkpoints have it
     r"torch\.(\w+Storage|storage\.\w+|_utils\._rebuild\w+|Size|device|Tensor|bool|[a-z]+\d+\w*|nn\.parameter\.Parameter)"
     r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode|builtins\.(bytearray|set|complex)"
+    r"|numpy(\._?core\.multiarray\.(scalar|_reconstruct)|\.dtype|\.ndarray|\.dtypes\.\w+)|argparse\.Namespace|pathlib\.PosixPath"
 )
+_REBUILT = ("scalar", "_reconstruct")
+_NUMPY = importlib.import_module("numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray")
+PLAIN: list[Any] = [  # what checkpoints hold beside tensors, and nothing of which runs: a best accuracy, the arguments
+    *((getattr(_NUMPY, name), f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in _REBUILT),
+    *(kind for name, kind in vars(np.dtypes).items() if name.endswith("DType")),
+    *(np.dtype, np.ndarray, argparse.Namespace, pathlib.PosixPath),
+]
+STARTS = {  # how files begin that are no weights → what they are, and what to do
+    b"version https://git-lfs": "a Git LFS pointer, which stands for the file. Fetch it: git lfs pull",
+    b"\x89HDF": "an HDF5 file, as Keras writes them. Convert it to PyTorch, and save its state_dict()",
+    b"GGUF": "a GGUF file of quantised weights. Ask for the float weights as .safetensors",
+    b"<": "a web page, not a file of weights. Download the file itself",
+    b'{"': "JSON, not a file of weights. Give the .safetensors or .pt file",
+}
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 
 
@@ -63,15 +81,18 @@ def open_plain(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle's protocol
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(PLAIN):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
             plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
             raise UnsafeFile(
-                f"{path} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, or for "
-                "one saved with torch.save(model.state_dict(), …)."
+                f"{path}{_script(path)} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, "
+                "or for one saved with torch.save(model.state_dict(), …)."
             ) from None
+        if other := _other(path):
+            raise BadInput(f"{path} is {other}.") from None
         # torch's own message is not repeated: it advises to load the file all the same
         raise BadInput(
             f"{path} is damaged, or no checkpoint. Download it again, or save one with "
@@ -97,6 +118,25 @@ def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
         raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
     parallel = all(name.startswith("module.") for name in weights)  # saved from DataParallel
     return {name.removeprefix("module.") if parallel else name: v for name, v in weights.items()}
+
+
+def _other(path: Path) -> str | None:
+    """What a file is that is no checkpoint of today's PyTorch, by its content."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip()
+    if start[257:262] == b"ustar":
+        return "a tar archive, as torch wrote before version 0.2. Open it with an old torch, and save it again"
+    if b"onnx" in start[:64].lower() or (start[:1] == b"\x08" and b"pytorch" in start[:64]):
+        return "an ONNX model, which is a program. Ask for the network and its state_dict()"
+    return next((what for begin, what in STARTS.items() if start.startswith(begin)), None)
+
+
+def _script(path: Path) -> str:
+    """Told of an archive of TorchScript, which holds a program."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if any("/code/" in name for name in archive.namelist()):
+            return ", a TorchScript archive,"
+    return ""
 
 
 def _globals_of(path: Path) -> list[str]:
@@ -161,7 +201,14 @@ def _few(rows: list[str], most: int = 5) -> str:
 
 def model_bytes(model: nn.Module, record: Mapping[str, Any]) -> bytes:
     """A model as a safetensors file; its `spec` and `record` go into the metadata, so it can be rebuilt."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors, known = {}, set[int]()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = (
+            tensor.clone() if place in known else tensor
+        )  # tied weights: the format has no two names for one
+        known.add(place)
     facts = {"spec": getattr(model, "spec", None), **record}
     return save(tensors, {"distrust": json.dumps(facts)})
 

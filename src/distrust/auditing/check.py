@@ -11,11 +11,12 @@ from typing import Any
 from ..data import ImageSet
 from ..data.sources import images as open_images
 from ..data.synthetic import load_set
+from ..door import at_key, weights_in
 from ..errors import BadInput, NotFound
 from ..marks import KINDS
 from ..measurement import Backdoor
 from ..study import make_plan, read_study
-from ..tensors import open_weights, read_record
+from ..tensors import read_record
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
@@ -73,16 +74,26 @@ def _weights(path: Path, key: str | None) -> Facts:
     if "set" in record:
         return _set(path)
     try:
-        weights = open_weights(path, key)
+        found = weights_in(path)
+        found = at_key(found, key, path) if key else found
     except BadInput:
         with contextlib.suppress(BadInput, NotFound):  # it may be a paper's synthetic set
             return _set(path)
         raise
-    numbers, spec, taint = sum(v.numel() for v in weights.values()), record.get("spec"), record.get("taint", [])
+    sets: list[Facts] = [
+        {"path": one.path, "tensors": len(one.tensors), "numbers": sum(t.numel() for t in one.tensors.values())}
+        | ({"seems": one.seems} if one.seems else {})
+        for one in found
+    ]
+    spec, taint = record.get("spec"), record.get("taint", [])
+    facts = {"is": "weights", **{fact: sum(one[fact] for one in sets) for fact in ("tensors", "numbers")}}
+    facts |= {"spec": spec, "taint": taint, "sets": sets}
     model = f", a {spec['name']}" if spec else ""
-    text = f"weights: {len(weights)} tensors, {numbers:,} numbers{model}{_tainted(taint)}; safe to open"
-    facts = {"is": "weights", "tensors": len(weights), "numbers": numbers, "spec": spec, "taint": taint}
-    return {**facts, "text": text}
+    if len(sets) == 1:
+        what = f"weights: {facts['tensors']} tensors, {facts['numbers']:,} numbers{model}"
+    else:
+        what = f"{len(sets)} sets of weights: {'; '.join(map(str, found))}; judge each with --key"
+    return {**facts, "text": f"{what}{_tainted(taint)}; safe to open"}
 
 
 def _set(path: Path) -> Facts:

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from ..door import fitted, weights_in
 from ..errors import BadInput
 from ..files import write_file
-from ..tensors import load_weights, model_bytes, open_weights, read_record
+from ..tensors import model_bytes, read_record
 from .registry import model as make_model
 
 
@@ -24,19 +25,22 @@ def save(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, *, model: str | None = None, **shape: Any) -> nn.Module:
+def load(path: str | Path, *, model: str | None = None, key: str | None = None, **shape: Any) -> nn.Module:
     """Read a model: a file that `save` or a command wrote, or any checkpoint whose `model` is named.
 
     Args:
         path: a .safetensors or .pt file; it is opened without running anything.
         model: name or `file.py:factory`, for a file that does not know its own.
+        key: which of the file's sets of weights, where it holds several.
         **shape: classes, channels and size of that model.
 
     Raises:
         NotFound, UnsafeFile, BadInput: as `distrust measure` says them.
     """
     spec = {"name": model, **shape} if model else spec_in(path, "model='{}', classes=10")
-    return load_weights(make_model(**spec), open_weights(path), str(path)).eval()
+    network = make_model(**spec)
+    fitted(network, weights_in(path), path, key=key)
+    return network.eval()
 
 
 def spec_in(path: str | Path, named: str = "--model {}") -> dict[str, Any]:

@@ -1,0 +1,280 @@
+"""Door: which weights are in a file that somebody brings, and which of them a network takes. Nothing of it is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .errors import BadInput, NotFound
+from .tensors import load_weights, open_plain
+
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+ASIDE = re.compile(r"(^|[._])(optim\w*|sched\w*|scaler|criterion|rng\w*)($|[._0-9])", re.I)  # no network's
+SEEMS = {  # words in a path → what such weights are
+    r"ema|averag|swa|shadow|polyak": "averaged",
+    r"encoder_k|momentum|target": "a momentum copy",
+    r"encoder_q|online": "the trained encoder of a pair",
+    r"teacher": "a teacher",
+    r"student": "a student",
+    r"discriminator|netd": "a discriminator",
+}
+MEANS, STDS = r"(.*[._])?(new_)?(mu|mean|means)", r"(.*[._])?(new_)?(sigma|std|stds)"
+STATISTIC = re.compile(f"{MEANS}|{STDS}")
+DEEPEST = 8  # levels of lists and mappings in a checkpoint that are looked through
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of tensors in a file.
+
+    Args:
+        path: where it lies, as `--key` takes it: "" is the whole file; "state_dict", "models.0", "net.encoder_q".
+        tensors: by name; what wraps whole models (`module.`, `_orig_mod.`) is taken off.
+        beside: names of entries among them that are no tensors.
+    """
+
+    path: str
+    tensors: Mapping[str, Tensor]
+    beside: tuple[str, ...] = ()
+
+    @property
+    def seems(self) -> str:
+        """What such weights usually are, by the words in their path; "" for what has no such word."""
+        return next((what for words, what in SEEMS.items() if re.search(words, self.path, re.I)), "")
+
+    def __str__(self) -> str:
+        facts = f"{len(self.tensors)} tensors" + (f", {self.seems}" if self.seems else "")
+        return f"{self.path or 'the file itself'} ({facts})"
+
+
+def weights_in(path: str | Path) -> list[Weights]:
+    """Every set of tensors in a file, of which an optimiser's state is none.
+
+    Args:
+        path: a .safetensors or .pt file, whatever its ending.
+
+    Raises:
+        NotFound: no such file.
+        UnsafeFile: opening it would import and call something; lists what.
+        BadInput: it is damaged, of another kind, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFound(f"no weights file {path}. Give a .safetensors or .pt file.")
+    content = _content(path)
+    found = list(_sets(content, "", set()))
+    if not found:
+        held = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise BadInput(f"{path} holds no weights; it has: {held or 'nothing'}. Ask for model.state_dict().")
+    return found
+
+
+def _content(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
+    return open_plain(path)
+
+
+def _sets(content: Any, path: str, above: set[int]) -> Iterator[Weights]:
+    """The mappings in it that hold tensors by name, outer ones first; what contains itself is looked at once."""
+    if id(content) in above or len(above) > DEEPEST:
+        return
+    above = above | {id(content)}
+    if isinstance(content, Mapping):
+        named = {k: v for k, v in content.items() if isinstance(k, str)}
+        tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
+        if any(t.ndim for t in tensors.values()) and not ASIDE.search(path):
+            beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
+            yield Weights(path, _unwrapped(tensors), beside)
+        inner: Iterable[tuple[Any, Any]] = named.items()
+    elif isinstance(content, Sequence) and not isinstance(content, str | bytes):
+        inner = enumerate(content)
+    else:
+        return
+    for name, part in inner:
+        yield from _sets(part, f"{path}.{name}" if path else str(name), above)
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what DataParallel, DDP, torch.compile and weight averaging put around a whole model."""
+    names = {name: WRAPPERS.sub("", name) for name in tensors if name != "n_averaged"}
+    while names and all(name.startswith("module.") for name in names.values()):
+        names = {name: WRAPPERS.sub("", short.removeprefix("module.")) for name, short in names.items()}
+    return {short: tensors[name] for name, short in names.items()}
+
+
+def at_key(found: Sequence[Weights], key: str, source: object) -> list[Weights]:
+    """The sets at a key, which is a set's path, or goes on into the names: "state_dict.backbone".
+
+    Raises:
+        NotFound: there is none; lists what there is.
+    """
+    exact = [one for one in found if one.path == key]
+    if exact:
+        return exact
+    inside = []
+    for one in found:
+        prefix = key if not one.path else key.removeprefix(f"{one.path}.") if key.startswith(f"{one.path}.") else ""
+        if prefix and (part := _below(one.tensors, prefix)):
+            inside.append(Weights(key, part))
+    below = [one for one in found if one.path.startswith(f"{key}.")]
+    if inside or below:
+        return inside or below
+    known = [one.path for one in found if one.path]
+    known += [f"{one.path}.{prefix}" if one.path else prefix for one in found for prefix in _prefixes(one.tensors, 1)]
+    raise NotFound.among(f"key in {Path(str(source)).name}", key, known)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return _unwrapped({name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)})
+
+
+def _prefixes(tensors: Mapping[str, Tensor], most: int = 4) -> list[str]:
+    """Beginnings of names that end before a dot, short ones first."""
+    found = dict[str, None]()
+    for depth in range(1, most + 1):
+        for name in tensors:
+            parts = name.split(".")
+            if len(parts) > depth:
+                found[".".join(parts[:depth])] = None
+    return list(found)
+
+
+def fitted(
+    network: nn.Module,
+    found: Sequence[Weights],
+    source: object,
+    *,
+    key: str | None = None,
+    ignored: tuple[str, ...] = (),
+    normalized: bool = True,
+) -> Weights:
+    """Put weights into `network`, in place; of several sets that fit and differ none is chosen for the user.
+
+    Args:
+        network: takes them.
+        found: the sets of a file, as `weights_in` gives them.
+        source: the file, for messages.
+        key: which set: its path, or a prefix of its names.
+        ignored: beginnings of names that the network does without, such as the head of an encoder.
+        normalized: it is said how images are normalised; if not, statistics in the file are asked for.
+
+    Returns:
+        The set that was taken.
+
+    Raises:
+        NotFound: as `at_key`.
+        BadInput: no set fits (says what is nearest, and what to type), or several do that differ; or they are no
+            weights by themselves, being quantised.
+    """
+    found = found if key is None else at_key(found, key, source)
+    own = network.state_dict()
+    fits = _distinct(fit for one in found for fit in _fits(one, own, ignored))
+    if len(fits) > 1:
+        raise BadInput(
+            f"{source} holds {len(fits)} sets of weights that fit and differ: {'; '.join(map(str, fits))}. Each may "
+            f"behave otherwise. Choose one, or judge each: --key {fits[0].path or fits[1].path}."
+        )
+    if not fits:
+        nearest = max(found, key=lambda one: len(own.keys() & one.tensors.keys()))
+        _explain(own, nearest, source)
+        load_weights(network, _kept(nearest.tensors, ignored), str(source))  # says what does not fit
+    (chosen,) = fits
+    _check_types(chosen, own, source)
+    if not normalized and (said := _statistics(found, chosen)):
+        mean, std = (",".join(map(str, part)) for part in said)
+        zero, one = (",".join([digit] * len(said[0])) for digit in "01")
+        raise BadInput(
+            f"{source} holds statistics beside the weights, by which images are normalised. Type --mean {mean} "
+            f"--std {std}; if the network does that by itself, --mean {zero} --std {one}."
+        )
+    load_weights(network, chosen.tensors, str(source))
+    return chosen
+
+
+def _kept(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
+    return (
+        {name: tensor for name, tensor in tensors.items() if not name.startswith(ignored)} if ignored else {**tensors}
+    )
+
+
+def _fits(weights: Weights, own: Mapping[str, Tensor], ignored: tuple[str, ...]) -> Iterator[Weights]:
+    """The set, and what lies below prefixes of its names, as far as the network takes it, statistics left out."""
+    for prefix in ("", *_prefixes(weights.tensors)):
+        part = _kept(_below(weights.tensors, prefix) if prefix else weights.tensors, ignored)
+        part = {name: t for name, t in part.items() if name in own or not STATISTIC.fullmatch(name)}
+        needed = {k for k in own if not k.startswith("normalize.") and "num_batches_tracked" not in k}
+        if needed <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
+            yield Weights(".".join(filter(None, (weights.path, prefix))), part, () if prefix else weights.beside)
+
+
+def _distinct(fits: Iterable[Weights]) -> list[Weights]:
+    """Without those whose tensors equal an earlier one's: the same network under two names."""
+    found: list[Weights] = []
+    for fit in fits:
+        if not any(_equal(fit.tensors, other.tensors) for other in found):
+            found.append(fit)
+    return found
+
+
+def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+
+def _check_types(weights: Weights, own: Mapping[str, Tensor], source: object) -> None:
+    """Refuse what nobody can judge: quantised numbers, whole ones in the place of fractions, and NaN or infinity.
+
+    Raises:
+        BadInput: names the first of them.
+    """
+    for name, tensor in weights.tensors.items():
+        if tensor.is_quantized:
+            raise BadInput(f"{source} is quantised ({name}: {tensor.dtype}). Save it dequantised: tensor.dequantize().")
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            raise BadInput(
+                f"{source}: {name} holds whole numbers ({tensor.dtype}) where the network has fractions; their scale "
+                "is not in the file. Ask for the float weights."
+            )
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise BadInput(
+                f"{source}: {name} holds values that are not finite (NaN or infinity). Nothing can be judged of such a "
+                "model. Ask for another file."
+            )
+
+
+def _statistics(found: Sequence[Weights], chosen: Weights) -> tuple[list[float], list[float]] | None:
+    """Mean and std per channel that a file holds beside the set that was taken, by their names; None without any."""
+    known = {id(tensor) for tensor in chosen.tensors.values()}
+    beside = {k: t for one in found for k, t in one.tensors.items() if id(t) not in known and t.numel() in (1, 3)}
+    pair = [[t for name, t in beside.items() if re.fullmatch(words, name)] for words in (MEANS, STDS)]
+    if not all(pair):
+        return None
+    mean, std = ([round(float(v), 4) for v in tensors[0].flatten()] for tensors in pair)
+    return mean, std
+
+
+def _explain(own: Mapping[str, Tensor], weights: Weights, source: object) -> None:
+    """Raise BadInput if it is known why a set does not fit; else leave it to the list of what does not."""
+    given = weights.tensors
+    others = [k for k in own.keys() & given.keys() if own[k].shape != given[k].shape]
+    ends = {(given[k].shape[0], own[k].shape[0]) for k in others if own[k].shape[1:] == given[k].shape[1:]}
+    if others and len(others) <= 2 and len(ends) == 1 and given.keys() <= own.keys():
+        ((theirs, ours),) = ends
+        raise BadInput(
+            f"the model in {source} has {theirs:,} classes, the images {ours:,}. Give images of its classes, or name "
+            "all of them in a file: --classes FILE."
+        )
