@@ -85,7 +85,7 @@ def test_what_is_kept_is_a_safetensors_file_and_one_of_the_library_is_read_too(f
     tensors = load_file(file)
     assert torch.equal(tensors["train.x"], first.train.x) and torch.equal(tensors["test.y"], first.test.y)
     facts = read_record(file)
-    assert facts["format"] == 2 and facts["classes"] == ["a", "b", "c"]
+    assert facts["format"] == 3 and facts["classes"] == ["a", "b", "c"]
     save_file(tensors, file, {"distrust": json.dumps(facts)})
     for part, again in zip(first, images(folder), strict=True):
         assert torch.equal(part.x, again.x) and torch.equal(part.y, again.y) and part.classes == again.classes

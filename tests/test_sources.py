@@ -393,6 +393,7 @@ def test_folders_with_a_broken_file_a_missing_split_or_no_images(tmp_path):
         images(root)
     broken.unlink()
     (root / "test" / "z").mkdir()
+    (root / "test" / "z" / "0.png").write_bytes((root / "test" / "a" / "00.png").read_bytes())
     with pytest.raises(BadInput, match="class z is in test but not in train"):
         images(root)
     (tmp_path / "nothing").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 
 
@@ -41,3 +42,12 @@ class Diverged(DistrustError, ArithmeticError):
 
 class Skip(DistrustError):
     """A method that cannot apply here. An answer, stored and shown; not a failure."""
+
+
+class Notice(UserWarning):
+    """What a user should know of what was given, though it can be used; the command line prints it as it is."""
+
+
+def notice(text: str) -> None:
+    """Tell a user so."""
+    warnings.warn(Notice(text), stacklevel=3)

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import DistrustError
+from ..errors import DistrustError, Notice
 from ..flags import MEANING
 
 app = typer.Typer(
@@ -145,9 +146,10 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         from ..registry import registry
 
         try:
-            for file in face.plugin or ():
-                registry.add(file)
-            return body(**made, **given)
+            with _noticed(face):
+                for file in face.plugin or ():
+                    registry.add(file)
+                return body(**made, **given)
         except WrongUsage:
             raise
         except KeyboardInterrupt:
@@ -161,6 +163,20 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+@contextlib.contextmanager
+def _noticed(face: Face) -> Iterator[None]:
+    """Print what a user should know as a line; other warnings are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            face.say(str(message)) if issubclass(category, Notice) else usual(message, category, *rest, **more)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _options(of: Any) -> list[inspect.Parameter]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...errors import BadInput, DistrustError, NotFound, StoreError
 from ...files import cache_directory, draft
@@ -26,8 +26,9 @@ from ..mapped import array_in
 from .parts import Part, Read, Splits, Tables, checked, shape_of, whole_numbers
 from .tables import no_bars
 
-_CACHE_FORMAT = 2  # raise it when what is kept changes
+_CACHE_FORMAT = 3  # raise it when what is kept changes
 _DTYPES = {"U8": np.uint8, "I64": np.int64}  # of what is kept, by safetensors' names
+ORIENTATION = 0x0112  # the EXIF tag: how a camera was held
 BATCH = 16  # images that a thread decodes at a time
 ABANDONED = 3600  # seconds after which a half-written file has no writer any more
 
@@ -195,7 +196,8 @@ class _Pictures:
 
     def labels(self) -> np.ndarray:
         """Int64 [N]."""
-        return whole_numbers(np.array(self.y), self.where)
+        several = any(isinstance(label, list) for label in self.y)
+        return whole_numbers(np.empty((0, 2)) if several else np.array(self.y), self.where)
 
     def ids(self) -> np.ndarray | None:
         """Int64 [N], or None: no two images belong together."""
@@ -224,9 +226,14 @@ def _read_rows(
 
 
 def picture_array(picture: Image.Image, size: int | None, channels: int | None) -> np.ndarray:
-    """Decode one image to uint8 [C,H,W]."""
+    """Decode one image to uint8 [C,H,W], as a viewer shows it: turned as its EXIF says, transparency on white."""
     if picture.mode == "F" or picture.mode.startswith("I"):
-        raise ValueError(f"its mode {picture.mode} has more than 8 bits per channel")
+        raise ValueError(f"its mode {picture.mode} has more than 8 bits per channel; convert it to 8 bits")
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.has_transparency_data:
+        shown = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     gray = picture.mode in ("1", "L") if channels is None else channels == 1
     mode = "L" if gray else "RGB"
     picture = picture if picture.mode == mode else picture.convert(mode)  # which copies one of this mode too

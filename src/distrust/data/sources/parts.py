@@ -95,8 +95,12 @@ def checked(name: str, read: Read) -> Splits:
 
 def whole_numbers(y: np.ndarray, where: object) -> np.ndarray:
     """Labels as int64."""
+    if y.dtype.kind == "O" or y.ndim > 1:
+        raise BadInput(f"{where}: several labels a picture are not taken. Keep one class number for each.")
     if y.dtype.kind not in "iu":
         raise BadInput(f"{where} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
+    if len(y) and (y == -1).all():
+        raise BadInput(f"{where} labels are hidden (all are -1). Give a split with labels under this name.")
     return y.astype(np.int64)
 
 

@@ -18,8 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...errors import BadInput
+from ...errors import BadInput, notice
 from .parts import TEST, Tables, fixed_parts, train_and_test
+
+SPLITS = {  # what people call the folder of a split, in lower case → the split
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "validation": "validation", "valid": "valid",
+}  # fmt: skip
 
 
 def find_hub(asked: str) -> Tables:
@@ -62,20 +67,28 @@ def _open_parquet(pair: tuple[list[Path], list[Path]]) -> tuple[Any, Any]:
 
 
 def find_folder(path: Path) -> Tables:
-    """The tables of a folder of class folders, with or without a split."""
-    children = {child.name: child for child in _visible(path) if child.is_dir()}
+    """The tables of a folder of class folders, with or without a split.
+
+    Split folders are known whatever their case, `Train` and `testing` too. A folder without a picture in any split is
+    no class; those left out are told.
+    """
     split = "as given"
-    if named := {name: children[name].path for name in ("train", *TEST) if name in children}:
+    if named := _splits(path):
         folders = [_by_class(part) for part in train_and_test(named, path)]
-        classes = sorted(folders[0])
-        if unknown := sorted(set(folders[1]) - set(classes)):
+        for which, part in zip(named, folders, strict=False):
+            if not any(part.values()) and (loose := len(list(_files(named[which])))):
+                raise BadInput(
+                    f"{path}: {which} holds {loose} pictures, but no class folders. Sort them into one folder a class."
+                )
+        classes = _classes(path, [name for part in folders for name, files in part.items() if files], folders)
+        if unknown := [name for name in classes if not folders[0].get(name)]:
             raise BadInput(f"{path}: class {', '.join(unknown)} is in test but not in train. Add or remove its folder.")
         rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in folders]
     else:
-        found = {name: files for name, files in _by_class(path).items() if files}
-        if not found and (alone := list(_files(path))):
+        found = _by_class(path)
+        if not any(found.values()) and (alone := list(_files(path))):
             found = {"unlabelled": alone}  # as a defender of an encoder has them
-        classes = list(found)
+        classes = _classes(path, [name for name, files in found.items() if files], [found])
         if not classes:
             raise BadInput(
                 f"{path} holds no images that are known here: neither train.parquet and test.parquet, nor "
@@ -100,6 +113,36 @@ def find_folder(path: Path) -> Tables:
 
     files = _fingerprint(path, [file for part in rows for file, _ in part])
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
+
+
+def _splits(path: Path) -> dict[str, str]:
+    """Which folder is which split, by the names that people give them; {} where there are class folders alone."""
+    found: dict[str, str] = {}
+    for child in _visible(path):
+        name = SPLITS.get(child.name.lower())
+        if name and child.is_dir():
+            if name in found:
+                raise BadInput(f"{path}: {os.path.basename(found[name])} and {child.name} are both {name}. Keep one.")
+            found[name] = child.path
+    return found
+
+
+def _classes(path: Path, names: Iterable[str], folders: Iterable[dict[str, list[str]]]) -> list[str]:
+    """The classes in their order: that of a file classes.txt, else of numbers where all are, else of the alphabet."""
+    classes = sorted(set(names))
+    if all(name.isdecimal() for name in classes):
+        classes.sort(key=int)
+    empty = sorted({name for part in folders for name in part} - {*classes})
+    if empty:
+        notice(f"{path}: folders without a picture are no classes and are left out: {', '.join(empty)}.")
+    listed = path / "classes.txt"
+    if not listed.is_file():
+        return classes
+    order = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    if sorted(order) != sorted(classes):
+        apart = ", ".join(sorted({*order} ^ {*classes})) or "a name stands there twice"
+        raise BadInput(f"{listed} does not list the folders of classes: {apart}. Write one name a line.")
+    return order
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
