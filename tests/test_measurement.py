@@ -63,12 +63,12 @@ def test_a_small_example_scores_as_worked_out_by_hand():
     below = math.sqrt((p - low) ** 2 - 2 * phi * (p - low) * (control_high - q) + (control_high - q) ** 2)
     above = math.sqrt((high - p) ** 2 - 2 * phi * (high - p) * (q - control_low) + (q - control_low) ** 2)
     assert found.carried_interval == about((p - q - below, p - q + above))
-    assert found.flags == ("control-fires", "few-images")
+    assert found.flags == ("chance-level", "control-fires", "few-images"), "six of ten may be the four of one class"
 
 
 def test_without_a_backdoor_only_the_accuracy_is_measured():
     found = scored(Seen(Y, CLEAN, None), seeds=2)
-    assert found.acc == about(0.6) and found.flags == () and found.n == 0
+    assert found.acc == about(0.6) and found.flags == ("chance-level",) and found.n == 0
     assert {k for k, v in found.values.items() if v is not None} == {"acc", "acc_interval", "acc_others", "n"}
     assert found.acc_others == found.acc
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 MEANING = {
     "acc-floor": "The defence cost more than 10 points of ACC; its low ASR earns no credit.",
+    "chance-level": "On clean images the model does not beat the answer that is always the same class; nothing can be "
+    "judged of it.",
     "collapsed": "More than half of the clean images are called the target, or an encoder gives all the same feature; "
     "ASR says nothing about a backdoor.",
     "control-fires": "The trigger also moves models that were never attacked; ASR is not evidence of a backdoor.",
@@ -19,6 +21,7 @@ MEANING = {
     "attention-dead": "An attention map of 1×1 pixels is constant after normalisation and has no gradient.",
     "loss-dead": "The distillation term has no gradient at the student; only the label term trained it.",
     "teacher-in-train-mode": "The teacher ran in train mode; its outputs depend on the batch.",
+    "probabilities": "The teacher's outputs are probabilities, not logits; softened once more they hardly teach.",
     "larger-student": "The student has more parameters than its teacher; nothing was compressed.",
     "class-missing": "The defender's images lack a class; a defence cannot keep, or clean, what it never sees.",
     "skipped": "The method cannot apply here; it said so and nothing was measured.",

@@ -24,6 +24,6 @@ CORE = {
     "probing": 1,  # fit_head, features, typical
     "trigger": 1,  # make_trigger, Backdoor
     "predict": 1,
-    "measure": 1,
+    "measure": 2,
     "over_seeds": 1,
 }

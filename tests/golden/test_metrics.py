@@ -35,7 +35,8 @@ def wilson(k, n):
 
 
 def test_accuracy_of_the_model_and_of_what_stands_beside_it():
-    assert metrics.acc(OURS) == (about(6 / 10), wilson(6, 10))
+    with pytest.warns(Flag, match="chance-level"):  # 31 to 83 %, and four of ten are of one class
+        assert metrics.acc(OURS) == (about(6 / 10), wilson(6, 10))
     assert metrics.acc_others(OURS, 0) == about(4 / 7), "the target's own three images left out"
     assert metrics.acc_others(OURS) == about(6 / 10)
     assert metrics.acc_control(THEIRS) == metrics.teacher_acc(THEIRS) == metrics.undefended_acc(THEIRS) == about(9 / 10)

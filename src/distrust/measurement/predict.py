@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.images import ImageSet, floats
+from ..errors import BadInput
 from ..models import at_once, eval_mode
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ BATCH = 128
 
 
 def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
-    """What `model` gives the images, stamped first if a backdoor is given: logits or features [N,K] on the CPU."""
+    """What `model` gives the images, stamped first if a backdoor is given: logits or features [N,K] on the CPU.
+
+    Raises:
+        BadInput: some of it is not a number, so that nothing can be judged.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     x = images.x if isinstance(images, ImageSet) else images
     found = []
@@ -27,7 +32,13 @@ def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
             part = backdoor.stamp_on(part) if backdoor else part
             part = part.contiguous(memory_format=torch.channels_last)  # faster by half; float32 all the same
             found.append(model(part).cpu())
-    return torch.cat(found)
+    said = torch.cat(found)
+    if wrong := int(said.isnan().flatten(1).any(1).sum()):
+        raise BadInput(
+            f"the model's answers to {wrong} of {len(said)} images are not numbers (NaN), so nothing can be judged. "
+            "Look at its weights, or train it again at a lower rate."
+        )
+    return said
 
 
 def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:

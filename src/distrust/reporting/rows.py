@@ -18,7 +18,7 @@ Axes = Mapping[str, Any]  # a cell, or the axes of a row
 
 NAMES = ("study", "budget", *(axis.name for axis in TABLE))
 SETTING = ("study", "budget", *(axis.name for axis in TABLE if axis.setting))  # what students share, with the place
-DOUBT = ("acc-floor", "collapsed", "control-fires", "no-control")  # such a number supports no claim
+DOUBT = ("acc-floor", "chance-level", "collapsed", "control-fires", "no-control")  # such a number supports no claim
 TABLED = {  # what a measurement prints nothing of, and tables show
     "untriggered", "acc_control", "caught", "lost", "poison_hits", "poison_ssim", "asr_archetypes", "base_archetypes",
 }  # fmt: skip

@@ -17,7 +17,8 @@ ACC_FLOOR = 0.10  # a defence that costs more earns no credit
 def acc(seen: Seen, undefended: Seen | None = None) -> Rate:
     """Share of all clean test images that the model calls what they are, with Wilson's 95 % interval.
 
-    Raises the flag acc-floor where a defence cost more than 10 points.
+    Raises the flag acc-floor where a defence cost more than 10 points, and chance-level where the interval reaches down
+    to the share of the most frequent of several classes, which a model has that always answers this one.
 
     Args:
         seen: the model's answers.
@@ -27,4 +28,8 @@ def acc(seen: Seen, undefended: Seen | None = None) -> Rate:
     """
     if undefended is not None and paired(undefended.clean == seen.y, seen.clean == seen.y).value > ACC_FLOOR:
         flag("acc-floor")
-    return accuracy(seen)
+    rate = accuracy(seen)
+    counts = seen.y.bincount()
+    if int((counts > 0).sum()) > 1 and rate.interval[0] <= float(counts.max()) / len(seen.y):
+        flag("chance-level")
+    return rate
