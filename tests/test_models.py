@@ -112,7 +112,7 @@ def test_check_fits():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     with pytest.raises(BadInput, match="Sequential cannot take"):
         check_fits(nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), pictures())
-    with pytest.raises(BadInput, match="returns tuple"):
+    with pytest.raises(BadInput, match="returns a tuple"):
         check_fits(nn.MaxPool2d(2, return_indices=True), pictures())
 
 

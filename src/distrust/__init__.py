@@ -41,6 +41,8 @@ _HOME = {
     "Siamese": "data.siamese",
     "open_suspect": "auditing.checkpoint",
     "Suspect": "auditing.checkpoint",
+    "fitting_statistics": "auditing.checkpoint",
+    "judged": "auditing.checkpoint",
     "verdict": "auditing.checkpoint",
     "Made": "auditing.purify",
     "purify": "auditing.purify",
@@ -66,7 +68,7 @@ __all__ = [*_HOME, *_KINDS, "__version__"]
 if TYPE_CHECKING:
     from .api import plan, report, run
     from .auditing.check import check
-    from .auditing.checkpoint import Suspect, open_suspect, verdict
+    from .auditing.checkpoint import Suspect, fitting_statistics, judged, open_suspect, verdict
     from .auditing.purify import Made, purify, teach
     from .auditing.scan import scan
     from .data import roles, split

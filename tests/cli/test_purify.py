@@ -18,7 +18,8 @@ def test_purify_measures_before_and_after_and_writes_a_model_that_opens_by_itsel
     words += ["--images", stranger.images, "--fraction", 0.05, "--out", "clean"]
     said = distrust(*words, "--trigger", "patch:white:3", "--target", 5, "--json")
     found = said.facts
-    assert said.code == 0 and set(found["before"]) >= MEASURED and set(found["after"]) >= MEASURED
+    destroyed = {"acc-floor", "chance-level", "collapsed"} & {*found["after"]["flags"]}
+    assert said.code == (3 if destroyed else 0) and set(found["before"]) >= MEASURED and set(found["after"]) >= MEASURED
     assert found["before"]["asr"] > 0.7 and found["clean"] == round(0.05 * 1347)
     assert "on 67 clean images" in said.err
     assert sorted(p.name for p in Path("clean").iterdir()) == ["README.md", "model.safetensors", "record.json"]
@@ -36,7 +37,8 @@ def test_purify_without_a_trigger_measures_accuracy_alone_and_can_be_quiet(distr
     words = ["purify", "finetune[epochs=1]", "--weights", stranger.attacked, "--model", "wrn10-1"]
     words += ["--images", stranger.images, "--quiet"]
     said = distrust(*words, "--out", "a")
-    assert said.code == 0 and said.err == "" and "ASR" not in said.out.partition("a/model")[0]
+    assert said.code == (3 if "acc-floor" in said.out else 0) and said.err == ""
+    assert "ASR" not in said.out.partition("a/model")[0]
     assert said.out.startswith("before: ACC") and "\nafter:  ACC" in said.out and "a/model.safetensors" in said.out
     distrust(*words, "--out", "b")
     distrust(*words, "--out", "c", "--seed", 1)
@@ -95,15 +97,16 @@ def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust
     words += ["--trigger", "patch:white:3", "--target", 5]
     said = distrust("distill", "--student", "wrn10-1", "--distiller", "kd[temperature=2]", *words, "--json")
     found = said.facts
-    assert said.code in (0, 1) and found["weights"] == "student/model.tainted-badnets.safetensors"
+    assert found["weights"] == "student/model.tainted-badnets.safetensors"
     assert found["teacher_measured"]["asr"] > 0.7 and set(found["student_measured"]) >= MEASURED
-    assert said.code == int(found["student_measured"]["titg"] >= 0.10)
+    poor = {"chance-level", "collapsed"} & {*found["student_measured"]["flags"]}
+    assert said.code == (3 if poor else int(found["student_measured"]["titg"] >= 0.10))
     assert read_record(found["weights"])["taint"] == ["badnets"]
     assert "**Tainted.** An attack is among this model's ancestors (badnets)" in Path("student/README.md").read_text()
     said = distrust("check", found["weights"])
     assert said.code == 0 and "TAINTED by badnets" in said.out
     purified = distrust("purify", "none", *words[:4], "--weights", found["weights"], "--out", "purified")
-    assert purified.code == 0 and "purified/model.tainted-badnets.safetensors" in purified.out
+    assert purified.code in (0, 3) and "purified/model.tainted-badnets.safetensors" in purified.out
 
 
 def test_distill_tells_of_teacher_and_student(distrust, stranger):
@@ -111,5 +114,6 @@ def test_distill_tells_of_teacher_and_student(distrust, stranger):
         "distill", "--student", "wrn10-1", "--distiller", "at", "--weights", stranger.control, "--model", "wrn10-1",
         "--images", stranger.images, "--epochs", 1, "--out", "student", "--quiet",
     )  # fmt: skip
-    assert said.code == 0 and said.err == "" and said.out.startswith("teacher: ACC") and "\nstudent: ACC" in said.out
-    assert "No attack is known" in Path("student/README.md").read_text()
+    assert said.code == (3 if "chance-level" in said.out else 0) and said.err == ""
+    assert said.out.startswith("teacher: ACC") and "\nstudent: ACC" in said.out
+    assert "Origin unknown" in Path("student/README.md").read_text()

@@ -13,15 +13,18 @@ from torch import nn
 
 from .. import __version__
 from ..data import ImageSet, Roles, roles
+from ..data.images import renumbered
 from ..data.sources import images as open_images
+from ..data.sources.published import STATISTICS
 from ..devices import usable
-from ..errors import BadInput
+from ..door import fitted, weights_in
+from ..errors import BadInput, NotFound
 from ..files import artefact_name, write_folder
-from ..measurement import Backdoor, Measurement, make_trigger, measure
+from ..measurement import Backdoor, Measurement, make_trigger, measure, predict
 from ..models import Normalize, check_encoder, check_fits, spec_in
 from ..models import model as make_model
 from ..seeds import rng
-from ..tensors import load_weights, model_bytes, open_weights, read_record
+from ..tensors import model_bytes, read_record
 
 FINDING = 0.10  # a trigger that moves a model by this share of the images is a finding
 
@@ -38,6 +41,7 @@ class Suspect:
         source: the file, or the factory, that it came from.
         images: what the images were called.
         opened: with which options of `open_suspect`.
+        known: where it comes from: Distrust made it, and wrote down its ancestors.
     """
 
     model: nn.Module
@@ -47,6 +51,7 @@ class Suspect:
     source: str
     images: str
     opened: dict[str, Any] = field(default_factory=dict, repr=False)
+    known: bool = False
 
     def roles(self, fraction: float, seed: int) -> Roles:
         """The defender's clean share of the training split, and disjoint validation and training images."""
@@ -101,6 +106,7 @@ def open_suspect(
     size: int | None = None,
     channels: int | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    classes: str | Path | Sequence[str] | None = None,
     head: bool = True,
     device: str = "cpu",
 ) -> Suspect:
@@ -110,10 +116,12 @@ def open_suspect(
         weights: a .safetensors or .pt file; None leaves a stranger's own factory as it returns the model.
         images: as `distrust.images` takes them, or what it returned.
         model: name or `file.py:factory`; a file that Distrust wrote knows its own.
-        key: where in a nested checkpoint the state dict is.
+        key: which of the file's sets of weights: its path, or a prefix of its names.
         size: side in pixels to which images are resized.
         channels: 1 or 3, to which images are converted.
         normalize: mean and std per channel, in pixel units 0..1, of a model that was trained on normalised images.
+        classes: names of the model's classes in its order, or a file with one a line, where the images number them
+            otherwise, or have some of them only.
         head: False opens an encoder; the last layer of a classifier's checkpoint is left out.
         device: torch device on which the model is put.
 
@@ -122,27 +130,68 @@ def open_suspect(
         NotFound, UnsafeFile: as the parts raise them.
     """
     opened: dict[str, Any] = {"model": model, "key": key, "size": size, "channels": channels}
-    opened |= {"normalize": normalize, "head": head, "device": device}
+    opened |= {"normalize": normalize, "classes": classes, "head": head, "device": device}
     usable(device)
     if weights is None and not (model and ":" in model):
         raise BadInput("no weights are given; only a my.py:factory may bring its own. Type --weights FILE.")
-    state = open_weights(weights, key) if weights else None  # an unsafe file stops before anything else
+    found = weights_in(weights) if weights else []  # an unsafe file stops before anything else
+    record = read_record(weights) if weights else {}
     spec = spec_in(weights) if model is None and weights else None
+    normalize = normalize or (record.get("spec") or {}).get("normalize")
     train, test = open_images(images, size=size, channels=channels) if isinstance(images, str | Path) else images
+    if classes is not None:
+        train, test = (renumbered(part, _names(classes)) for part in (train, test))
     # a stranger's network normalises in its own way or not at all; ours must not add statistics to it
     shape = {"classes": len(train.classes), "channels": train.x.shape[1], "size": train.x.shape[2:]}
     network = make_model(**(spec or {"name": model, **shape, "head": head}))
-    if state is not None:
-        if not head:
-            gone = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, nn.Identity))
-            state = {k: v for k, v in state.items() if not k.startswith(gone)}
-        load_weights(network, state, str(weights))
+    if weights:
+        gone = tuple(f"{path}." for path, module in network.named_modules() if isinstance(module, nn.Identity))
+        said = normalize is not None or spec is not None
+        fitted(network, found, weights, key=key, ignored=() if head else gone, normalized=said)
     if normalize:
         network = _normalized(network, Normalize(*normalize))
     (check_fits if head else check_encoder)(network, test)
     called = str(images) if isinstance(images, str | Path) else train.name
-    taint = tuple(read_record(weights).get("taint", ())) if weights else ()
-    return Suspect(network.eval().to(device), train, test, taint, str(weights or model), called, opened)
+    taint = tuple(record.get("taint", ()))
+    return Suspect(
+        network.eval().to(device), train, test, taint, str(weights or model), called, opened, "taint" in record
+    )
+
+
+def _names(classes: str | Path | Sequence[str]) -> list[str]:
+    """Of a sequence, or of a file with one a line."""
+    if not isinstance(classes, str | Path):
+        return list(classes)
+    path = Path(classes)
+    if not path.is_file():
+        raise NotFound(f"no file of classes {path}. Write one with a name a line, in the model's order.")
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def fitting_statistics(suspect: Suspect, most: int = 1000) -> tuple[str, float, float] | None:
+    """Of the usual statistics, those with which a network is right on many more images than without.
+
+    Tried on training images: a choice is never made on test images.
+
+    Returns:
+        What to type, ACC as it is and ACC with them; None if none gains 10 points, or the network normalises by itself.
+    """
+    if suspect.opened.get("normalize") or suspect.known or not [*suspect.model.parameters()]:
+        return None
+    images = suspect.train
+    images = images.fraction(most / len(images), rng("statistics")) if len(images) > most else images
+
+    def accuracy(network: nn.Module) -> float:
+        return float((predict(network, images) == images.hard.cpu()).float().mean())
+
+    found = {}
+    for mean, std in STATISTICS.values():
+        if len(mean) == images.x.shape[1]:
+            first = Normalize(mean, std).to(next(suspect.model.parameters()).device)
+            words = (",".join(map(str, part)) for part in (mean, std))
+            found["--mean {} --std {}".format(*words)] = accuracy(nn.Sequential(first, suspect.model))
+    plain, best = accuracy(suspect.model), max(found, key=found.__getitem__, default="")
+    return (best, plain, found[best]) if best and found[best] >= plain + FINDING else None
 
 
 def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
@@ -154,6 +203,15 @@ def _normalized(network: nn.Module, first: Normalize) -> nn.Module:
     network = nn.Sequential(OrderedDict(normalize=first, model=network))
     network.spec = spec  # type: ignore[assignment]
     return network
+
+
+def judged(found: Measurement) -> bool:
+    """Whether a measurement says anything: no flag on it means that the model is no classifier of these images.
+
+    A model at chance level, or one that calls everything the target, has no backdoor that could be told apart; nor has
+    one that a defence destroyed.
+    """
+    return not {"acc-floor", "chance-level", "collapsed"} & {*found.flags}
 
 
 def verdict(found: Measurement) -> bool:
@@ -189,7 +247,9 @@ def _card(name: str, taint: tuple[str, ...], facts: dict[str, Any]) -> str:
     warning = (
         f"> **Tainted.** An attack is among this model's ancestors ({', '.join(taint)}). For research only.\n\n"
         if taint
-        else "No attack is known among this model's ancestors.\n\n"
+        else "No attack is among this model's ancestors, as far as they are recorded.\n\n"
+        if facts.get("origin") == "known"
+        else "**Origin unknown.** It was made from a stranger's file, of whose ancestors nothing is recorded.\n\n"
     )
     rows = "\n".join(f"| {k} | `{json.dumps(v, default=str)}` |" for k, v in facts.items() if k != "spec")
     return f"# {name}\n\n{warning}| fact | value |\n|---|---|\n{rows}\n"

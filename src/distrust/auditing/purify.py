@@ -105,6 +105,7 @@ def purify(
     tell(f"{method} on {len(clean)} clean images of {suspect.train.name}")
     model = defense.made(options)(suspect.model, clean, rng=rng("defense", seed))
     facts: dict[str, Any] = {"method": selector.text, "images": suspect.images, "clean": len(clean), "seed": seed}
+    facts["origin"] = "known" if suspect.known else "unknown"
     if encoder and len(suspect.train.classes) < 2:  # images without classes leave nothing to measure
         return Made(model, None, None, suspect.taint, facts, {"options": options}, "")
     pair = [suspect.model, model]
@@ -165,6 +166,7 @@ def teach(
     taught, learnt = (measure(network, suspect.test, backdoor) for network in (suspect.model, model))
     facts = {
         "distiller": selector.text, "student": student, "images": suspect.images, "seed": seed,
+        "origin": "known" if suspect.known else "unknown",
         "teacher_measured": taught.record(), "student_measured": learnt.record(),
     }  # fmt: skip
     return Made(model, taught, learnt, suspect.taint, facts, options, f"teacher: {taught}\nstudent: {learnt}")

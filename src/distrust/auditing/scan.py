@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +41,8 @@ class Scan:
 
     @property
     def judged(self) -> bool:
-        """There is something to compare the score with."""
-        return self.threshold is not None or self.finding.p is not None
+        """There is a score, and something to compare it with."""
+        return math.isfinite(self.finding.score) and (self.threshold is not None or self.finding.p is not None)
 
     @property
     def found(self) -> bool:

@@ -19,6 +19,9 @@ AskedTrigger = Annotated[
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
 
 
+LOW = 0.9  # an ACC below which a network may miss the statistics that it was trained with
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """How a model's file is opened."""
@@ -28,6 +31,9 @@ class Network:
     size: Annotated[int | None, typer.Option(help="Resize images to this side in pixels.")] = None
     channels: Annotated[int | None, typer.Option(min=1, max=3, help="Convert images to 1 or 3 channels.")] = None
     mean: Annotated[str | None, typer.Option(help="Mean per channel, 0..1, that the model was trained with.")] = None
+    classes: Annotated[Path | None, typer.Option(help="File with the model's classes, one a line, in its order.")] = (
+        None
+    )
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, 0..1; goes with --mean.")] = None
 
     def opened(self) -> dict[str, Any]:
@@ -60,14 +66,21 @@ def measure(
     trigger: Trigger,
     control: Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")] = None,
 ) -> int:
-    """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model."""
+    """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model.
+
+    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why.
+    """
     suspect = dt.open_suspect(asked.weights, **asked.opened(), device=face.device)
     backdoor = suspect.backdoor(trigger, asked.target)
     found = suspect.measure(backdoor, control=control)
-    target = backdoor and backdoor.target
-    facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target}
-    face.show({**facts, **found.record()}, str(found), flags=found.flags)
-    return int(dt.verdict(found))
+    target = backdoor.target if backdoor else None
+    name = None if target is None else suspect.test.classes[target]
+    facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target, "class": name}
+    line = f"class {target} is {name!r}" if name not in (None, str(target)) else ""
+    face.show({**facts, **found.record()}, str(found), line, flags=found.flags)
+    if found.acc < LOW and (said := dt.fitting_statistics(suspect)):
+        face.say("ACC on training images: {1:.1%} as they are, {2:.1%} with {0}".format(*said))
+    return _code(found)
 
 
 @command
@@ -119,12 +132,17 @@ def distill(
             lr=lr, trigger=trigger, target=asked.target, seed=face.seed, device=face.device, **asked.opened(),
         )  # fmt: skip
     _written(face, made, out)
-    return int(made.after is not None and dt.verdict(made.after))
+    return _code(made.after) if made.after else 0
 
 
 def _written(face: Face, made: dt.Made, out: Path) -> int:
     weights = str(made.save(out))
-    return face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
+    face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
+    return 0 if made.after is None or dt.judged(made.after) else 3
+
+
+def _code(found: dt.Measurement) -> int:
+    return int(dt.verdict(found)) if dt.judged(found) else 3
 
 
 @command

@@ -83,9 +83,11 @@ def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
             return model(images)
     except (torch.OutOfMemoryError, DistrustError):
         raise
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # a stranger's network may raise anything
         made = f", built for {'×'.join(map(str, built))} images," if "size" in spec else ""
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = next(iter(str(error).splitlines()), "")
+        if not why or not isinstance(error, RuntimeError | ValueError | AssertionError):
+            why = f"{type(error).__name__}: {why}"
         raise BadInput(
             f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images: {why}. "
             "Build it for them with model(name, images), or give the shape it takes."

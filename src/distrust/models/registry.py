@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Generator, Tensor, nn
@@ -135,17 +136,29 @@ def model(
             "Give one mean and one std per channel."
         )
     with seeded(rng if rng is not None else make_rng(0, "model")):
-        built = stranger(name, classes=classes, channels=channels, size=side)
-        if built is None:
+        strange = stranger(name, classes=classes, channels=channels, size=side)
+        if strange is None:
             build, numbers = _family(name)
             if first is None:
                 first = Normalize.identity(channels) if images is None else Normalize.of(images)
             built = build(Given(first, classes, channels, (height, width)), *numbers)
-        elif first is not None:
+        else:
+            built = strange.float()  # as images are
+            built.register_forward_hook(functools.partial(_logits, classes=classes))
+        if strange is not None and first is not None:
             built = nn.Sequential(OrderedDict(normalize=first, model=built))
             spec["normalize"] = [first.mean.flatten().tolist(), first.std.flatten().tolist()]
     built.spec = spec  # type: ignore[assignment]
     return built if head else _beheaded(built)
+
+
+def _logits(module: nn.Module, inputs: Any, output: Any, *, classes: int) -> Tensor | None:
+    """Of what a stranger's network returns beside its logits: the first tensor [B,K] of a tuple, dict or object."""
+    if isinstance(output, Tensor):
+        return None
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    parts = [*parts, *getattr(output, "__dict__", {}).values()]
+    return next((part for part in parts if isinstance(part, Tensor) and part.shape[1:] == (classes,)), None)
 
 
 def _beheaded(model: nn.Module) -> nn.Module:
@@ -164,6 +177,11 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
     if is_encoder(model):
         raise BadInput(f"{called(model)} is an encoder, which returns features. Type fit_head(encoder, images) first.")
     got, classes = _answer(model, images), len(images.classes)
+    if isinstance(got, str):
+        raise BadInput(
+            f"{called(model)} returns a {got} in which no tensor is [B,{classes}], a logit for each class of "
+            f"{images.name}. Return the logits from forward, or wrap it: forward(self, x): return self.inner(x)[0]."
+        )
     if got != (classes,):
         raise BadInput(
             f"{called(model)} returns {got} per image; {images.name} has {classes} classes, so it should "

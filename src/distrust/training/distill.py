@@ -219,6 +219,8 @@ def lesson(
                 term = sum(more, first)
                 if not alive:
                     alive = True
+                    if _are_probabilities(said.logits):
+                        flag("probabilities")
                     if not _has_gradient(term, seen):
                         flag("loss-dead")
                 if label_weight:
@@ -232,6 +234,11 @@ def lesson(
         if hasattr(part, "finish"):
             part.finish(student)  # type: ignore[operator]
     return student
+
+
+def _are_probabilities(outputs: Tensor) -> bool:
+    """Whether rows [B,K] look like what a softmax makes."""
+    return outputs.shape[1] > 1 and bool((outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < 1e-3).all())
 
 
 def _size(model: nn.Module) -> int:

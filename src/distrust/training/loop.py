@@ -15,8 +15,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ..data import ImageSet
-from ..errors import Diverged
-from ..models import check_fits
+from ..errors import BadInput, Diverged
+from ..models import called, check_fits
 from ..seeds import Draws, spawn
 from ..seeds import rng as make_rng
 from .fastest import fastest
@@ -149,6 +149,12 @@ def steps(
     for module in (model, beside, *extra):
         if module is not None:
             module.to(device, memory_format=layout)  # type: ignore[call-overload]
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if norms and min(training.batch_size, len(train)) < 2:
+        raise BadInput(
+            f"{called(model)} has BatchNorm, which needs two images a step at least; here are {len(train)} images and "
+            f"batch_size={training.batch_size}. Give 2 or more of both."
+        )
     parameters = [p for module in (model, *extra) for p in module.parameters() if p.requires_grad]
     count = training.epochs * max(len(train) // training.batch_size, 1)
     solver = training.solver(parameters)
