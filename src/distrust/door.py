@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import BadInput, NotFound
-from .tensors import load_weights, open_plain
+from .tensors import load_weights, needed, open_plain
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 ASIDE = re.compile(r"(^|[._])(optim\w*|sched\w*|scaler|criterion|rng\w*)($|[._0-9])", re.I)  # no network's
@@ -207,18 +207,16 @@ def fitted(
 
 
 def _kept(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
-    return (
-        {name: tensor for name, tensor in tensors.items() if not name.startswith(ignored)} if ignored else {**tensors}
-    )
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(ignored)}
 
 
 def _fits(weights: Weights, own: Mapping[str, Tensor], ignored: tuple[str, ...]) -> Iterator[Weights]:
     """The set, and what lies below prefixes of its names, as far as the network takes it, statistics left out."""
+    wanted = {*needed(own)}
     for prefix in ("", *_prefixes(weights.tensors)):
         part = _kept(_below(weights.tensors, prefix) if prefix else weights.tensors, ignored)
         part = {name: t for name, t in part.items() if name in own or not STATISTIC.fullmatch(name)}
-        needed = {k for k in own if not k.startswith("normalize.") and "num_batches_tracked" not in k}
-        if needed <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
+        if wanted <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
             yield Weights(".".join(filter(None, (weights.path, prefix))), part, () if prefix else weights.beside)
 
 

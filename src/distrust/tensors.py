@@ -12,7 +12,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = 
         BadInput: the checkpoint is of another architecture; lists what is missing, unexpected or of another shape.
     """
     own = model.state_dict()
-    missing = [k for k in own if k not in weights and not k.startswith("normalize.") and "num_batches_tracked" not in k]
+    missing = [k for k in needed(own) if k not in weights]
     unexpected = [k for k in weights if k not in own]
     both = [(k, weights[k].shape, own[k].shape) for k in own if k in weights]
     shapes = [f"{k} {list(given)}, not {list(wanted)}" for k, given, wanted in both if given != wanted]
@@ -193,6 +193,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = 
         raise BadInput(f"{source} is not a {name}: {diff}. Name the right one with --model.")
     model.load_state_dict({**own, **weights})
     return model
+
+
+def needed(own: Iterable[str]) -> list[str]:
+    """Of the names in a network's state dict, those without which a file is not its own."""
+    return [name for name in own if not name.startswith("normalize.") and "num_batches_tracked" not in name]
 
 
 def _few(rows: list[str], most: int = 5) -> str:
