@@ -22,7 +22,7 @@ from .reporting.text import duration
 from .study.cells import Cell, compare, read_cells, write_cells
 from .study.estimate import Estimate, Speed
 from .study.graph import Plan, Stage
-from .study.plan import make_plan
+from .study.plan import look, make_plan
 from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
 from .study.runner import run as run_plan
 from .study.scoring import score_cells
@@ -81,8 +81,18 @@ class Planned:
         images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
         return f"{said}{least}: {images}; never timed on this machine: {names}"
 
+    def check(self) -> None:
+        """Hold triggers and targets against the images that are at hand, if anything has to run.
+
+        Raises:
+            BadInput: a trigger that does not fit, a target that is no class, or images that cannot be read.
+        """
+        if self.waiting and self.mode != "only-cached":
+            look(self.plan)
+
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
+        self.check()
         speed = Speed(self.device, self.jobs)
 
         def heard(event: str, stage: Stage, record: Record) -> None:

@@ -66,6 +66,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _run(face: Face, study: str | Path, report: Path | None, dry_run: bool = False, **asked: Any) -> int:
     planned = dt.plan(study, store=face.store, jobs=face.jobs, device=face.device, first_seed=face.seed, **asked)
     facts, cost = planned.record(), str(planned)
+    planned.check()
     if dry_run:
         return face.show(facts, cost)
     face.say(cost)
