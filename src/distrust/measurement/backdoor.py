@@ -17,7 +17,7 @@ from ..data.images import as_8_bit
 from ..errors import BadInput, NotFound
 from ..files import write_file
 from ..registry import registry
-from ..selectors import parse_one
+from ..selectors import divided, parse_one
 from .predict import predict
 
 FACTS = ("target", "rule", "stamp", "name", "as_published")  # all but the trigger
@@ -142,7 +142,7 @@ def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
     if text.endswith(".json"):
         return Backdoor.load(text).trigger
     selector = parse_one(text)
-    name, *words = selector.name.split(":")
+    name, *words = divided(selector.name, ":")
     method = registry.get("triggers", name)
     if len(words) > len(method.options):
         raise BadInput(f"trigger {text!r} has {len(words)} words; {name} takes {', '.join(method.options)}.")
@@ -155,7 +155,7 @@ def trigger_files(text: Any) -> dict[str, str]:
     """SHA-256 of the files a trigger selector reads, so that a record knows their contents."""
     if not isinstance(text, str):
         return {}
-    paths = [text] if text.endswith(".json") else parse_one(text).name.split(":")[1:]
+    paths = [text] if text.endswith(".json") else divided(parse_one(text).name, ":")[1:]
     files = [Path(p) for p in paths if Path(p).is_file()]
     files += [p.with_suffix(".safetensors") for p in files if p.suffix == ".json"]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()}
