@@ -134,12 +134,13 @@ def test_a_path_in_quotes_may_hold_every_sign(text, name, parts):
     assert repr(parse(selector.text)) == repr([selector])
 
 
-@pytest.mark.parametrize("text", ["data[v1]", "a[b]c", "x[1]/y[2]"])
+@pytest.mark.parametrize("text", ["data[v1]", "a[b]c", "x[1]/y[2]", "blend:a[1].png", "net[1].py:make"])
 def test_the_quotes_that_a_mistake_advises_are_right(text):
     with pytest.raises(BadInput) as caught:
         parse(text)
     advised = str(caught.value).partition("quotes: ")[2].removesuffix(".")
     assert divided(parse_one(advised).name) == [text]
+    assert divided(parse_one(advised).name, ":") == (["blend", "a[1].png"] if "blend" in text else [text])
 
 
 def test_a_quote_that_stays_open_is_found():

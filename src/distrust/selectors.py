@@ -152,9 +152,9 @@ class _Reader:
         return found[0] if found else ""
 
     def _fail(self, wanted: str) -> NoReturn:
-        path = (
-            f' A path with a bracket stands in quotes: "{self.text}".' if wanted in ("option=value", "the end") else ""
-        )
+        at = self.text.rfind(":", 0, max(self.text.find("["), 0)) + 1  # of `blend:FILE`
+        path = f' A path with a bracket stands in quotes: {self.text[:at]}"{self.text[at:]}".'
+        path = path if wanted in ("option=value", "the end") else ""
         raise BadInput(
             f"selector {self.text!r}: expected {wanted} at character {self.at + 1}. "
             f"Write name or name[option=value,option=value].{path}"
