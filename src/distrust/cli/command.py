@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -157,12 +158,24 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not isinstance(error, DistrustError):  # a defect of ours, or of a plug-in: never mistaken for a finding
                 traceback.print_exc()
-            return face.fail(type(error).__name__, str(error))
+            return face.fail(type(error).__name__, _typed(str(error)))
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def _typed(message: str) -> str:
+    """A message of the library with options as they are typed here: `--size 8` for `size=8`; selectors stay."""
+    known = {word for one in typer.main.get_command(app).commands.values() for p in one.params for word in p.opts}  # type: ignore[attr-defined]
+    names = "|".join({word[2:].replace("-", "_") for word in known if word.startswith("--")} - {"classes"})
+
+    def flag(found: re.Match[str]) -> str:
+        words = [f"--{found[1].replace('_', '-')}", *filter(None, [(found[2] or "").strip("'")])]
+        return " ".join(words)
+
+    return re.sub(rf"(?<![\w.,\[(-])({names})=('[^']*'|-?\w[\w.]*\w|-?\w)?", flag, message)
 
 
 @contextlib.contextmanager
