@@ -90,8 +90,9 @@ def _locate(source: str | Path) -> Path:
     """The file or folder that `source` names, under `DISTRUST_DATA` first."""
     root = os.environ.get("DISTRUST_DATA")
     path = Path(source).expanduser()
-    if root and isinstance(source, str) and (Path(root) / path).exists():
-        return Path(root) / path
+    named = [Path(root) / path, Path(root) / f"{path}.npz"] if root and isinstance(source, str) else []
+    if found := next((place for place in named if place.exists()), None):
+        return found
     if path.exists():
         return path.resolve()  # so that "." has a name
     known = {"digits"}
