@@ -110,7 +110,7 @@ def _train_and_test(path: Path, named: dict[str, str]) -> tuple[Sorted, Sorted, 
                 notice(f"{path}: the pictures in {bare} have no classes; {split} serves as test.")
             return train, listed or part, where
         bare = bare or split
-        if own and len([name for name in TEST if name in named]) == 1:
+        if own and (known or not any(_files(named["train"]))) and len([name for name in TEST if name in named]) == 1:
             return train, part, []
     for split in ("train", str(bare)):
         files = list(_files(named[split]))
