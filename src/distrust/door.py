@@ -271,8 +271,8 @@ def _check_types(weights: Weights, own: Mapping[str, Tensor], source: object) ->
 def _refuse_quantised(weights: Weights, source: object) -> None:
     if weights.quantised:
         raise BadInput(
-            f"{source} is a quantised model ({weights.quantised}). Ask for the float weights, or dequantise it and save "
-            "its state_dict() again."
+            f"{source} is a quantised model ({weights.quantised}). Ask for the float weights, or dequantise it and "
+            "save its state_dict() again."
         )
 
 

@@ -87,12 +87,13 @@ def opened(path: str | Path, *, held: bool = True) -> Any:
 
 def arrays_in(path: Path) -> dict[str, int] | None:
     """The arrays of an .npz by name, with how many bytes each takes in memory; None of anything else."""
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    try:
         with zipfile.ZipFile(path) as archive:
             found = {entry.filename: entry.file_size for entry in archive.infolist()}
-            if found and all(name.endswith(".npy") for name in found):
-                return {name.removesuffix(".npy"): size for name, size in found.items()}
-    return None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+    own = found and all(name.endswith(".npy") for name in found)
+    return {name.removesuffix(".npy"): size for name, size in found.items()} if own else None
 
 
 def _arrays(path: Path, held: bool) -> Any:
@@ -108,7 +109,8 @@ def _arrays(path: Path, held: bool) -> Any:
     except Exception as error:  # a damaged file can fail in any way
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise UnsafeFile(
-                f"{path} holds Python objects, which can run code when opened. Not loaded. Save plain arrays of numbers."
+                f"{path} holds Python objects, which can run code when opened. Not loaded. Save "
+                "plain arrays of numbers."
             ) from None
         raise BadInput(f"{path} is a damaged archive of arrays ({error}). Fetch or write it again.") from None
 
@@ -159,7 +161,7 @@ def _stored(path: Path) -> bool:
         return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _other(path: Path) -> str | None:
+def what_else(path: Path) -> str | None:
     """What a file is that is no checkpoint of today's PyTorch, by its content."""
     with path.open("rb") as file:
         start = file.read(512)
@@ -172,9 +174,7 @@ def _other(path: Path) -> str | None:
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model, which is a program. Ask for the network and its state_dict()"
     if start[:1] == b"\x80" and start[3:14] != MAGIC:
-        return (
-            "damaged, or a pickle that torch did not write. Open it where it comes from, and write it with torch.save"
-        )
+        return "damaged, or a pickle that torch did not write. Ask for one that torch.save wrote"
     return next((what for begin, what in STARTS.items() if start.lstrip().startswith(begin)), None)
 
 

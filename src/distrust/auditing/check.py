@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import math
 import tomllib
@@ -109,10 +110,9 @@ def _written(path: Path, text: str) -> Facts:
         return _json(path, text)
     if path.suffix == ".py" or (path.suffix != ".toml" and _marked(text)):
         return _method(path, text)
-    try:
+    study: Any = False
+    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
         study = path.suffix == ".toml" or {"teacher", "attack", "images"} & tomllib.loads(text).keys()
-    except (tomllib.TOMLDecodeError, RecursionError):
-        study = False
     if study:
         plan = make_plan(read_study(path))
         said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
@@ -146,7 +146,7 @@ def _json(path: Path, text: str) -> Facts:
     return {
         "is": "json",
         "text": f"{what}; no trigger",
-        "next": "nothing; give the file of the weights, or a trigger's",
+        "next": "nothing; give the weights, or a trigger",
     }
 
 
@@ -191,10 +191,10 @@ def _tensors(path: Path, key: str | None, experiment: int | None) -> Facts:
         return _weights(path, at_key(weights, key, path), record)
     if split := _pictures(content, path):
         return split
-    facts = None
+    facts: Facts | None = None
     if named_parts(content) or (is_array(content) and not holds_set(content)):
         found = trigger_in(content, path)
-        facts = found and _trigger(found, path)
+        facts = _trigger(found, path) if found else None
     elif holds_set(content):
         facts = _sets(path, len(sets_of(content, path)), experiment)
     if facts is None:
@@ -287,7 +287,7 @@ def _pictures(content: Any, path: Path) -> Facts | None:
     shape = list(pairs[0][0].shape[1:])
     shape = [1, *shape] if len(shape) == 2 else [shape[2], *shape[:2]] if shape[0] not in (1, 3) else shape
     classes = [*map(str, content["classes"] if "classes" in content else range(len(np.unique(np.concatenate(y)))))]
-    facts = _images(str(path), *numbers, shape, classes)
+    facts = _images(str(path), numbers[0], numbers[1], shape, classes)
     if not splits and pairs[0][0].dtype.kind == "f":
         facts["next"] += f"; or, if it is a condensed set, distrust scan {quote(str(path))}"
     return facts

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import BadInput, NotFound, notice
+from ..errors import BadInput, notice
 from ..files import write_file
 from ..tensors import read_record
 from .images import ImageSet

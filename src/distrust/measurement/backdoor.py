@@ -136,18 +136,20 @@ class Backdoor:
         except DistrustError:
             raise
         except (ValueError, LookupError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
-            why = error.errors()[0] if isinstance(error, ValidationError) else {}
-            said = f"{why['loc'][0]}: {lowered(why['msg'])}" if why else error
+            said: Any = error
+            if isinstance(error, ValidationError):
+                why = error.errors()[0]
+                said = f"{why['loc'][0]}: {lowered(why['msg'])}"
             raise BadInput(f"{source} is not a backdoor's record ({said}). Write one with Backdoor.save.") from None
         return cls(trigger, **facts)
 
 
 def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
-    """A trigger from its selector: `patch:grid`, `patch:white:3`, `blend:FILE`, `sig`, `patch:grid[inset=4]`; or a file.
+    """A trigger from its selector, or from a file: `patch:grid`, `patch:white:3`, `blend:FILE`, `sig`, `badge.png`.
 
-    Words after colons are the trigger's first options in order; `defaults` fill options not given in the text,
-    where the trigger has them. A file is what `Backdoor.save` wrote, or a stranger's, as `read_trigger` takes it:
-    `badge.png[inset=2]`, `mask.npz[size=32]`.
+    Words after colons are the trigger's first options in order, and options may stand in brackets, as in
+    `patch:grid[inset=4]`; `defaults` fill options not given in the text, where the trigger has them. A file is what
+    `Backdoor.save` wrote, or a stranger's, as `read_trigger` takes it: `badge.png[inset=2]`, `mask.npz[size=32]`.
 
     Raises:
         NotFound: an unknown trigger, file or option.

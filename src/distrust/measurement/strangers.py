@@ -159,7 +159,8 @@ def trigger_in(content: Any, path: Path, given: Mapping[str, Any] | None = None)
     if given["clear"] == "black" and mask is None:
         mask = (pattern > 0).any(0, keepdim=True).float()
     if given["size"]:
-        pattern, mask = (part if part is None else _resized(part, given["size"]) for part in (pattern, mask))
+        pattern = _resized(pattern, given["size"])
+        mask = None if mask is None else _resized(mask, given["size"])
     triggers = {name: registry.get("triggers", name).call for name in ("patch", "masked")}
     if mask is None:
         said = f"a trigger: a patch of {_size(pattern)} pixels"

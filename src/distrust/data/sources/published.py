@@ -110,7 +110,7 @@ def sets_of(content: Any, path: Path) -> list[list[Step]]:
         raise NotFound(f"{path} holds images alone, and no file with their labels lies beside it{tried}.")
     rates = [path.with_name(path.name.replace(word, "lr")) for word in ("images", "image")]
     beside = next((file for file in rates if file != path and file.is_file()), None)
-    rate = opened(beside) if beside else None
+    rate: Any = opened(beside) if beside else None
     return [[(content, opened(labels), float(rate) if _one_number(rate) else None)]]
 
 
