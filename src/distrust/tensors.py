@@ -100,7 +100,7 @@ def _arrays(path: Path, held: bool) -> Any:
     try:
         sizes = arrays_in(path)
         if sizes is None:
-            return np.load(path, allow_pickle=False, mmap_mode=None if held else "r")
+            return np.load(path, allow_pickle=False, mmap_mode=None if held else "c")
         with np.load(path, allow_pickle=False) as found:
             return {
                 name: found[name] if held or size < LARGE else _shape_in(found.zip, f"{name}.npy")
@@ -123,7 +123,7 @@ def _shape_in(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         shape, _, dtype = read(part)
     if dtype.hasobject:
         raise ValueError("allow_pickle")
-    return np.broadcast_to(np.zeros((), dtype), shape)
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, [0] * len(shape))
 
 
 def _pickled(path: Path, held: bool) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -19,12 +20,12 @@ from ..data.sources.parts import TEST, whole_numbers
 from ..data.sources.published import holds_set, is_array, sets_of
 from ..data.synthetic import load_set
 from ..door import Weights, at_key, sets_in, weights_in
-from ..errors import BadInput, NotFound
+from ..errors import BadInput, NotFound, Notice
 from ..marks import KINDS
 from ..measurement import Backdoor
-from ..measurement.strangers import Found, is_picture, named_parts, read_trigger, trigger_in
+from ..measurement.strangers import Found, is_picture, named_parts, trigger_in
 from ..study import make_plan, read_study
-from ..tensors import opened, read_record, what_else
+from ..tensors import open_picture, opened, read_record, what_else
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
@@ -53,7 +54,8 @@ def check(file: str | Path, key: str | None = None, experiment: int | None = Non
         if not path.is_file():
             return _source(str(file), path)
         if is_picture(path):
-            return _trigger(read_trigger(path), path)
+            found = trigger_in(open_picture(path, alpha=True), path)
+            return _trigger(found, path) if found else {}
         text = _text(path)
         return _tensors(path, key, experiment) if text is None else _written(path, text)
     except OSError as error:
@@ -238,19 +240,24 @@ def _sets(path: Path, count: int, experiment: int | None) -> Facts:
     known = [experiment] if experiment is not None or count == 1 else [*range(count)]
     each = [_set(path, which) for which in known]
     first, words = each[0], f"distrust scan {quote(str(path))} --detector 'patch_probe[permutations=19]'"
-    words += "" if first["units"] == "pixels 0..1" else " --units pixels, or as said here"
+    if first["units"] != "pixels 0..1":
+        words += " --units normalised --statistics NAME" if "look normalised" in first["units"] else " --units pixels"
     if len(each) == 1:
         return {**first, "next": words if count == 1 else f"{words} --experiment {experiment}"}
     said = [one["text"].removeprefix("a synthetic set: ") for one in each]
-    alike = f"each: {said[0]}" if len(set(said)) == 1 else "; ".join(f"{k}: {text}" for k, text in enumerate(said))
-    text = f"{count} synthetic sets, of which none is the others: {alike}"
-    return {**first, "sets": each, "text": text, "next": f"each alone: {words} --experiment 0 … {count - 1}"}
+    alike = f"each {said[0]}" if len(set(said)) == 1 else "; ".join(f"{k}: {text}" for k, text in enumerate(said))
+    text = f"{count} synthetic sets (--experiment 0 to {count - 1}): {alike}"
+    return {**first, "sets": each, "text": text, "next": f"{words} --experiment 0, and so each of them"}
 
 
 def _set(path: Path, experiment: int | None) -> Facts:
-    images, units = load_set(path, units="pixels", experiment=experiment), "pixels 0..1"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", Notice)
+        images, units = load_set(path, units="pixels", experiment=experiment), "pixels 0..1"
     try:
-        load_set(path, experiment=experiment)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)
+            load_set(path, experiment=experiment)
     except BadInput as reason:
         units = str(reason).partition(": ")[2]
     soft = "soft labels" if images.y.ndim == 2 else f"{len(images.classes)} classes"
@@ -260,6 +267,7 @@ def _set(path: Path, experiment: int | None) -> Facts:
         "soft": images.y.ndim == 2, "units": units, "taint": list(images.taint), "training": bool(images.training),
     }  # fmt: skip
     text = f"a synthetic set: {len(images)} images {_times(images.x.shape[1:])}, {soft}; {recipe} how it is trained on"
+    text += "".join(f"; {str(one.message).removeprefix(f'{path} ').rstrip('.')}" for one in told)
     return {**facts, "text": f"{text}{_tainted(images.taint)}; {units}"}
 
 

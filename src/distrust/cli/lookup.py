@@ -126,5 +126,9 @@ def check(
 def _line(found: dict[str, Any]) -> str:
     """One of several files in one line."""
     file = found["file"]
-    said = f"{found['text']}. Next: {found['next']}" if "text" in found else f"{found['error']}: {found['reason']}"
-    return " ".join(f"{file}: {said.replace(f'{file} is ', 'it is ').replace(f'{file} ', 'it ')}".split())
+    if "text" in found:
+        said = f"{found['text'].rstrip('.')}; next: {found['next']}"
+    else:
+        reason = found["reason"].removeprefix(file).removeprefix(":").removeprefix(" is").strip()
+        said = f"{found['error']}: {reason}"
+    return " ".join(f"{file}: {said}".split())
