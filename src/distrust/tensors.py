@@ -87,13 +87,18 @@ def opened(path: str | Path, *, held: bool = True) -> Any:
 
 def arrays_in(path: Path) -> dict[str, int] | None:
     """The arrays of an .npz by name, with how many bytes each takes in memory; None of anything else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = {entry.filename: entry.file_size for entry in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None
+    found = {entry.filename: entry.file_size for entry in _entries(path)}
     own = found and all(name.endswith(".npy") for name in found)
     return {name.removesuffix(".npy"): size for name, size in found.items()} if own else None
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    """What a zip archive lists; [] if it is none that can be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except Exception:  # a damaged file can fail in any way
+        return []
 
 
 def _arrays(path: Path, held: bool) -> Any:
@@ -157,8 +162,7 @@ def _stored(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":  # as torch tells its two formats apart
             return False
-    with zipfile.ZipFile(path) as archive:
-        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in _entries(path))
 
 
 def what_else(path: Path) -> str | None:
@@ -168,7 +172,7 @@ def what_else(path: Path) -> str | None:
     if start[257:262] == b"ustar":
         return _tar(path)
     if start.startswith(b"PK"):
-        return _zip(path)
+        return "a damaged archive of arrays. Fetch or write it again" if b".npy" in start[30:100] else _zip(path)
     if b"onnx" in start[:64].lower() or (start[:1] == b"\x08" and b"pytorch" in start[:64]):
         return "an ONNX model, which is a program. Ask for the network and its state_dict()"
     if start[4:8] == b"TFL3":
@@ -186,21 +190,17 @@ def _tar(path: Path) -> str:
 
 
 def _zip(path: Path) -> str | None:
-    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if "model.weights.h5" in names:
-            return "a Keras archive. Convert it to PyTorch, and save its state_dict()"
-        if not any(name.endswith(".pkl") for name in names):
-            return f"damaged, or no checkpoint: a zip archive of {len(names)} files. Unpack it, and give what is in it"
+    names = [entry.filename for entry in _entries(path)]
+    if "model.weights.h5" in names:
+        return "a Keras archive. Convert it to PyTorch, and save its state_dict()"
+    if names and not any(name.endswith(".pkl") for name in names):
+        return f"damaged, or no checkpoint: a zip archive of {len(names)} files. Unpack it, and give what is in it"
     return None
 
 
 def _script(path: Path) -> str:
     """Told of an archive of TorchScript, which holds a program."""
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        if any("/code/" in name for name in archive.namelist()):
-            return ", a TorchScript archive,"
-    return ""
+    return ", a TorchScript archive," if any("/code/" in entry.filename for entry in _entries(path)) else ""
 
 
 def _globals_of(path: Path) -> list[str]:

@@ -36,7 +36,8 @@ def test_a_plugin_is_listed_and_shown(distrust):
     assert "mine" in distrust("list", "defenses", "--plugin", "mine.py", "--json").facts["defenses"]
     assert distrust("show", "mine", "--plugin", "mine.py").out.startswith("mine (defenses): Stop.")
     assert distrust("check", "mine.py", "--json").facts == {
-        "file": "mine.py", "safe": True, "is": "method", "name": "mine", "text": "a method: mine (parsed, not run)"
+        "file": "mine.py", "safe": True, "is": "method", "name": "mine", "text": "a method: mine (parsed, not run)",
+        "next": "distrust show mine --plugin mine.py, which runs it",
     }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def test_check_says_what_a_file_is(distrust, stranger, tmp_path):
     for file, kind in kinds.items():
         told = distrust("check", file, "--json")
         assert told.code == 0 and told.facts["is"] == kind and told.facts["safe"] is True
-        assert distrust("check", file).out == told.facts["text"] + "\n"
+        assert distrust("check", file).out == f"{told.facts['text']}\nNext: {told.facts['next']}\n"
     assert distrust("check", "trial.toml", "--json").facts["cells"] == 4
     assert "1347 train, 450 test, 1×8×8, 10 classes" in distrust("check", stranger.images).out
     for file, message in {"bad.toml": "'finetune'", "torn.pt": "damaged", "two.py": "0 marked methods"}.items():

@@ -24,7 +24,6 @@ from ..errors import BadInput, NotFound, Notice
 from ..marks import KINDS
 from ..measurement import Backdoor
 from ..measurement.strangers import Found, is_picture, named_parts, trigger_in
-from ..study import make_plan, read_study
 from ..tensors import open_picture, opened, read_record, what_else
 
 Facts = dict[str, Any]
@@ -116,6 +115,8 @@ def _written(path: Path, text: str) -> Facts:
     with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
         study = path.suffix == ".toml" or {"teacher", "attack", "images"} & tomllib.loads(text).keys()
     if study:
+        from ..study import make_plan, read_study  # which nothing else needs
+
         plan = make_plan(read_study(path))
         said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
         facts = {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": said}

@@ -65,6 +65,10 @@ class Backdoor:
         try:
             with torch.no_grad():
                 stamped = self.trigger(images)
+        except BadInput as error:
+            file = trigger_file(self.name)
+            advice = str(error).replace("FILE", str(file).partition("[")[0]) if file else str(error)
+            raise BadInput(advice) from None
         except RuntimeError as error:
             shape = "×".join(map(str, images.shape[1:]))
             raise BadInput(f"trigger {self.name} does not fit on images of {shape} ({error}). Give another.") from None

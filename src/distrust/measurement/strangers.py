@@ -163,9 +163,7 @@ def trigger_in(content: Any, path: Path, given: Mapping[str, Any] | None = None)
         mask = None if mask is None else _resized(mask, given["size"])
     triggers = {name: registry.get("triggers", name).call for name in ("patch", "masked")}
     if mask is None:
-        said = (
-            f"a trigger: a patch of {_size(pattern)} pixels in the lower right corner (to move it: '{path}[inset=2]')"
-        )
+        said = f"a trigger: a patch of {_size(pattern)}, put in the lower right corner (else: '{path}[inset=2]')"
         return Found(triggers["patch"](pattern=_grey(pattern), inset=given["inset"]), said, small=True)
     mask = 1 - mask if given["invert"] else mask
     share = float(mask.amax(0).mean())
