@@ -134,12 +134,11 @@ def _shape_in(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _pickled(path: Path, held: bool) -> Any:
     """What torch wrote, as far as it is nothing but tensors and plain data."""
     try:
-        mapped = _stored(path)
-        with warnings.catch_warnings():
+        mapped = _stored(path) and path.suffix != ".safetensors"  # by which torch goes, if it is told the name
+        place = "cpu" if held or mapped or path.stat().st_size < LARGE else "meta"
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle's protocol
-            with torch.serialization.safe_globals(PLAIN):
-                place = "cpu" if held or mapped or path.stat().st_size < LARGE else "meta"
-                return torch.load(path, map_location=place, weights_only=True, mmap=mapped)
+            return torch.load(path if mapped else file, map_location=place, weights_only=True, mmap=mapped)
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
@@ -206,7 +205,7 @@ def _script(path: Path) -> str:
 def _globals_of(path: Path) -> list[str]:
     """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
     names: set[str] = set()
-    with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
+    try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
@@ -216,6 +215,10 @@ def _globals_of(path: Path) -> list[str]:
         else:
             with path.open("rb") as file:
                 _collect_globals(file, path.stat().st_size, names)
+    except Exception:  # a damaged file can fail in any way; what was found so far counts, but in plain text
+        with path.open("rb") as file:
+            if file.read(1) not in (b"\x80", b"P"):
+                return []
     safe = torch.serialization.get_safe_globals()  # what the user has allowed
     allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
     return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))

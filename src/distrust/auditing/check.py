@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import math
+import pickletools
 import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -123,11 +124,19 @@ def _written(path: Path, text: str) -> Facts:
         return {**facts, "next": f"distrust run {quote(str(path))} --dry-run"}
     if other := what_else(path):
         raise BadInput(f"{path} is {other}.")
-    if path.suffix in WEIGHTS:
-        opened(path)  # says that it is damaged
+    if path.suffix in WEIGHTS or _is_pickle(text):
+        opened(path)  # says what is wrong with it
     lines = len(text.splitlines())
     facts = {"is": "text", "text": f"text of {lines} line{'s' if lines > 1 else ''}, and nothing that is known here"}
     return {**facts, "next": f"nothing; if it names a model's classes, one a line: --classes {quote(str(path))}"}
+
+
+def _is_pickle(text: str) -> bool:
+    """A whole one of the oldest kind, which is text."""
+    try:
+        return any(code.name == "STOP" for code, _, _ in pickletools.genops(text.encode()))
+    except Exception:  # text can fail in any way to be one
+        return False
 
 
 def _json(path: Path, text: str) -> Facts:
