@@ -204,8 +204,9 @@ def _plane(values: Any, name: str, path: Path, index: int | None, last: bool) ->
         if at >= several:
             raise BadInput(f"{path} holds {several} triggers; index={at} is none. Give 0..{several - 1}.")
         part = part[at]
-    part = part[None] if part.ndim == 2 else part
-    fits = part.shape[2] in CHANNELS, part.shape[0] in CHANNELS
+    plain = part.ndim == 2
+    part = part[None] if plain else part
+    fits = part.shape[2] in CHANNELS and not plain, part.shape[0] in CHANNELS
     if fits[0] and (last or not fits[1]):
         part = part.permute(2, 0, 1)
     elif not fits[1]:
