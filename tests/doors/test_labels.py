@@ -103,7 +103,7 @@ ARRAYS = {  # what lies in an .npz → what is said
     "floats of 0 to 255": ({"x": X + 200.0, "y": Y}, ["convert them to uint8"]),
     "NaN among the pixels": ({"x": X + np.nan, "y": Y}, ["not finite"]),
     "alpha": ({"x": np.zeros((20, 8, 8, 4), np.uint8), "y": Y}, ["x[..., :3]"]),
-    "other names": ({"pictures": X, "breeds": Y}, ["holds breeds, pictures; name its arrays"]),
+    "other names": ({"pictures": X, "breeds": Y}, ["breeds", "pictures"]),
 }  # fmt: skip
 
 
@@ -112,6 +112,8 @@ def test_arrays_that_are_no_set_say_why(situation, distrust):
     arrays, words = ARRAYS[situation]
     np.savez("set.npz", **arrays)
     refused(distrust("check", "set.npz"), *words)
+    message = refused(distrust("measure", "--model", "net.py:net", "--images", "set.npz", "--trigger", "sig"), *words)
+    assert situation != "other names" or "name its arrays x_train, y_train" in message
 
 
 WELL = {  # names of arrays that different people give

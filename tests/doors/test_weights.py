@@ -85,7 +85,7 @@ def test_a_file_is_weights_by_its_content(name, backdoored, distrust):
 def test_weights_pickled_by_hand_are_told_how_to_be_saved(backdoored, distrust):
     with open("weights.pkl", "wb") as file:
         pickle.dump({name: value.numpy() for name, value in backdoored.items()}, file)
-    refused(distrust("measure", "--weights", "weights.pkl", *JUDGED), "torch.save(model.state_dict()")
+    refused(distrust("measure", "--weights", "weights.pkl", *JUDGED), "a pickle that torch did not write", "torch.save")
 
 
 SEVERAL = {  # a clean set `c` and a backdoored one `b` in one file → the keys of both
@@ -211,7 +211,7 @@ UNUSABLE = {  # what is no weights by itself, or of another network → what is 
     "NaN": (lambda b: like(b, lambda t: t * float("nan")), ["not finite", "Nothing can be judged"]),
     "one infinity": (lambda b: b | {"fc.bias": b["fc.bias"] / 0}, ["fc.bias", "not finite"]),
     "whole numbers without their scale": (lambda b: like(b, lambda t: (t * 50).to(torch.int8)), ["whole numbers"]),
-    "quantised, names and shapes as before": (quantised, ["is quantised", "dequantize"]),
+    "quantised, names and shapes as before": (quantised, ["is a quantised model", "dequantise it"]),
     "1,000 classes for 10": (
         lambda b: b | {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)},
         ["has 1,000 classes, the images 10", "--classes"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ def read_digits() -> Read:
     bunch = load_digits()
     x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # values 0..16 -> 0..255
     return Read(*fixed_parts(x, bunch.target, 0.25, "digits"))
+
+
+def pairs_in(archive: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Names of images and labels by split, as different people write them; under "" those that have none."""
+    keys = {key.lower(): key for key in archive}  # X_train, too
+    for images, labels in _SPLIT:
+        words = {name: (images.format(name), labels.format(name)) for name in ("train", *TEST)}
+        if found := {name: (keys[x], keys[y]) for name, (x, y) in words.items() if {x, y} <= keys.keys()}:
+            return found
+    return next(({"": (keys[x], keys[y])} for x, y in _NPZ if {x, y} <= keys.keys()), {})
 
 
 def read_npz(path: Path) -> Read:
@@ -56,20 +67,17 @@ def read_npz(path: Path) -> Read:
         return Part(_raw(take(images), f"{path} {images}"), y)
 
     with np.load(path, allow_pickle=False) as archive:
-        keys = {key.lower(): key for key in archive}  # X_train, too
-        classes = tuple(map(str, take(keys["classes"]))) if "classes" in keys else None
-        for images, labels in _SPLIT:
-            words = {name: (images.format(name), labels.format(name)) for name in ("train", *TEST)}
-            if found := {name: pair for name, pair in words.items() if keys.keys() >= {*pair}}:
-                train, test = ([keys[word] for word in pair] for pair in train_and_test(found, path))
-                return Read(part(*train), part(*test), classes)
-        pair = next((pair for pair in _NPZ if set(pair) <= keys.keys()), None)
-        if pair is None:
+        classes = tuple(map(str, take("classes"))) if "classes" in archive else None
+        pairs = pairs_in(archive)
+        if "" not in pairs and pairs:
+            train, test = train_and_test(pairs, path)
+            return Read(part(*train), part(*test), classes)
+        if not pairs:
             raise BadInput(
                 f"{path} holds {', '.join(sorted(archive)[:12]) or 'nothing'}; name its arrays x_train, y_train, "
                 "x_test and y_test, or images and labels."
             )
-        x, y, _ = part(*(keys[word] for word in pair))
+        x, y, _ = part(*pairs[""])
     if len(x) != len(y):
         raise BadInput(f"{path}: {len(x)} images but {len(y)} labels; give one label per image.")
     return Read(*fixed_parts(x, y, 0.2, path), classes)
