@@ -25,7 +25,7 @@ from ..training import watching
 from .graph import Plan, Stage, digest
 from .records import Damaged, Record
 from .store import Store
-from .work import recipe_of, together, work
+from .work import described, together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
@@ -172,7 +172,7 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
     for key, stage in plan.stages.items():
         try:
             record = store.record(key)
-            if record and "key" not in record and digest(record["recipe"]) != digest(recipe_of(stage)):
+            if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
                 raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
             done = record is not None and record["state"] == "done"
             if mode == "force" or (mode == "retry" and not done):
@@ -182,6 +182,10 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
             yield stage, record
         except Damaged as error:
             yield stage, error
+
+
+def _comes_from(record: Record) -> str:
+    return digest([record["recipe"], record["parents"]])
 
 
 def _drain(

@@ -61,10 +61,7 @@ class _Try:
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.made, self.files = stage, None, Files()
-        self.record: Record = {
-            "state": "done", "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
-            "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [],
-        }  # fmt: skip
+        self.record: Record = {"state": "done", **described(stage), "flags": []}
 
     @property
     def going(self) -> bool:
@@ -141,6 +138,14 @@ def _in_turns(tries: Sequence[_Try], store: Store, device: torch.device) -> None
 
 def _unseen(step: int, steps: int, loss: float) -> None:
     """Tells nobody."""
+
+
+def described(stage: Stage) -> Record:
+    """What a record says of a stage before it is carried out."""
+    return {
+        "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
+        "parents": [p.key for p in stage.parents], "taint": list(stage.taint),
+    }  # fmt: skip
 
 
 def recipe_of(stage: Stage) -> dict[str, Any]:
