@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,23 +42,25 @@ class Disk:
     @contextmanager
     def watched(self, monkeypatch) -> Iterator[Disk]:
         """Looks before and after every call that matters."""
-        sync = os.fsync
+        sync, one = os.fsync, threading.RLock()
 
         def after(name: str) -> None:
             call = getattr(os, name)
 
             def patched(*args, **kwargs):
-                self.look()
-                result = call(*args, **kwargs)
-                self.look()
-                return result
+                with one:
+                    self.look()
+                    result = call(*args, **kwargs)
+                    self.look()
+                    return result
 
             monkeypatch.setattr(os, name, patched)
 
         def synced(at: int) -> None:
-            self.look()
-            sync(at)
-            self.look(os.fstat(at).st_ino)
+            with one:  # as two may be asked for at once
+                self.look()
+                sync(at)
+                self.look(os.fstat(at).st_ino)
 
         with monkeypatch.context() as monkeypatch:
             for name in ("replace", "rename", "mkdir", "makedirs", "unlink", "rmdir"):

@@ -69,6 +69,7 @@ LESS = {
     "skipped": {"state": "skipped", "acc": None, "asr": None, "error": "Skip: no"},
     "without its control": {"base": None, "carried": None},
     "without a field": {"carried": None},
+    "without other seeds": {"flags": ["one-seed"]},
 }
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,22 @@ def draft(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
 
 
-def sync(path: str | Path) -> None:
-    """What was written into a file, or the names in a folder, stay even if the power fails."""
-    if os.name != "posix":  # a folder cannot be opened
+def sync(*paths: str | Path) -> None:
+    """What was written into files, and the names in folders, stay even if the power fails.
+
+    All are asked for at once: a file system that is told so writes its journal once, and not once for each.
+    """
+    if len(paths) == 1:
+        return _sync(*paths)
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: str | Path) -> None:
+    windows = os.name == "nt"  # where a folder cannot be opened, and a file must be open for writing
+    if windows and os.path.isdir(path):
         return
-    at = os.open(path, os.O_RDONLY)
+    at = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(at)
     except OSError as error:

@@ -120,11 +120,12 @@ def _has_room(there: dict[str, Cell], cells: list[Cell], newest: bool) -> bool:
 
 
 def _is_less(new: Cell, old: Cell | None) -> bool:
-    """It lacks what a finished cell has."""
+    """It lacks what a finished cell has, other seeds beside it among that."""
     if old is None or old["state"] != "done":
         return False
-    lacks = (name for name, value in old.items() if name != "error" and value is not None and new.get(name) is None)
-    return new["state"] != "done" or (new["keys"] == old["keys"] and any(lacks))
+    lacks = any(name != "error" and value is not None and new.get(name) is None for name, value in old.items())
+    alone = "one-seed" in new["flags"] and "one-seed" not in old["flags"]
+    return new["state"] != "done" or (new["keys"] == old["keys"] and (lacks or alone))
 
 
 def _some(ids: list[str]) -> str:

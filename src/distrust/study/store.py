@@ -90,8 +90,8 @@ class Store:
         self.fs.makedirs(self.root, exist_ok=True)
         self._write(SIGN, f"{FORMAT}\n".encode())
         self._sync("")
-        for folder in new:
-            sync(folder.parent)
+        if new:
+            sync(*(folder.parent for folder in new))
         self.signed = True
 
     # reading
@@ -280,7 +280,7 @@ class Store:
             self._sync(folder)
         written = {"key": key, **record, "files": named}
         write(f"{folder}/{RECORD}", signed(json.dumps(written, indent=1).encode()))
-        self._sync(folder)
+        self._sync(folder, *(f"{folder}/{name}" for name in (*files, RECORD) if beside is None))
         return written
 
     def _write(self, path: str, data: bytes) -> None:
@@ -290,24 +290,23 @@ class Store:
         beside = self._draft("0" * 32)
         try:
             self._put(beside, data)
+            self._sync(beside)
             os.replace(f"{self.root}/{beside}", f"{self.root}/{path}")
         except OSError:
             self._sweep(beside)
             raise
 
     def _put(self, path: str, data: bytes) -> None:
-        """Write a file where nobody looks yet; in a directory, its content stays."""
+        """Write a file where nobody looks yet or, where nothing can be renamed, in one step."""
         if not self.local:
             return self.fs.pipe_file(f"{self.root}/{path}", data)
         with self.fs.open(f"{self.root}/{path}", "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
 
-    def _sync(self, folder: str) -> None:
-        """The names in a folder stay, too."""
+    def _sync(self, *paths: str) -> None:
+        """What was written there stays."""
         if self.local:
-            sync(f"{self.root}/{folder}")
+            sync(*(f"{self.root}/{path}" for path in paths))
 
     def standing(self, key: str) -> Record | None:
         """A stage's record, before it is relied on or written: what cannot be used in its place is set aside."""
