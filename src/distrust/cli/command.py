@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -41,6 +42,7 @@ app = typer.Typer(
 Budget = Annotated[str | None, typer.Option(help="Which of the study's budgets to use.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, in place of the study's.")]
 ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report of ours.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
 # Click's UsageError, of which Typer may bring its own copy.
@@ -200,6 +202,8 @@ def _options(of: Any) -> list[inspect.Parameter]:
 def main() -> NoReturn:
     """Entry point: exit codes are 0 done, 1 a finding, 2 error, 3 nothing could be judged, 4 usage."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         code = app(standalone_mode=False)
     except WrongUsage as error:

@@ -125,6 +125,7 @@ class Study(_given):
     within: float = Field(0.05, ge=0, le=1)
     published: list[dict[str, Any]] = []
     source: str = Field("", exclude=True)  # the file it was read from
+    usual_budget: str = Field("", exclude=True)  # which that file uses by default
 
     def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
         """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
@@ -200,7 +201,8 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         asked = {k: v for k, v in changes.items() if v is not None}
         study = study_from({**content, **asked}, str(path))
         seeds = study.budgets[study.budget].seeds or study.seeds
-        return study.model_copy(update={"source": str(path), "seeds": study.seeds if "seeds" in asked else seeds})
+        usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
+        return study.model_copy(update={**usual, "seeds": study.seeds if "seeds" in asked else seeds})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}.") from None
 
