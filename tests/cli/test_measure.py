@@ -48,6 +48,18 @@ def test_the_control_measured_as_a_suspect_is_no_finding(distrust, stranger):
     assert said.code == 0 and "carried 0.0" in said.out
 
 
+def test_accuracy_alone_clears_nothing(distrust, stranger):
+    words = ["measure", "--weights", stranger.attacked, "--model", "wrn10-1", "--images", stranger.images]
+    said = distrust(*words, "--json")
+    assert said.code == 3 and said.facts["acc"] > 0.7 and "asr" not in {k for k, v in said.facts.items() if v}
+    assert "no-control" not in said.facts["flags"]
+    said = distrust(*words)
+    assert said.code == 3 and said.out.startswith("ACC ") and "nothing is judged; distrust scan" in said.out
+    for more in (["--target", 5], ["--control", stranger.control]):
+        said = distrust(*words, *more)
+        assert said.code == 4 and "say something of a --trigger" in said.err
+
+
 def test_measure_the_model_of_a_strangers_file(distrust, stranger):
     words = ["measure", "--images", stranger.images, "--model", f"{stranger.code}:factory", "--trigger", "sig"]
     found = distrust(*words, "--weights", stranger.attacked, "--target", 5, "--json").facts

@@ -12,7 +12,7 @@ import distrust as dt
 
 from .command import Face, Key, command
 
-Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
+Trigger = Annotated[str | None, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
 AskedTrigger = Annotated[
     str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
 ]
@@ -63,13 +63,16 @@ class Checkpoint(Network):
 def measure(
     face: Face,
     asked: Checkpoint,
-    trigger: Trigger,
+    trigger: Trigger = None,
     control: Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")] = None,
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model.
 
-    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why.
+    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why. So it is
+    without --trigger, where only ACC is measured.
     """
+    if trigger is None and (asked.target is not None or control):
+        raise typer.BadParameter("--target and --control say something of a --trigger: --trigger patch:grid")
     suspect = dt.open_suspect(asked.weights, **asked.opened(), device=face.device)
     backdoor = suspect.backdoor(trigger, asked.target)
     found = suspect.measure(backdoor, control=control)
@@ -77,10 +80,11 @@ def measure(
     name = None if target is None else suspect.test.classes[target]
     facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target, "class": name}
     line = f"class {target} is {name!r}" if name not in (None, str(target)) else ""
+    line = line if backdoor else "No trigger was named, and so nothing is judged; distrust scan searches for one."
     face.show({**facts, **found.record()}, str(found), line, flags=found.flags)
     if found.acc < LOW and (said := dt.fitting_statistics(suspect)):
         face.say("ACC on training images: {1:.1%} as they are, {2:.1%} with {0}".format(*said))
-    return _code(found)
+    return _code(found) if backdoor else 3
 
 
 @command
