@@ -23,8 +23,8 @@ class Finding:
         target: the most suspicious class; 0 where there are none.
         p: share of the detector's own null that scores as high, 0..1; None where it has none.
         notes: JSON-able facts for a reader.
-        trigger: of a detector that searches for one, options of `triggers.masked` that make what it found for the target:
-            `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it.
+        trigger: of a detector that searches for one, the options of `triggers.masked` that make what it found for the
+            target: `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it.
     """
 
     detector: str
