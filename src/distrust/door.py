@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ class Weights:
         path: where it lies, as `--key` takes it: "" is the whole file; "state_dict", "models.0", "net.encoder_q".
         tensors: by name; what wraps whole models (`module.`, `_orig_mod.`) is taken off.
         beside: names of entries among them that are no tensors.
+        named: the set as the file names it, before wrappers are taken off.
     """
 
     path: str
     tensors: Mapping[str, Tensor]
     beside: tuple[str, ...] = ()
+    named: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def seems(self) -> str:
@@ -98,7 +100,7 @@ def _sets(content: Any, path: str, above: set[int]) -> Iterator[Weights]:
         tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
         if any(t.ndim for t in tensors.values()) and not ASIDE.search(path):
             beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
-            yield Weights(path, _unwrapped(tensors), beside)
+            yield Weights(path, _unwrapped(tensors), beside, tensors)
         inner: Iterable[tuple[Any, Any]] = named.items()
     elif isinstance(content, Sequence) and not isinstance(content, str | bytes):
         inner = enumerate(content)

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from distrust import Backdoor, model
-from distrust.auditing.checkpoint import write_artefact
+from distrust.auditing.artefact import write_artefact
 from distrust.measurement import make_trigger
 from distrust.methods import triggers
 

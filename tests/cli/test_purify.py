@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from distrust import images, load, model, save
-from distrust.auditing.checkpoint import write_artefact
+from distrust.auditing.artefact import write_artefact
 from distrust.tensors import open_weights, read_record
 
 from .said import MEASURED
@@ -34,7 +34,7 @@ def test_purify_measures_before_and_after_and_writes_a_model_that_opens_by_itsel
 
 
 def test_purify_without_a_trigger_measures_accuracy_alone_and_can_be_quiet(distrust, stranger):
-    words = ["purify", "finetune[epochs=1]", "--weights", stranger.attacked, "--model", "wrn10-1"]
+    words = ["purify", "finetune[epochs=1,lr=0.01]", "--weights", stranger.attacked, "--model", "wrn10-1"]
     words += ["--images", stranger.images, "--quiet"]
     said = distrust(*words, "--out", "a")
     assert said.code == (3 if "acc-floor" in said.out else 0) and said.err == ""
@@ -93,9 +93,11 @@ def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust
     teacher.load_state_dict({**teacher.state_dict(), **open_weights(stranger.attacked)})
     weights = write_artefact(tmp_path / "teacher", teacher, ("badnets",), {})
     assert weights.name == "model.tainted-badnets.safetensors"
-    words = ["--weights", weights, "--images", stranger.images, "--epochs", 1, "--out", "student"]
+    words = ["--weights", weights, "--images", stranger.images, "--epochs", 2, "--out", "student", "--no-flip"]
     words += ["--trigger", "patch:white:3", "--target", 5]
-    said = distrust("distill", "--student", "wrn10-1", "--distiller", "kd[temperature=2]", *words, "--json")
+    said = distrust(
+        "distill", "--student", "wrn10-1", "--distiller", "kd[temperature=2]", "--batch-size", 32, *words, "--json"
+    )
     found = said.facts
     assert found["weights"] == "student/model.tainted-badnets.safetensors"
     assert found["teacher_measured"]["asr"] > 0.7 and set(found["student_measured"]) >= MEASURED

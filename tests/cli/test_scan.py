@@ -2,7 +2,8 @@
 
 import torch
 
-from distrust import images, model, rng, save, save_set
+from distrust import fit, images, model, rng, save, save_set
+from distrust.data import PLAIN
 from distrust.methods import condensers
 
 
@@ -30,7 +31,8 @@ def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distru
 def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
     train, _ = images("digits")
     save(model("convnet2-w4", train, head=False), tmp_path / "encoder.safetensors")
-    save(model("convnet2-w4", train), tmp_path / "classifier.safetensors")
+    options = {"epochs": 4, "batch_size": 32, "augment": PLAIN}
+    save(fit(model("convnet2-w4", train), train, **options), tmp_path / "classifier.safetensors")
     on_digits = ["--images", "digits", "--detector"]
     encoder, classifier = (["scan", tmp_path / f"{kind}.safetensors", *on_digits] for kind in ("encoder", "classifier"))
     said = distrust(*encoder, "decree[steps=2]")
