@@ -96,7 +96,8 @@ def measure(
     hints = dt.hints(suspect, found)
     facts |= {"hints": hints} if hints else {}
     face.show({**facts, **found.record()}, str(found), line, *hints, flags=found.flags)
-    return _code(found) if backdoor else 3
+    code = _code(found)
+    return 3 if code == 0 and (hints or not backdoor) else code  # a network that sees other images is not cleared
 
 
 @command
