@@ -38,7 +38,7 @@ def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
     said = distrust(*encoder, "decree[steps=2]")
     assert said.code == 3 and "decree: score" in said.out and "classes" not in said.out
     assert distrust(*encoder, "decree[steps=2]", "--threshold", -1).code == 1
-    found = distrust(*classifier, "trigger_search[steps=2]", "--threshold", 1e9, "--json")
+    found = distrust(*classifier, "trigger_search[steps=60]", "--threshold", 1e9, "--json")
     assert found.code == 0 and len(found.facts["scores"]) == 10 and not found.facts["finding"]
     for words, answer in (
         ([*encoder, "patch_probe"], "Leave --images"),
