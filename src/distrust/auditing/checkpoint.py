@@ -221,7 +221,7 @@ def _recorded(asked: Classes, given: Given, names: tuple[str, ...], images: Imag
 
 def _count(spec: Mapping[str, Any], found: Sequence[Any], images: ImageSet) -> int:
     """How many classes a model has that is not told by the images."""
-    network, _ = filled(spec, [], None)
+    network = bare(filled(spec, [], None)[0])
     count = classes_of(network, found, images.x.shape[1:])
     if count and count > 1:
         return count
