@@ -52,5 +52,10 @@ def _card(name: str, taint: tuple[str, ...], facts: dict[str, Any]) -> str:
     rows = "\n".join(f"| {k} | `{json.dumps(v, default=str)}` |" for k, v in facts.items() if k != "spec")
     opened = f'network.load_state_dict(safetensors.torch.load_file("{name}"))'
     code = f"```python\n{opened}\n```\n\nopens it in the network's own code; `distrust measure --weights {name}` and "
-    code += "`distrust.load` need no more than the file."
+    strange = ".py:" in (made := (facts["spec"] or {}).get("name", ""))
+    code += (
+        f"`distrust.load` need `{made}` beside the file, whose code they run."
+        if strange
+        else ("`distrust.load` need no more than the file.")
+    )
     return f"# {name}\n\n{warning}{code}\n\n| fact | value |\n|---|---|\n{rows}\n"

@@ -17,7 +17,7 @@ from ..devices import usable
 from ..door import weights_in
 from ..errors import BadInput, Skip, notice
 from ..measurement import Backdoor, Measurement, make_trigger, measure, predict
-from ..models import Normalize, check_encoder, check_fits, filled, original_names, spec_in
+from ..models import Normalize, bare, candidates, check_encoder, check_fits, filled, original_names, spec_in
 from ..models.saved import Names
 from ..seeds import rng
 from ..tensors import read_record
@@ -221,7 +221,7 @@ def _recorded(asked: Classes, given: Given, names: tuple[str, ...], images: Imag
 
 def _count(spec: Mapping[str, Any], found: Sequence[Any], images: ImageSet) -> int:
     """How many classes a model has that is not told by the images."""
-    network, _ = filled(spec, [], None)
+    network = bare(filled(spec, [], None)[0])
     count = classes_of(network, found, images.x.shape[1:])
     if count and count > 1:
         return count
@@ -251,11 +251,24 @@ def hints(suspect: Suspect, found: Measurement) -> list[str]:
     lines = []
     if said := fitting_statistics(suspect):
         lines.append("ACC on training images: {1:.1%} as they are, {2:.1%} with {0}.".format(*said))
+    if len(several := _several(suspect)) > 1:
+        others = ", ".join(several)
+        lines.append(
+            f"It returns several outputs of this width, of which the first is taken: {others}. Type --output NAME."
+        )
     if "chance-level" in found.flags and not suspect.names:
         lines.append(
             f"No weights were given: this is what {suspect.source} makes. Type --weights FILE, if there is one."
         )
     return lines
+
+
+def _several(suspect: Suspect) -> list[str]:
+    """Names of the outputs that may be the logits, if none was named."""
+    network, where = bare(suspect.model), next(suspect.model.parameters(), None)
+    if where is None or suspect.opened.get("output"):
+        return []
+    return candidates(network, suspect.test.pixels(slice(0, 2)).to(where.device), len(suspect.test.classes))
 
 
 def fitting_statistics(suspect: Suspect, most: int = 1000) -> tuple[str, float, float] | None:

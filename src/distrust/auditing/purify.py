@@ -129,6 +129,7 @@ def purify(
         check_trains(suspect.model, suspect.train)
     images = suspect.train if fraction is None else suspect.roles(fraction, seed).clean
     made = clean(defense, selector, suspect.model, images, seed=seed, tell=tell)
+    missing = set() if encoder or suspect.own else {*range(len(images.classes))} - {*images.hard.tolist()}
     facts: dict[str, Any] = {"method": selector.text, "images": suspect.images, "clean": made.images, "seed": seed}
     facts |= {"origin": "known" if suspect.known else "unknown", **made.facts}
     options = {"options": made.options}
@@ -138,6 +139,8 @@ def purify(
     if encoder:
         pair = [fit_head(network, suspect.train, rng=rng("head", seed)) for network in pair]
     before, after = suspect.judge(pair[0], backdoor), suspect.judge(pair[1], backdoor, undefended=pair[0])
+    if missing and defense.options:  # it has not seen them, and the test images may not show it
+        after = after.flagged("class-missing")
     facts |= {"before": before.record(), "after": after.record()}
     facts |= {} if encoder else {"classes": suspect.test.classes}
     text = "\n".join(filter(None, [made.text, f"before: {before}", f"after:  {after}"]))

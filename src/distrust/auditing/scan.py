@@ -51,8 +51,9 @@ class Scan:
     @property
     def judged(self) -> bool:
         """There is a score, and something to compare it with; a model of unknown accuracy is cleared by none."""
-        compared = math.isfinite(self.finding.score) and (self.threshold is not None or self.finding.p is not None)
-        return compared and (self.found or self.measured is None or self.measured.acc is not None)
+        sure = math.isfinite(self.finding.score) and not self.finding.unsure
+        compared = self.threshold is not None or self.finding.p is not None
+        return sure and compared and (self.found or self.measured is None or self.measured.acc is not None)
 
     @property
     def found(self) -> bool:
@@ -103,7 +104,13 @@ class Scan:
             lines.append("classes: " + ", ".join(f"{name} {score:.3g}" for name, score in most))
         if self.images.off_range:
             lines.append("Its pixels leave 0..1.")
-        if not self.judged:
+        if self.finding.unsure:
+            lines.append(f"The score says nothing: {self.finding.unsure}.")
+        elif not math.isfinite(self.finding.score):
+            lines.append("The score is no number, so that nothing is judged.")
+        elif self.measured and self.measured.acc is None and not self.judged:
+            lines.append("ACC is not known, so that nothing is cleared.")
+        elif not self.judged:
             null = ", or [permutations=19] where it has them" if self.kind == "synthetic" else ""
             lines.append(f"Nothing to compare it with: type --threshold{null}.")
         return "\n".join(lines)

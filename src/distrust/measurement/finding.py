@@ -24,7 +24,8 @@ class Finding:
         p: share of the detector's own null that scores as high, 0..1; None where it has none.
         notes: JSON-able facts for a reader.
         trigger: of a detector that searches for one, the options of `triggers.masked` that make what it found for the
-            target: `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it.
+            target: `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it, nor what follows.
+        unsure: why the score says nothing, and what to do; "" where it does.
     """
 
     detector: str
@@ -34,6 +35,7 @@ class Finding:
     p: float | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
     trigger: Mapping[str, Tensor] | None = dataclasses.field(default=None, repr=False, compare=False)
+    unsure: str = dataclasses.field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, detector: str, scores: Tensor, **more: Any) -> Finding:
@@ -54,7 +56,7 @@ class Finding:
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        plain = {name: value for name, value in vars(self).items() if name != "trigger"}
+        plain = {name: value for name, value in vars(self).items() if name not in ("trigger", "unsure")}
         return copy.deepcopy(plain) | {"scores": list(self.scores)}
 
 

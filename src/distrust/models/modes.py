@@ -78,14 +78,13 @@ def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
     state = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
     # Two images: norms over the batch refuse a single value per channel.
     images = next(state, torch.zeros(())).new_zeros(2, *shape)
-    made = f", built for {'×'.join(map(str, built))} images," if "size" in spec else ""
-    with (
-        told(
-            f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images",
-            "Build it for them with model(name, images), or give the shape it takes.",
-        ),
-        eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")),
-    ):  # fmt: skip
+    made, then = "", "Build it for them with model(name, images), or give the shape it takes."
+    if "size" in spec:
+        made = f", built for {'×'.join(map(str, built))} images,"
+        if ".py:" in called(model) and tuple(shape) == built:  # the fault is not in the shape
+            then = "Mend its forward, which gets the images alone, in eval mode; give other arguments defaults."
+    what = f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images"
+    with told(what, then), eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")):
         return model(images)
 
 

@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import NotFound
+from .modes import eval_mode
 
 DEEPEST = 64  # parts that are looked at: tuples in tuples, but no cache of a language model
 
@@ -39,6 +41,19 @@ def logits(module: nn.Module, inputs: Any, output: Any, *, classes: int | None, 
             output = parts[word]
         return _flat(output) if isinstance(output, Tensor) else output
     return None if (flat := _flat(output)) is output else flat
+
+
+def candidates(module: nn.Module, images: Tensor, classes: int) -> list[str]:
+    """The names of all parts that are [B,K] of what a network returns for images, as `logits` takes them."""
+    with eval_mode(module), torch.no_grad():
+        output = module.forward(images)  # past the hook
+    waiting, found = deque([("", output)]), list[str]()
+    while waiting and len(found) < DEEPEST:
+        path, part = waiting.popleft()
+        if isinstance(part, Tensor) and path and _fits(part, classes):
+            found.append(path.removeprefix("."))
+        waiting.extend((f"{path}.{name}", inner) for name, inner in _parts(part).items())
+    return found
 
 
 def _fits(part: Tensor, classes: int | None) -> bool:

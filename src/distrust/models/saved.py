@@ -43,7 +43,7 @@ def saved(model: nn.Module, facts: Mapping[str, Any], names: Names | None = None
         names: other names, as `original_names` gives them; what stands for itself is written as it is.
     """
     first, spec = getattr(model, "normalize", None), spec_of(model)
-    state = (model.model if _in_chain(model) else model).state_dict()  # type: ignore[union-attr]
+    state = bare(model).state_dict()
     if names is not None:
         kept = {name: state[own] if isinstance(own, str) else own for name, own in names.items()}
         if isinstance(first, Normalize) and "normalize.mean" not in names.values():
@@ -64,7 +64,7 @@ def load(path: str | Path, *, model: str | None = None, key: str | None = None, 
     Raises:
         NotFound, UnsafeFile, BadInput: as `distrust measure` says them.
     """
-    spec = dict(read_record(path).get("spec") or {}) if model else spec_in(path, "model='{}', classes=10")
+    spec = dict(read_record(path).get("spec") or {}) if model else spec_in(path, "model='{}'", ", classes=10")
     network, _ = filled({**spec, **({"name": model} if model else {}), **shape}, weights_in(path), path, key=key)
     return network.eval()
 
@@ -115,9 +115,10 @@ def behind(first: Normalize, network: nn.Module) -> nn.Module:
     return network
 
 
-def _in_chain(model: nn.Module) -> bool:
-    """Statistics were put in front of it."""
-    return isinstance(model, nn.Sequential) and [*dict(model.named_children())] == ["normalize", "model"]
+def bare(model: nn.Module) -> nn.Module:
+    """A stranger's network without the statistics that were put in front of it; any other is itself."""
+    parts = dict(model.named_children()) if isinstance(model, nn.Sequential) else {}
+    return parts["model"] if [*parts] == ["normalize", "model"] else model
 
 
 def original_names(found: Sequence[Weights], taken: Weights | None) -> Names | None:
@@ -135,12 +136,13 @@ def original_names(found: Sequence[Weights], taken: Weights | None) -> Names | N
     return {name: own.get(id(tensor), tensor) for name, tensor in best.named.items()}
 
 
-def spec_in(path: str | Path, named: str = "--model {}") -> dict[str, Any]:
+def spec_in(path: str | Path, named: str = "--model {}", more: str = "") -> dict[str, Any]:
     """Which model a file that Distrust wrote is of.
 
     Args:
         path: the file.
         named: how a caller names one, for the error.
+        more: what else is named where the file says nothing.
 
     Raises:
         BadInput: it does not say, or names a Python file: a file that somebody sends must not choose code to run.
@@ -148,7 +150,7 @@ def spec_in(path: str | Path, named: str = "--model {}") -> dict[str, Any]:
     spec = read_record(path).get("spec")
     if not spec:
         ours, own = named.format("wrn16-1"), named.format("my.py:factory")
-        raise BadInput(f"{path} does not say which model it is. Type {ours}, or {own}.")
+        raise BadInput(f"{path} does not say which model it is. Type {ours}{more}, or {own}{more}.")
     if ".py:" in (name := spec["name"]):
         raise BadInput(f"{path} is a {name}, a Python file that would be run. Type {named.format(name)}.")
     return spec

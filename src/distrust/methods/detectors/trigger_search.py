@@ -68,7 +68,11 @@ def trigger_search(
     finding = Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
     k = finding.target
     shown = {"pattern": patterns[k].cpu(), "mask": masks[k].cpu()}
-    return replace(finding, trigger=shown if masks[k].any() else None)
+    never = int((~masks.flatten(1).any(1)).sum())
+    unsure = ""
+    if 2 * never >= len(masks):  # then the median is theirs, and any other class an outlier
+        unsure = f"in {steps} steps no patch worked for {never} of {len(masks)} classes; ask for more steps"
+    return replace(finding, trigger=shown if masks[k].any() else None, unsure=unsure)
 
 
 def _smallest(
