@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from benchmarks.checkpoints import CHECKPOINTS, FOUND, NEAR, PAGE, current
 from benchmarks.nets import badnet, lenet5, outlier_net, provable, small_vgg
 
-FOLDER = Path(os.environ.get("DISTRUST_CHECKPOINTS", "clones of the repositories"))
+from distrust.cli import app
+
+FOLDER = os.environ.get("DISTRUST_CHECKPOINTS", "")
+OWN = PAGE.with_name("own-model.md")
 
 
 def near(found, one):
@@ -39,14 +44,31 @@ def test_networks_that_are_written_anew_have_the_numbers_of_the_files(network, n
     assert sum(part.numel() for part in network.state_dict().values()) == numbers
 
 
-@pytest.mark.parametrize("one", CHECKPOINTS, ids=lambda one: f"{one.repository}/{one.path}")
-def test_a_public_checkpoint_measures_what_its_authors_print(one):
-    if not one.inside(FOLDER).is_file():
-        pytest.skip(f"{one.inside(FOLDER)} is not there; DISTRUST_CHECKPOINTS names a folder of clones")
-    if not (Path(os.environ.get("DISTRUST_DATA", "")) / one.images).exists():
-        pytest.skip(f"no {one.images} in the folder that DISTRUST_DATA names")
-    found = one.measured(FOLDER)
-    assert near(found, one), (found, one.printed)
+@pytest.fixture
+def clones():
+    """Those of the files that are at hand, with their images."""
+    if not FOLDER or not os.environ.get("DISTRUST_DATA"):
+        pytest.skip("DISTRUST_CHECKPOINTS names no folder of clones, or DISTRUST_DATA none of images")
+    there = [one for one in CHECKPOINTS if one.inside(Path(FOLDER)).is_file()]
+    assert there, f"{FOLDER} holds none of the files as OWNER/NAME/PATH"
+    return there
+
+
+def test_public_checkpoints_measure_what_their_authors_print(clones):
+    for one in clones:
+        found = one.measured(Path(FOLDER))
+        assert near(found, one), (one.path, found, one.printed)
+
+
+def test_the_page_for_a_strangers_model_begins_with_what_is_seen(clones, monkeypatch, capsys):
+    """Every line below a `$ distrust …` is a line that it prints, or the beginning of one."""
+    monkeypatch.chdir(clones[0].inside(Path(FOLDER).resolve()).parent)
+    block = re.search(r"^```\n(\$ distrust.*?)^```$", OWN.read_text(), re.DOTALL | re.MULTILINE)[1]
+    for command in block.split("$ distrust ")[1:]:
+        line, *seen = command.splitlines()
+        app([*shlex.split(line), "--quiet"], standalone_mode=False)
+        told = capsys.readouterr().out
+        assert seen and all(f"\n{part}" in f"\n{told}" for part in seen), (line, told)
 
 
 def test_another_file_under_that_name_is_not_measured(tmp_path):
