@@ -52,6 +52,13 @@ def test_classes_are_found_by_a_mapping_in_python(found, few):
     assert suspect.measure().acc > 0.9
 
 
+def test_two_folders_may_be_one_class_and_a_control_is_opened_on_the_same_images(found, few):
+    classes = {"apples": 2, "pears": 2}
+    suspect = open_suspect(found.weights, few, model=found.name, classes=classes, **GIVEN)
+    assert suspect.test.classes == ("0", "1", "apples/pears")
+    assert suspect.measure(found.backdoor, control=found.weights).carried == 0
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

@@ -128,6 +128,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(distrust, str
     for command in (["purify", "nad"], ["distill", "--student", "wrn10-1"], ["scan", stranger.attacked]):
         said = distrust(*command, *(words if command[0] != "scan" else words[2:]))
         assert said.code == 2 and said.err.startswith("StoreError: file/out cannot be written"), said.err
+    nothing = distrust(
+        "purify", "nad", "--model", f"{stranger.code}:factory", *words[4:-1], "out", "--keys", "original"
+    )
+    assert nothing.code == 4 and "goes with --weights" in nothing.err
     taken = distrust("purify", "nad", *words[:-1], "out", "--trigger", "patch:white:30", "--target", 5)
     assert taken.code == 2 and "does not fit" in taken.err and "clean images" not in taken.err, "before the defence ran"
 

@@ -101,7 +101,8 @@ class Suspect:
         """
         backdoor = self.backdoor(trigger, target)
         if isinstance(control, str | Path):
-            control = open_suspect(control, (self.train, self.test), **self.opened).model
+            given = {**self.opened, "classes": None}  # the images have the model's by now
+            control = open_suspect(control, (self.train, self.test), **given).model
         return self.judge(self.model, backdoor, control=control)
 
     def judge(self, model: nn.Module, backdoor: Backdoor | None = None, **beside: Any) -> Measurement:

@@ -123,6 +123,8 @@ def purify(
     nothing could be judged of it before.
     """
     free(out)
+    if keys == "original" and asked.weights is None:
+        raise typer.BadParameter("--keys original takes the names of a file: it goes with --weights.")
     with face.loop(method):
         made = dt.purify(
             method, asked.weights, fraction=fraction, trigger=trigger, target=asked.target, seed=face.seed,
