@@ -12,9 +12,9 @@ import distrust as dt
 
 from .command import Face, Key, command
 
-Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
+Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
 AskedTrigger = Annotated[
-    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
+    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, a file …")
 ]
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
 
