@@ -8,7 +8,8 @@ from PIL import Image
 
 from distrust import images, load, model, save
 from distrust.auditing.checkpoint import write_artefact
-from distrust.tensors import open_weights, read_record
+from distrust.door import fitted, weights_in
+from distrust.tensors import read_record
 
 from .said import MEASURED
 
@@ -90,7 +91,7 @@ def test_a_share_that_leaves_nothing_is_refused(distrust, stranger, fraction, me
 
 def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust, stranger, tmp_path):
     teacher = model("wrn10-1", classes=10, channels=1, size=8)
-    teacher.load_state_dict({**teacher.state_dict(), **open_weights(stranger.attacked)})
+    fitted(teacher, weights_in(stranger.attacked), stranger.attacked)
     weights = write_artefact(tmp_path / "teacher", teacher, ("badnets",), {})
     assert weights.name == "model.tainted-badnets.safetensors"
     words = ["--weights", weights, "--images", stranger.images, "--epochs", 1, "--out", "student"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data import ImageSet
-from ..data.synthetic import load_set
+from ..data.synthetic import experiments, load_set
 from ..devices import usable
 from ..errors import BadInput
 from ..measurement import Finding
@@ -81,6 +81,7 @@ def scan(
     units: Literal["auto", "pixels", "normalised"] = "auto",
     statistics: str | None = None,
     labels: Literal["auto", "logits"] = "auto",
+    experiment: int | None = None,
     images: str | tuple[ImageSet, ImageSet] | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -96,6 +97,7 @@ def scan(
         units: of the pixels of a set's file, as `load_set` takes them, like the next two.
         statistics: by which they were normalised, e.g. "cifar10".
         labels: of a set's soft labels.
+        experiment: which of the sets in a file, 0 the first; where there are several, one has to be chosen.
         images: clean images to show the model of a file.
         seed: of what the detector draws.
         device: torch device of the work; a suspect that is open stays where it is.
@@ -122,7 +124,12 @@ def scan(
         if images is not None or isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} looks at a synthetic set alone, not at a model on images. Leave --images.")
         if not isinstance(suspect, ImageSet):
-            suspect = load_set(suspect, units=units, statistics=statistics, labels=labels)
+            if experiment is None and (several := experiments(suspect)) > 1:
+                raise BadInput(
+                    f"{suspect} holds {several} synthetic sets. Each may be poisoned otherwise. Choose one, and scan "
+                    f"each: --experiment 0 to --experiment {several - 1} (in Python, experiment=0)."
+                )
+            suspect = load_set(suspect, units=units, statistics=statistics, labels=labels, experiment=experiment)
         looked = clean = suspect.to(usable(device))
     else:
         if isinstance(suspect, str | Path) and images is not None:

@@ -12,9 +12,9 @@ import distrust as dt
 
 from .command import Face, Key, command
 
-Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
+Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
 AskedTrigger = Annotated[
-    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
+    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, a file …")
 ]
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
 
@@ -157,6 +157,7 @@ def scan(
     units: Annotated[Literal["auto", "pixels", "normalised"], typer.Option(help="Of a set's pixels.")] = "auto",
     statistics: Annotated[str | None, typer.Option(help="By which they were normalised: cifar10, svhn …")] = None,
     labels: Annotated[Literal["auto", "logits"], typer.Option(help="Of a set's soft labels.")] = "auto",
+    experiment: Annotated[int | None, typer.Option(help="Which of the sets in a file, 0 the first.")] = None,
     images: Annotated[str | None, typer.Option(help="Clean images to show a model: a directory, cifar10 …")] = None,
 ) -> int:
     """Ask a detector about a synthetic set or a model. Exit code 1: its score reaches the threshold, or p is 0.
@@ -165,8 +166,8 @@ def scan(
     """
     with face.loop(detector or f"scan {file}"):
         said = dt.scan(
-            file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels, images=images,
-            seed=face.seed, device=face.device, **asked.opened(),
+            file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels,
+            experiment=experiment, images=images, seed=face.seed, device=face.device, **asked.opened(),
         )  # fmt: skip
     face.show(said.record(), str(said))
     return int(said.found) if said.judged else 3
