@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ class Weights:
         tensors: by name; what wraps whole models (`module.`, `_orig_mod.`) is taken off.
         beside: names of entries among them that are no tensors.
         quantised: an entry that says that these are no weights by themselves, but numbers to be scaled; "" if none.
+        named: the set as the file names it, before wrappers are taken off.
     """
 
     path: str
     tensors: Mapping[str, Tensor]
     beside: tuple[str, ...] = ()
     quantised: str = ""
+    named: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def seems(self) -> str:
@@ -105,7 +107,7 @@ def _sets(content: Any, path: str, known: set[int], depth: int) -> Iterator[Weig
         quantised = _quantised(named)
         if (quantised or any(t.ndim for t in tensors.values())) and not ASIDE.search(path):
             beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
-            yield Weights(path, _unwrapped(tensors), beside, quantised)
+            yield Weights(path, _unwrapped(tensors), beside, quantised, tensors)
         inner = named.items()
     for name, part in inner if first else ():
         yield from _sets(part, f"{path}.{name}" if path else str(name), known, depth + 1)
