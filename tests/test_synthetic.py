@@ -5,10 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from distrust import BadInput, NotFound, UnsafeFile, load_set, recipe, rng, save_set
+from distrust import BadInput, NotFound, UnsafeFile, load_set, recipe, rng, save_set, scan
 from distrust.auditing.check import check
 from distrust.data.sources.published import STATISTICS
+from distrust.data.synthetic import experiments
+from distrust.errors import Notice
 from distrust.methods import condensers
 
 MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in STATISTICS["cifar10"])
@@ -54,7 +57,7 @@ def layouts(x):
         "images_best.pt": [normal, {"labels_best.pt": Y}],
         "images_7.pt": [normal, {"labels_7.pt": Y, "lr_7.pt": torch.tensor(0.02)}],
         "image_syn_upda.pt": [normal, {"label_syn_upda.pt": Y.float()}],
-        "results.pth": [[(torch.zeros_like(normal), Y, torch.tensor(0.1)), (normal, Y, torch.tensor(0.02))]],
+        "results.pth": [[(normal[:4], Y[:4], torch.tensor(0.02)), (normal[4:], Y[4:], torch.tensor(0.02))]],
         "pair.pt": [(normal, Y)],
     }
 
@@ -66,9 +69,10 @@ def test_published_layouts(name, x, tmp_path):
     path = written(tmp_path / name, content)
     for other, value in beside[0].items() if beside else ():
         written(tmp_path / other, value)
+    asked = {"experiment": 1} if name.startswith("res_") else {}
     with pytest.raises(BadInput, match=r"not in 0..1\. Neighbouring pixels correlate .* look normalised\. Type units="):
-        load_set(path)
-    found = load_set(path, units="normalised", statistics="cifar10")
+        load_set(path, **asked)
+    found = load_set(path, units="normalised", statistics="cifar10", **asked)
     torch.testing.assert_close(found.x, x, atol=1e-5, rtol=0)
     assert torch.equal(found.y, Y) and found.classes == ("0", "1", "2", "3")
     known = name in ("images_7.pt", "results.pth")
@@ -81,6 +85,35 @@ def test_one_of_several_sets_can_be_asked_for(x, tmp_path):
     assert not first.x.any()
     with pytest.raises(BadInput, match=r"experiment=2, but .* holds 2 sets"):
         load_set(path, experiment=2)
+    with pytest.warns(Notice, match=r"holds 2 sets; this is set 2 of 2\. For another: experiment=0 to 1"):
+        last = load_set(path, units="pixels")
+    assert torch.equal(last.x, load_set(path, units="pixels", experiment=1).x) and experiments(path) == 2
+
+
+def test_the_steps_of_one_set_are_joined_whatever_their_rates(x, tmp_path):
+    steps = [(x[:4], Y[:4], torch.tensor(0.1)), (x[4:], Y[4:], torch.tensor(0.02))]
+    path = written(tmp_path / "results.pth", 3 * steps)  # three times through
+    with pytest.warns(Notice, match=r"in 6 steps, each with a rate of its own, 0\.02 to 0\.1; their images are joined"):
+        found = load_set(path)
+    assert torch.equal(found.x, x) and torch.equal(found.y, Y) and found.training is None and experiments(path) == 1
+    said = check(path)
+    assert said["images"] == 8 and "trained on in 6 steps" in said["text"]
+
+
+def test_every_set_of_a_file_is_shown_and_none_is_scanned_unless_chosen(x, tmp_path):
+    path = written(tmp_path / "res.pt", {"data": [[x, Y], [x[::2], Y[::2]], [x, Y]]})
+    said = check(path)
+    assert [one["images"] for one in said["sets"]] == [8, 4, 8]
+    assert "3 synthetic sets (--experiment 0 to 2): 0: 8 images" in said["text"] and "--experiment 0" in said["next"]
+    assert check(path, experiment=1)["images"] == 4
+    with pytest.raises(BadInput, match="holds 3 synthetic sets.* --experiment 0 to --experiment 2"):
+        scan(path)
+
+
+def test_a_set_that_was_read_stays_when_its_file_is_written_anew(x, tmp_path):
+    found = load_set(written(tmp_path / "pair.pt", (x, Y)))
+    written(tmp_path / "pair.pt", (torch.zeros(2, 3, 8, 8), Y[:2]))
+    assert torch.equal(found.x, x)
 
 
 def test_kernel_methods_npz_with_centred_labels(x, tmp_path):
@@ -178,5 +211,8 @@ def test_what_cannot_be_written_is_refused(tiny, tmp_path):
     with pytest.raises(BadInput, match="stamped after augmentation"):
         save_set(late, tmp_path / "late.safetensors")
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="holds no images of ours"):
+    with pytest.raises(BadInput, match="is damaged, or no checkpoint"):
+        load_set(tmp_path / "model.safetensors")
+    save_file({"weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match="holds weight, and no images with labels"):
         load_set(tmp_path / "model.safetensors")

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import BadInput, NotFound
-from .tensors import load_weights, needed, open_plain
+from .tensors import load_weights, needed, opened
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 ASIDE = re.compile(r"(^|[._])(optim\w*|sched\w*|scaler|criterion|rng\w*)($|[._0-9])", re.I)  # no network's
@@ -28,7 +27,11 @@ SEEMS = {  # words in a path → what such weights are
 }
 MEANS, STDS = r"(.*[._])?(new_)?(mu|mean|means)", r"(.*[._])?(new_)?(sigma|std|stds)"
 STATISTIC = re.compile(f"{MEANS}|{STDS}")
-DEEPEST = 8  # levels of lists and mappings in a checkpoint that are looked through
+QUANTISED = re.compile(  # names that say so: of bitsandbytes, GPTQ and AWQ, HQQ, quanto, scaled floats
+    r"(.*[._])?(SCB|weight_format|absmax|quant_map|quant_state\..*|qweight|qzeros|W_q|weight\._(data|scale)"
+    r"|weight_(scale(_inv)?|zero_point|packed))"
+)
+DEEPEST = 32  # levels of lists and mappings in a checkpoint that are looked through
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class Weights:
         path: where it lies, as `--key` takes it: "" is the whole file; "state_dict", "models.0", "net.encoder_q".
         tensors: by name; what wraps whole models (`module.`, `_orig_mod.`) is taken off.
         beside: names of entries among them that are no tensors.
+        quantised: an entry that says that these are no weights by themselves, but numbers to be scaled; "" if none.
         named: the set as the file names it, before wrappers are taken off.
     """
 
     path: str
     tensors: Mapping[str, Tensor]
     beside: tuple[str, ...] = ()
+    quantised: str = ""
     named: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -53,7 +58,8 @@ class Weights:
         return next((what for words, what in SEEMS.items() if re.search(words, self.path, re.I)), "")
 
     def __str__(self) -> str:
-        facts = f"{len(self.tensors)} tensors" + (f", {self.seems}" if self.seems else "")
+        said = (f"{len(self.tensors)} tensors", self.seems, self.quantised and "quantised")
+        facts = ", ".join(filter(None, said))
         return f"{self.path or 'the file itself'} ({facts})"
 
 
@@ -71,43 +77,56 @@ def weights_in(path: str | Path) -> list[Weights]:
     path = Path(path)
     if not path.is_file():
         raise NotFound(f"no weights file {path}. Give a .safetensors or .pt file.")
-    content = _content(path)
-    found = list(_sets(content, "", set()))
+    content = opened(path)
+    found = sets_in(content)
     if not found:
         held = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise BadInput(f"{path} holds no weights; it has: {held or 'nothing'}. Ask for model.state_dict().")
+        arrays = isinstance(content, Mapping) and any(isinstance(part, np.ndarray) for part in content.values())
+        kind = "NumPy arrays, and no weights of PyTorch" if arrays else "no weights"
+        raise BadInput(f"{path} holds {kind}; it has: {held or 'nothing'}. Ask for model.state_dict().")
     return found
 
 
-def _content(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(16)
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
-    return open_plain(path)
+def sets_in(content: Any) -> list[Weights]:
+    """The sets of tensors in what `tensors.opened` gave; what it contains twice is looked through once."""
+    return list(_sets(content, "", set(), 0))
 
 
-def _sets(content: Any, path: str, above: set[int]) -> Iterator[Weights]:
-    """The mappings in it that hold tensors by name, outer ones first; what contains itself is looked at once."""
-    if id(content) in above or len(above) > DEEPEST:
+def _sets(content: Any, path: str, known: set[int], depth: int) -> Iterator[Weights]:
+    """The mappings in it that hold tensors by name, outer ones first."""
+    if isinstance(content, str | bytes) or not isinstance(content, Mapping | Sequence):
         return
-    above = above | {id(content)}
+    first = id(content) not in known and depth <= DEEPEST
+    known.add(id(content))
+    inner: Iterable[tuple[Any, Any]] = enumerate(content)
     if isinstance(content, Mapping):
-        named = {k: v for k, v in content.items() if isinstance(k, str)}
+        if "param_groups" in content:
+            return  # an optimiser's state
+        named = {str(k): v for k, v in content.items() if isinstance(k, str | int)}
         tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
-        if any(t.ndim for t in tensors.values()) and not ASIDE.search(path):
+        quantised = _quantised(named)
+        if (quantised or any(t.ndim for t in tensors.values())) and not ASIDE.search(path):
             beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
-            yield Weights(path, _unwrapped(tensors), beside, tensors)
-        inner: Iterable[tuple[Any, Any]] = named.items()
-    elif isinstance(content, Sequence) and not isinstance(content, str | bytes):
-        inner = enumerate(content)
-    else:
-        return
-    for name, part in inner:
-        yield from _sets(part, f"{path}.{name}" if path else str(name), above)
+            yield Weights(path, _unwrapped(tensors), beside, quantised, tensors)
+        inner = named.items()
+    for name, part in inner if first else ():
+        yield from _sets(part, f"{path}.{name}" if path else str(name), known, depth + 1)
+
+
+def _quantised(named: Mapping[str, Any]) -> str:
+    """The first entry of a state dict that says that it is quantised: by a tensor's type, or by its name."""
+    for name, value in named.items():
+        if isinstance(value, Tensor) and value.is_quantized:
+            return f"{name}: {str(value.dtype).removeprefix('torch.')}"
+        if "_packed_params" in name:  # torch.ao's layers
+            return name
+    packed = any(isinstance(t, Tensor) and t.ndim > 1 and _packs(t.dtype) for t in named.values())
+    return next((name for name in named if packed and QUANTISED.fullmatch(name)), "")
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whole numbers, or fractions of 8 bits."""
+    return dtype.itemsize == 1 or not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -131,7 +150,7 @@ def at_key(found: Sequence[Weights], key: str, source: object) -> list[Weights]:
     for one in found:
         prefix = key if not one.path else key.removeprefix(f"{one.path}.") if key.startswith(f"{one.path}.") else ""
         if prefix and (part := _below(one.tensors, prefix)):
-            inside.append(Weights(key, part))
+            inside.append(Weights(key, part, quantised=_quantised(part)))
     below = [one for one in found if one.path.startswith(f"{key}.")]
     if inside or below:
         return inside or below
@@ -193,6 +212,7 @@ def fitted(
         )
     if not fits:
         nearest = max(found, key=lambda one: len(own.keys() & one.tensors.keys()))
+        _refuse_quantised(nearest, source)
         _explain(own, nearest, source)
         load_weights(network, _kept(nearest.tensors, ignored), str(source))  # says what does not fit
     (chosen,) = fits
@@ -243,7 +263,7 @@ def _check_types(weights: Weights, own: Mapping[str, Tensor], source: object) ->
     """
     for name, tensor in weights.tensors.items():
         if tensor.is_quantized:
-            raise BadInput(f"{source} is quantised ({name}: {tensor.dtype}). Save it dequantised: tensor.dequantize().")
+            _refuse_quantised(Weights("", {}, quantised=f"{name}: {tensor.dtype}"), source)
         if own[name].is_floating_point() and not tensor.is_floating_point():
             raise BadInput(
                 f"{source}: {name} holds whole numbers ({tensor.dtype}) where the network has fractions; their scale "
@@ -254,6 +274,14 @@ def _check_types(weights: Weights, own: Mapping[str, Tensor], source: object) ->
                 f"{source}: {name} holds values that are not finite (NaN or infinity). Nothing can be judged of such a "
                 "model. Ask for another file."
             )
+
+
+def _refuse_quantised(weights: Weights, source: object) -> None:
+    if weights.quantised:
+        raise BadInput(
+            f"{source} is a quantised model ({weights.quantised}). Ask for the float weights, or dequantise it and "
+            "save its state_dict() again."
+        )
 
 
 def _statistics(found: Sequence[Weights], chosen: Weights) -> tuple[list[float], list[float]] | None:

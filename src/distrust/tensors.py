@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
 import json
 import pathlib
 import pickletools
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -41,48 +42,103 @@ STARTS = {  # how files begin that are no weights → what they are, and what to
     b"version https://git-lfs": "a Git LFS pointer, which stands for the file. Fetch it: git lfs pull",
     b"\x89HDF": "an HDF5 file, as Keras writes them. Convert it to PyTorch, and save its state_dict()",
     b"GGUF": "a GGUF file of quantised weights. Ask for the float weights as .safetensors",
+    b"\x1f\x8b": "packed by gzip. Unpack it first: gunzip",
+    b"PAR1": "a parquet table. Give its folder as --images",
+    b"%PDF": "a PDF document. Give a file of weights or images",
+    b"\0\0\x08": "an IDX file of numbers. Give its folder as --images",
     b"<": "a web page, not a file of weights. Download the file itself",
-    b'{"': "JSON, not a file of weights. Give the .safetensors or .pt file",
+    b"{": "JSON, not a file of weights. Give the .safetensors or .pt file",
 }
-NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+MAGIC = b"\n\x6c\xfc\x9cF\xf9 j\xa8P\x19"  # begins what torch wrote before version 1.6, within its first pickle
+LARGE = 2**24  # bytes that are looked at without being asked for
+LONGEST = 10**8  # bytes of a header of safetensors, as the format has it
 
 
-def open_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from a `.pt` that holds nothing but tensors and plain data.
+def opened(path: str | Path, *, held: bool = True) -> Any:
+    """What a file of tensors or arrays holds, told by its content, whatever it is called; nothing in it is run.
+
+    Tensors of a .safetensors and of a .pt are mapped where they can be: their bytes are read when they are used.
 
     Args:
-        path: the file.
-        key: where in a nested checkpoint the state dict lies, e.g. "state_dict" or "ema.model" (default: found
-            by itself under the usual names).
+        path: a .safetensors, a .pt with nothing but tensors and plain data, an .npz or an .npy.
+        held: all have their numbers; if not, what cannot be mapped has only names, types and shapes, if it is large.
 
     Raises:
-        NotFound: no such file, or no such key in it.
+        NotFound: no such file.
         UnsafeFile: opening it would import and call something; lists what.
-        BadInput: it is damaged, or holds no state dict.
+        BadInput: it is damaged, or something else; says what.
     """
     path = Path(path)
     if not path.is_file():
-        raise NotFound(f"no weights file {path}. Give a .safetensors or .pt file.")
-    if path.suffix == ".safetensors":
+        raise NotFound(f"no file {path}. Give a .safetensors, .pt, .npz or .npy file.")
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        raise BadInput(f"{path} is empty. Fetch it again.")
+    if start.startswith(b"\x93NUMPY") or arrays_in(path) is not None:
+        return _arrays(path, held)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < LONGEST:
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, ValueError, RuntimeError) as error:
             raise BadInput(f"{path} is not a readable safetensors file ({error}). Download it again.") from None
-    return _state_dict(open_plain(path), path, key)
+    return _pickled(path, held)
 
 
-def open_plain(path: Path) -> Any:
-    """Read a `.pt` that holds nothing but tensors and plain data.
+def arrays_in(path: Path) -> dict[str, int] | None:
+    """The arrays of an .npz by name, with how many bytes each takes in memory; None of anything else."""
+    found = {entry.filename: entry.file_size for entry in _entries(path)}
+    own = found and all(name.endswith(".npy") for name in found)
+    return {name.removesuffix(".npy"): size for name, size in found.items()} if own else None
 
-    Raises:
-        UnsafeFile: opening it would import and call something; lists what.
-        BadInput: it is damaged.
-    """
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    """What a zip archive lists; [] if it is none that can be read."""
     try:
-        with warnings.catch_warnings():
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except Exception:  # a damaged file can fail in any way
+        return []
+
+
+def _arrays(path: Path, held: bool) -> Any:
+    try:
+        sizes = arrays_in(path)
+        if sizes is None:
+            return np.load(path, allow_pickle=False, mmap_mode=None if held else "c")
+        with np.load(path, allow_pickle=False) as found:
+            return {
+                name: found[name] if held or size < LARGE else _shape_in(found.zip, f"{name}.npy")
+                for name, size in sizes.items()
+            }
+    except Exception as error:  # a damaged file can fail in any way
+        if "allow_pickle" in str(error) or "Python objects" in str(error):
+            raise UnsafeFile(
+                f"{path} holds Python objects, which can run code when opened. Not loaded. Save "
+                "plain arrays of numbers."
+            ) from None
+        raise BadInput(f"{path} is a damaged archive of arrays ({error}). Fetch or write it again.") from None
+
+
+def _shape_in(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of the right type and shape, all of it one zero."""
+    with archive.open(name) as part:
+        old = np.lib.format.read_magic(part) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(part)
+    if dtype.hasobject:
+        raise ValueError("allow_pickle")
+    return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, [0] * len(shape))
+
+
+def _pickled(path: Path, held: bool) -> Any:
+    """What torch wrote, as far as it is nothing but tensors and plain data."""
+    try:
+        mapped = _stored(path) and path.suffix != ".safetensors"  # by which torch goes, if it is told the name
+        place = "cpu" if held or mapped or path.stat().st_size < LARGE else "meta"
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle's protocol
-            with torch.serialization.safe_globals(PLAIN):
-                return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path if mapped else file, map_location=place, weights_only=True, mmap=mapped)
     except Exception:  # a damaged file can fail in any way
         asked = _globals_of(path)
         if asked:
@@ -91,7 +147,7 @@ def open_plain(path: Path) -> Any:
                 f"{path}{_script(path)} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, "
                 "or for one saved with torch.save(model.state_dict(), …)."
             ) from None
-        if other := _other(path):
+        if other := what_else(path):
             raise BadInput(f"{path} is {other}.") from None
         # torch's own message is not repeated: it advises to load the file all the same
         raise BadInput(
@@ -100,65 +156,77 @@ def open_plain(path: Path) -> Any:
         ) from None
 
 
-def _state_dict(content: Any, path: Path, key: str | None) -> dict[str, Tensor]:
-    if key:
-        for part in key.split("."):
-            known = content if isinstance(content, Mapping) else {}
-            if part not in known:
-                raise NotFound.among(f"key in {path.name}", part, map(str, known))
-            content = known[part]
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    weights = isinstance(content, Mapping) and content
-    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
-        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise BadInput(f"{path} holds no state dict; it has: {found}. Say where it is: --key NAME.")
-    parallel = all(name.startswith("module.") for name in weights)  # saved from DataParallel
-    return {name.removeprefix("module.") if parallel else name: v for name, v in weights.items()}
+def _stored(path: Path) -> bool:
+    """It is a zip in which nothing is packed, so that its parts can be mapped."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # as torch tells its two formats apart
+            return False
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in _entries(path))
 
 
-def _other(path: Path) -> str | None:
+def what_else(path: Path) -> str | None:
     """What a file is that is no checkpoint of today's PyTorch, by its content."""
     with path.open("rb") as file:
-        start = file.read(512).lstrip()
+        start = file.read(512)
     if start[257:262] == b"ustar":
-        return "a tar archive, as torch wrote before version 0.2. Open it with an old torch, and save it again"
+        return _tar(path)
+    if start.startswith(b"PK"):
+        return "a damaged archive of arrays. Fetch or write it again" if b".npy" in start[30:100] else _zip(path)
     if b"onnx" in start[:64].lower() or (start[:1] == b"\x08" and b"pytorch" in start[:64]):
         return "an ONNX model, which is a program. Ask for the network and its state_dict()"
-    return next((what for begin, what in STARTS.items() if start.startswith(begin)), None)
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite model, which is a program. Ask for the network and its state_dict()"
+    if start[:1] == b"\x80" and start[3:14] != MAGIC:
+        return "damaged, or a pickle that torch did not write. Ask for one that torch.save wrote"
+    return next((what for begin, what in STARTS.items() if start.lstrip().startswith(begin)), None)
+
+
+def _tar(path: Path) -> str:
+    with contextlib.suppress(tarfile.TarError, OSError, EOFError, ValueError), tarfile.open(path) as archive:
+        if {"pickle", "storages"} <= {entry.name for entry in archive}:
+            return "a tar archive, as torch wrote before version 0.2. Open it with an old torch, and save it again"
+    return "a tar archive. Unpack it, and give what is in it"
+
+
+def _zip(path: Path) -> str | None:
+    names = [entry.filename for entry in _entries(path)]
+    if "model.weights.h5" in names:
+        return "a Keras archive. Convert it to PyTorch, and save its state_dict()"
+    if names and not any(name.endswith(".pkl") for name in names):
+        return f"damaged, or no checkpoint: a zip archive of {len(names)} files. Unpack it, and give what is in it"
+    return None
 
 
 def _script(path: Path) -> str:
     """Told of an archive of TorchScript, which holds a program."""
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        if any("/code/" in name for name in archive.namelist()):
-            return ", a TorchScript archive,"
-    return ""
+    return ", a TorchScript archive," if any("/code/" in entry.filename for entry in _entries(path)) else ""
 
 
 def _globals_of(path: Path) -> list[str]:
     """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
     names: set[str] = set()
-    with contextlib.suppress(Exception):  # a damaged file can fail in any way; what was found so far counts
+    try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".pkl"):
-                        _collect_globals(archive.read(name), names)
+                for entry in archive.infolist():
+                    if entry.filename.endswith(".pkl"):
+                        with archive.open(entry) as part:
+                            _collect_globals(part, entry.file_size, names)
         else:
-            _collect_globals(path.read_bytes(), names)
+            with path.open("rb") as file:
+                _collect_globals(file, path.stat().st_size, names)
+    except Exception:  # a damaged file can fail in any way; what was found so far counts, but in plain text
+        with path.open("rb") as file:
+            if file.read(1) not in (b"\x80", b"P"):
+                return []
     safe = torch.serialization.get_safe_globals()  # what the user has allowed
     allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
     return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
 
 
-def _collect_globals(data: bytes, names: set[str]) -> None:
-    """Add the globals of every pickle in `data`; files of before torch 1.6 hold several."""
-    stream = io.BytesIO(data)
-    while stream.tell() < len(data):
+def _collect_globals(stream: IO[bytes], size: int, names: set[str]) -> None:
+    """Add the globals of every pickle in a stream of so many bytes; files of before torch 1.6 hold several."""
+    while stream.tell() < size:
         words: list[str] = []
         memo: dict[Any, Any] = {}
         last: Any = None
@@ -222,30 +290,68 @@ def state_bytes(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     return save(tensors, {"distrust": json.dumps(facts)})
 
 
+class _Spec(BaseModel, extra="forbid", strict=True):
+    """A network, as `model(**spec)` takes it."""
+
+    name: str
+    classes: Annotated[int, Field(ge=1, le=10**6)] = 1
+    channels: Annotated[int, Field(ge=1, le=10**4)] = 3
+    size: Annotated[int, Field(ge=1, le=10**5)] | Annotated[list[int], Field(min_length=2, max_length=2)] = 32
+    head: bool = True
+    normalize: Annotated[list[list[float]], Field(min_length=2, max_length=2)] | None = None
+
+
+class _Head(BaseModel, extra="allow", strict=True):
+    """A head, as `heads.make(**spec)` takes it."""
+
+    kind: str
+
+
+class _Record(BaseModel, extra="allow", strict=True):
+    """What metadata must look like to be believed."""
+
+    spec: _Spec | _Head | None = None
+    taint: list[str] = []
+    set: str = ""
+    classes: list[str] | None = None
+    training: dict[str, Any] | None = None
+    off_range: bool = False
+
+
 def read_record(path: str | Path) -> dict[str, Any]:
-    """What Distrust wrote into a safetensors file beside the weights; {} for a stranger's file."""
+    """What Distrust wrote into a safetensors file beside the weights; {} for a stranger's, and what is none of ours."""
     path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if not path.is_file():
         return {}
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("distrust", "{}"))
-    except (SafetensorError, json.JSONDecodeError):
+            record = json.loads((file.metadata() or {}).get("distrust", "{}"))
+        _Record.model_validate(record)
+        return dict(record)
+    except (SafetensorError, ValueError, RecursionError, OSError):  # no such file, no JSON, or not of this shape
         return {}
 
 
-def open_picture(path: str | Path) -> Tensor:
+def open_picture(path: str | Path, *, alpha: bool = False) -> Tensor:
     """A picture file as uint8 [3,H,W].
+
+    Args:
+        path: of any kind that Pillow knows; an animated one gives its first frame.
+        alpha: of a picture with transparency, that is kept as a fourth channel.
 
     Raises:
         NotFound: no such file.
-        BadInput: it is not a readable picture.
+        BadInput: it is not a readable picture, or has more than 8 bits a channel.
     """
     path = Path(path)
     if not path.is_file():
         raise NotFound(f"no picture {path}. Give a PNG or JPEG file.")
     try:
         with Image.open(path) as picture:
-            return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+            if picture.mode[0] in "IF":
+                raise ValueError(f"mode {picture.mode}: more than 8 bits a channel")
+            clear = alpha and ("A" in picture.getbands() or "transparency" in picture.info)
+            pixels = np.array(picture.convert("RGBA" if clear else "RGB"))
+            return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
-        raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file.") from None
+        raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file of 8 bits.") from None

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from distrust import Backdoor
 from distrust.methods import triggers
 
@@ -36,7 +38,8 @@ def test_a_plugin_is_listed_and_shown(distrust):
     assert "mine" in distrust("list", "defenses", "--plugin", "mine.py", "--json").facts["defenses"]
     assert distrust("show", "mine", "--plugin", "mine.py").out.startswith("mine (defenses): Stop.")
     assert distrust("check", "mine.py", "--json").facts == {
-        "file": "mine.py", "safe": True, "is": "method", "name": "mine", "text": "a method: mine (parsed, not run)"
+        "file": "mine.py", "safe": True, "is": "method", "name": "mine", "text": "a method: mine (parsed, not run)",
+        "next": "distrust show mine --plugin mine.py, which runs it",
     }  # fmt: skip
 
 
@@ -59,9 +62,47 @@ def test_check_says_what_a_file_is(distrust, stranger, tmp_path):
     for file, kind in kinds.items():
         told = distrust("check", file, "--json")
         assert told.code == 0 and told.facts["is"] == kind and told.facts["safe"] is True
-        assert distrust("check", file).out == told.facts["text"] + "\n"
+        assert distrust("check", file).out == f"{told.facts['text']}\nNext: {told.facts['next']}\n"
     assert distrust("check", "trial.toml", "--json").facts["cells"] == 4
     assert "1347 train, 450 test, 1×8×8, 10 classes" in distrust("check", stranger.images).out
     for file, message in {"bad.toml": "'finetune'", "torn.pt": "damaged", "two.py": "0 marked methods"}.items():
         said = distrust("check", file)
         assert said.code == 2 and message in said.err
+
+
+def test_many_files_are_checked_in_a_line_each_and_none_stops_the_others(distrust, stranger, tmp_path):
+    home = tmp_path / "odd"
+    home.mkdir()
+    (home / "trial.toml").write_text(STUDY)
+    (home / "torn.pt").write_bytes(stranger.attacked.read_bytes()[:-400])
+    (home / "weights.txt").write_bytes(stranger.attacked.read_bytes())
+    (home / "names.md").write_text("cat\n\ndog\n")
+    words = ["check", *sorted(home.iterdir()), home / "gone.pt"]
+    said = distrust(*words)
+    assert said.code == 2 and said.out.count("\n") == 5
+    lines = [line.removeprefix(f"{home}/") for line in said.out.splitlines()]
+    assert lines[0].startswith("names.md: text of 3 lines") and "torn.pt: BadInput: damaged" in lines[1]
+    assert lines[2].startswith("trial.toml: a study: 4 cells") and f"next: distrust run {home}/trial.toml" in lines[2]
+    assert f"next: distrust measure --weights {home}/weights.txt --model NAME" in lines[3]
+    assert lines[4] == f"gone.pt: NotFound: no file {home}/gone.pt."
+    torch.save({"a": print}, home / "evil.pt")
+    found = distrust(*words, home / "evil.pt", "--json")
+    assert found.code == 1, "what is unsafe goes before what cannot be read"
+    assert [one.get("is", one.get("error")) for one in found.facts["files"]] == [
+        "text", "BadInput", "study", "weights", "NotFound", "UnsafeFile"
+    ]  # fmt: skip
+    assert [one.get("safe") for one in found.facts["files"]] == [True, None, True, True, None, False]
+    assert distrust("check", home / "weights.txt", home / "trial.toml").code == 0
+
+
+def test_a_set_is_chosen_among_several_on_the_command_line(distrust, tmp_path):
+    x, y = torch.rand(6, 3, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
+    torch.save({"data": [[x, y], [x / 2, y]]}, tmp_path / "res.pt")
+    assert "2 synthetic sets (--experiment 0 to 1): each 6 images" in distrust("check", tmp_path / "res.pt").out
+    said = distrust("scan", tmp_path / "res.pt", "--threshold", 9)
+    assert said.code == 2 and "Choose one, and scan each: --experiment 0 to --experiment 1" in said.err
+    probe = "patch_probe[network=convnet2-w4,networks=1,epochs=1,size=3,stride=4,images=4]"
+    for which in (0, 1):
+        asked = ["--detector", probe, "--threshold", 99, "--experiment", which]
+        assert distrust("scan", tmp_path / "res.pt", *asked).code == 0
+    assert distrust("scan", tmp_path / "res.pt", "--experiment", 2).code == 2

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from distrust import images, load, model, save
 from distrust.auditing.artefact import write_artefact
-from distrust.tensors import open_weights, read_record
+from distrust.door import fitted, weights_in
+from distrust.tensors import read_record
 
 from .said import MEASURED
 
@@ -91,7 +92,7 @@ def test_a_share_that_leaves_nothing_is_refused(distrust, stranger, fraction, me
 
 def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust, stranger, tmp_path):
     teacher = model("wrn10-1", classes=10, channels=1, size=8)
-    teacher.load_state_dict({**teacher.state_dict(), **open_weights(stranger.attacked)})
+    fitted(teacher, weights_in(stranger.attacked), stranger.attacked)
     weights = write_artefact(tmp_path / "teacher", teacher, ("badnets",), {})
     assert weights.name == "model.tainted-badnets.safetensors"
     words = ["--weights", weights, "--images", stranger.images, "--epochs", 2, "--out", "student", "--no-flip"]
@@ -137,7 +138,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(distrust, str
 
 
 def test_purify_chooses_the_rate_and_keeps_the_original_names(distrust, stranger):
-    original = open_weights(stranger.attacked)
+    original = weights_in(stranger.attacked)[0].named
     words = ["purify", "finetune[epochs=1,flip=false,crop=0,cutout=0]", "--weights", stranger.attacked]
     words += ["--model", "wrn10-1", "--images", stranger.images, "--keys", "original", "--out", "clean", "--json"]
     said = distrust(*words)

@@ -1,105 +1,273 @@
-"""Checks: say what a file is, without running it."""
+"""Checks: say what a file is and what to type next, by its content, without running it."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Sequence
+import json
+import math
+import pickletools
+import tomllib
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from ..data import ImageSet
+import numpy as np
+
 from ..data.sources import images as open_images
+from ..data.sources.parts import TEST, whole_numbers
+from ..data.sources.published import holds_set, is_array, sets_of
 from ..data.synthetic import load_set
-from ..door import at_key, weights_in
-from ..errors import BadInput, NotFound
+from ..door import Weights, at_key, sets_in, weights_in
+from ..errors import BadInput, NotFound, Notice
 from ..marks import KINDS
 from ..measurement import Backdoor
-from ..study import make_plan, read_study
-from ..tensors import read_record
+from ..measurement.strangers import Found, is_picture, named_parts, trigger_in
+from ..tensors import open_picture, opened, read_record, what_else
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
+LONG = 2**24  # bytes of text that are read
+MOST = 8  # of many, so many are named
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+PICTURES = (("images", "labels"), ("x", "y"))  # names in an .npz of pictures without a split
 
 
-def check(file: str | Path, key: str | None = None) -> Facts:
-    """What a file is, as facts with a line of `text`. Python files are parsed, never run.
+def check(file: str | Path, key: str | None = None, experiment: int | None = None) -> Facts:
+    """What a file is, as facts, with a line of `text` and what to type `next`. Its ending is not believed.
+
+    Nothing is run: Python files are parsed. Of a large file only names, types and shapes are read.
+
+    Args:
+        file: weights, a synthetic set, pictures, a trigger, a study or a method, or a source of images.
+        key: which of a file's sets of weights: its path, or a prefix of its names.
+        experiment: which of a file's synthetic sets, 0 the first; None: all.
 
     Raises:
-        UnsafeFile: a checkpoint that asks for more than tensors.
-        NotFound, BadInput: it is missing or damaged.
+        UnsafeFile: opening it would run something.
+        NotFound, BadInput: it is missing, damaged, or nothing that is known here; says what.
     """
     path = Path(file)
-    look = {".toml": _study, ".json": _trigger, ".py": _method}.get(path.suffix)
-    if look:
-        if not path.is_file():
-            raise NotFound(f"no file {file}.")
-        return look(path)
-    if path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"):
-        return _weights(path, key)
-    return _images(str(file))
-
-
-def _study(path: Path) -> Facts:
-    plan = make_plan(read_study(path))
-    text = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
-    return {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": text}
-
-
-def _trigger(path: Path) -> Facts:
-    found = Backdoor.load(path)
-    facts = {"is": "trigger", "trigger": repr(found.trigger), "target": found.target, "stamp": found.stamp}
-    return {**facts, "text": f"a backdoor: {found.trigger!r} → class {found.target}"}
-
-
-def _method(path: Path) -> Facts:
     try:
-        tree = ast.parse(path.read_text())
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not Python ({error}).") from None
-    marked = [
+        if not path.is_file():
+            return _source(str(file), path)
+        if is_picture(path):
+            found = trigger_in(open_picture(path, alpha=True), path)
+            return _trigger(found, path) if found else {}
+        text = _text(path)
+        return _tensors(path, key, experiment) if text is None else _written(path, text)
+    except OSError as error:
+        if isinstance(error, BadInput | NotFound):
+            raise
+        raise BadInput(f"{file} cannot be read ({error.strerror or error}).") from None
+
+
+def _source(source: str, path: Path) -> Facts:
+    """Images, or a folder of something else."""
+    try:
+        train, test = open_images(source)
+    except (BadInput, NotFound) as error:
+        if path.is_dir() and (held := sorted(p.name for p in path.iterdir() if p.suffix in WEIGHTS)):
+            text = f"a folder that holds {', '.join(held[:MOST])}"
+            return {"is": "folder", "text": text, "next": f"distrust check {quote(str(path / held[0]))}"}
+        if isinstance(error, NotFound) and path.suffix and not source.startswith("hub:"):
+            raise NotFound(f"no file {source}.") from None
+        raise
+    grouped = "; grouped" if train.group is not None else ""
+    shape, classes = list(train.x.shape[1:]), list(train.classes)
+    return _images(source, len(train), len(test), shape, classes, grouped)
+
+
+def _images(source: str, train: int, test: int, shape: Sequence[int], classes: list[str], more: str = "") -> Facts:
+    text = f"images: {train} train, {test} test, {_times(shape)}, {len(classes)} classes{more}"
+    facts = {"is": "images", "train": train, "test": test, "shape": list(shape), "classes": classes, "text": text}
+    return {**facts, "next": f"distrust measure --weights FILE --model NAME --images {quote(source)} {ASKED}"}
+
+
+ASKED = "--trigger patch:grid --target 0"
+
+
+def _text(path: Path) -> str | None:
+    """What somebody wrote, as text; None for bytes."""
+    with path.open("rb") as file:
+        start = file.read(LONG)
+    wanted = path.suffix in (".toml", ".py", ".json")
+    if not wanted and b"\0" in start[:4096]:
+        return None
+    try:
+        return start.decode()
+    except UnicodeDecodeError as error:
+        if wanted:
+            raise BadInput(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+        return None
+
+
+def _written(path: Path, text: str) -> Facts:
+    """JSON, TOML, Python or plain text, whichever it can be read as; only where none can be, the ending counts."""
+    if not text.strip():
+        raise BadInput(f"{path} is empty. Fetch it again.")
+    if path.suffix == ".json" or text.lstrip()[0] in "{[":
+        return _json(path, text)
+    if path.suffix == ".py" or (path.suffix != ".toml" and _marked(text)):
+        return _method(path, text)
+    study: Any = False
+    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
+        study = path.suffix == ".toml" or {"teacher", "attack", "images"} & tomllib.loads(text).keys()
+    if study:
+        from ..study import make_plan, read_study  # which nothing else needs
+
+        plan = make_plan(read_study(path))
+        said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
+        facts = {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": said}
+        return {**facts, "next": f"distrust run {quote(str(path))} --dry-run"}
+    if other := what_else(path):
+        raise BadInput(f"{path} is {other}.")
+    if path.suffix in WEIGHTS or _is_pickle(text):
+        opened(path)  # says what is wrong with it
+    lines = len(text.splitlines())
+    facts = {"is": "text", "text": f"text of {lines} line{'s' if lines > 1 else ''}, and nothing that is known here"}
+    return {**facts, "next": f"nothing; if it names a model's classes, one a line: --classes {quote(str(path))}"}
+
+
+def _is_pickle(text: str) -> bool:
+    """A whole one of the oldest kind, which is text."""
+    try:
+        return any(code.name == "STOP" for code, _, _ in pickletools.genops(text.encode()))
+    except Exception:  # text can fail in any way to be one
+        return False
+
+
+def _json(path: Path, text: str) -> Facts:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if path.suffix != ".json":
+            raise BadInput(f"{path} is text that looks like JSON, and is none ({error}). Fetch it again.") from None
+        content = {"trigger": None}  # the record of a trigger says what is wrong
+    names = list(content) if isinstance(content, dict) else []
+    if {"trigger", "target"} & {*names} and "id" not in names:
+        found = Backdoor.load(path)
+        facts = {"is": "trigger", "trigger": repr(found.trigger), "target": found.target, "stamp": found.stamp}
+        text = f"a backdoor: {found.trigger!r} → class {found.target}"
+        return {**facts, "text": text, "next": _measured(f"--trigger {quote(str(path))}")}
+    if "weight_map" in names:
+        raise BadInput(f"{path} is the index of weights in several files. Join them, and give the one file.")
+    what = f"JSON with {', '.join(names[:MOST])}" if names else f"JSON: a {type(content).__name__}"
+    return {
+        "is": "json",
+        "text": f"{what}; no trigger",
+        "next": "nothing; give the weights, or a trigger",
+    }
+
+
+def _marked(text: str) -> list[str]:
+    """Names that are marked as methods in a Python file; SyntaxError or the like never leaves it."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [
         node.name
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         for mark in node.decorator_list
         if isinstance(mark, ast.Call) and ast.unparse(mark.func).rpartition(".")[2] in MARKS
     ]
+
+
+def _method(path: Path, text: str) -> Facts:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadInput(f"{path} is not Python ({error}).") from None
+    marked = _marked(text)
     if len(marked) != 1:
-        raise BadInput(f"{path} holds {len(marked)} marked methods; a method file holds exactly one.")
-    return {"is": "method", "name": marked[0], "text": f"a method: {marked[0]} (parsed, not run)"}
+        raise BadInput(
+            f"{path} holds {len(marked)} marked methods; a method file holds exactly one. If it makes a network, name "
+            f"it, and it is run: --model {path}:FACTORY."
+        )
+    facts = {"is": "method", "name": marked[0], "text": f"a method: {marked[0]} (parsed, not run)"}
+    return {**facts, "next": f"distrust show {marked[0]} --plugin {quote(str(path))}, which runs it"}
 
 
-def _weights(path: Path, key: str | None) -> Facts:
+def _tensors(path: Path, key: str | None, experiment: int | None) -> Facts:
+    """Everything that a file of tensors or arrays holds; what stands beside what it mainly is, is named too."""
     record = read_record(path)
     if "set" in record:
-        return _set(path)
-    try:
-        found = weights_in(path)
-        found = at_key(found, key, path) if key else found
-    except BadInput:
-        with contextlib.suppress(BadInput, NotFound):  # it may be a paper's synthetic set
-            return _set(path)
-        raise
+        return _sets(path, 1, None)
+    content = opened(path, held=False)
+    weights = sets_in(content)
+    if key is not None:
+        return _weights(path, at_key(weights, key, path), record)
+    if split := _pictures(content, path):
+        return split
+    facts: Facts | None = None
+    if named_parts(content) or (is_array(content) and not holds_set(content)):
+        found = trigger_in(content, path)
+        facts = _trigger(found, path) if found else None
+    elif holds_set(content):
+        facts = _sets(path, len(sets_of(content, path)), experiment)
+    if facts is None:
+        return _weights(path, weights or weights_in(path), record)  # which says what there is, if these are none
+    beside = [one for one in weights if one.path or len(one.tensors) > MOST]
+    text = f"{facts['text']}; weights beside it: {_listed(beside)}" if beside else facts["text"]
+    return {**facts, "text": text}
+
+
+def _weights(path: Path, found: Sequence[Weights], record: Facts) -> Facts:
     sets: list[Facts] = [
         {"path": one.path, "tensors": len(one.tensors), "numbers": sum(t.numel() for t in one.tensors.values())}
         | ({"seems": one.seems} if one.seems else {})
+        | ({"quantised": one.quantised} if one.quantised else {})
         for one in found
     ]
-    spec, taint = record.get("spec"), record.get("taint", [])
+    spec, taint = record.get("spec") or {}, record.get("taint", [])
     facts = {"is": "weights", **{fact: sum(one[fact] for one in sets) for fact in ("tensors", "numbers")}}
-    facts |= {"spec": spec, "taint": taint, "sets": sets}
-    model = f", a {spec['name']}" if spec else ""
+    facts |= {"spec": record.get("spec"), "taint": taint, "sets": sets}
+    model = f", a {spec['name']}" if "name" in spec else ""
     if len(sets) == 1:
         what = f"weights: {facts['tensors']} tensors, {facts['numbers']:,} numbers{model}"
     else:
-        what = f"{len(sets)} sets of weights: {'; '.join(map(str, found))}; judge each with --key"
-    return {**facts, "text": f"{what}{_tainted(taint)}; safe to open"}
+        what = f"{len(sets)} sets of weights: {_listed(found)}; judge each with --key"
+    own = "" if model else " --model NAME"
+    words = f"{quote(str(path))}{own} --images DIR" + (f" --key {quote(found[0].path)}" if len(sets) > 1 else "")
+    following = f"distrust measure --weights {words} {ASKED}, or distrust scan {words}"
+    if quantised := next((one.quantised for one in found if one.quantised), ""):
+        what += f"; quantised ({quantised})"
+        following = "ask for the float weights, or dequantise it and save its state_dict() again"
+    return {**facts, "text": f"{what}{_tainted(taint)}; safe to open", "next": following}
 
 
-def _set(path: Path) -> Facts:
-    images, units = load_set(path, units="pixels"), "pixels 0..1"
+def _listed(found: Sequence[Weights]) -> str:
+    more = f"; … ({len(found) - MOST} more)" if len(found) > MOST else ""
+    return "; ".join(map(str, found[:MOST])) + more
+
+
+def _sets(path: Path, count: int, experiment: int | None) -> Facts:
+    """A synthetic set, or each of several."""
+    known = [experiment] if experiment is not None or count == 1 else [*range(count)]
+    each = [_set(path, which) for which in known]
+    first, words = each[0], f"distrust scan {quote(str(path))} --detector 'patch_probe[permutations=19]'"
+    if first["units"] != "pixels 0..1":
+        words += " --units normalised --statistics NAME" if "look normalised" in first["units"] else " --units pixels"
+    if len(each) == 1:
+        return {**first, "next": words if count == 1 else f"{words} --experiment {experiment}"}
+    said = [one["text"].removeprefix("a synthetic set: ") for one in each]
+    alike = f"each {said[0]}" if len(set(said)) == 1 else "; ".join(f"{k}: {text}" for k, text in enumerate(said))
+    text = f"{count} synthetic sets (--experiment 0 to {count - 1}): {alike}"
+    return {**first, "sets": each, "text": text, "next": f"{words} --experiment 0, and so each of them"}
+
+
+def _set(path: Path, experiment: int | None) -> Facts:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", Notice)
+        images, units = load_set(path, units="pixels", experiment=experiment), "pixels 0..1"
     try:
-        load_set(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)
+            load_set(path, experiment=experiment)
     except BadInput as reason:
         units = str(reason).partition(": ")[2]
     soft = "soft labels" if images.y.ndim == 2 else f"{len(images.classes)} classes"
@@ -108,20 +276,53 @@ def _set(path: Path) -> Facts:
         "is": "synthetic set", "images": len(images), "shape": list(images.x.shape[1:]), "classes": len(images.classes),
         "soft": images.y.ndim == 2, "units": units, "taint": list(images.taint), "training": bool(images.training),
     }  # fmt: skip
-    text = f"a synthetic set: {len(images)} images {_shape(images)}, {soft}; {recipe} how it is trained on"
+    text = f"a synthetic set: {len(images)} images {_times(images.x.shape[1:])}, {soft}; {recipe} how it is trained on"
+    text += "".join(f"; {str(one.message).removeprefix(f'{path} ').rstrip('.')}" for one in told)
     return {**facts, "text": f"{text}{_tainted(images.taint)}; {units}"}
 
 
-def _images(source: str) -> Facts:
-    train, test = open_images(source)
-    facts = {"is": "images", "train": len(train), "test": len(test), "shape": list(train.x.shape[1:])}
-    grouped = "; grouped" if train.group is not None else ""
-    text = f"images: {len(train)} train, {len(test)} test, {_shape(train)}, {len(train.classes)} classes{grouped}"
-    return {**facts, "classes": list(train.classes), "text": text}
+def _pictures(content: Any, path: Path) -> Facts | None:
+    """An archive of pictures with their labels; None of anything else, as of a condensed set with soft labels."""
+    if not isinstance(content, Mapping) or not all(isinstance(part, np.ndarray) for part in content.values()):
+        return None
+    names = {part: (f"x_{part}", f"y_{part}") for part in ("train", *TEST)}
+    splits = [pair for pair in names.values() if {*pair} <= content.keys()][:2]
+    alone = next((pair for pair in PICTURES if {*pair} <= content.keys()), None)
+    if not splits and alone is None:
+        return None
+    pairs = [(content[x], content[y]) for x, y in (splits or [alone or ("", "")])]
+    if not splits:
+        x, y = pairs[0]
+        hard = y.dtype.kind in "iu" and (y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1))
+        if not hard or (x.dtype.kind == "f" and x.size and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
+            return None
+    if len(pairs) == 1 and splits or any(x.ndim not in (3, 4) or len(x) != len(y) for x, y in pairs):
+        open_images(str(path))  # says what is wrong with it
+    y = [whole_numbers(part.reshape(len(part)), path) for _, part in pairs]
+    numbers = [len(part) for part in y]
+    if not splits:
+        numbers = [numbers[0] - math.ceil(numbers[0] / 5), math.ceil(numbers[0] / 5)]  # a fixed split
+    shape = list(pairs[0][0].shape[1:])
+    shape = [1, *shape] if len(shape) == 2 else [shape[2], *shape[:2]] if shape[0] not in (1, 3) else shape
+    classes = [*map(str, content["classes"] if "classes" in content else range(len(np.unique(np.concatenate(y)))))]
+    facts = _images(str(path), numbers[0], numbers[1], shape, classes)
+    if not splits and pairs[0][0].dtype.kind == "f":
+        facts["next"] += f"; or, if it is a condensed set, distrust scan {quote(str(path))}"
+    return facts
 
 
-def _shape(images: ImageSet) -> str:
-    return "×".join(map(str, images.x.shape[1:]))
+def _trigger(found: Found, path: Path) -> Facts:
+    kind = type(found.trigger).__name__.lower()
+    facts = {"is": "trigger", "trigger": kind, "target": None, "text": found.said}
+    return {**facts, "next": _measured(f"--trigger {quote(str(path))} --target 0")}
+
+
+def _measured(trigger: str) -> str:
+    return f"distrust measure --weights FILE --model NAME --images DIR {trigger}"
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def _tainted(by: Sequence[str]) -> str:

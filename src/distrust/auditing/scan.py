@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ..data import ImageSet
-from ..data.synthetic import load_set
+from ..data.synthetic import experiments, load_set
 from ..devices import usable
 from ..door import weights_in
 from ..errors import BadInput, DistrustError
@@ -138,6 +138,7 @@ def scan(
     units: Literal["auto", "pixels", "normalised"] = "auto",
     statistics: str | None = None,
     labels: Literal["auto", "logits"] = "auto",
+    experiment: int | None = None,
     images: str | tuple[ImageSet, ImageSet] | None = None,
     keep: bool = False,
     seed: int = 0,
@@ -154,6 +155,7 @@ def scan(
         units: of the pixels of a set's file, as `load_set` takes them, like the next two.
         statistics: by which they were normalised, e.g. "cifar10".
         labels: of a set's soft labels.
+        experiment: which of the sets in a file, 0 the first; where there are several, one has to be chosen.
         images: clean images to show the model of a file.
         keep: what is found is to be saved: a detector that searches for no trigger is refused before any work.
         seed: of what the detector draws.
@@ -188,7 +190,12 @@ def scan(
         if not isinstance(suspect, ImageSet):
             file = suspect
             try:
-                suspect = load_set(file, units=units, statistics=statistics, labels=labels)
+                if experiment is None and (several := experiments(file)) > 1:
+                    raise BadInput(
+                        f"{file} holds {several} synthetic sets. Each may be poisoned otherwise. Choose one, and scan "
+                        f"each: --experiment 0 to --experiment {several - 1} (in Python, experiment=0)."
+                    )
+                suspect = load_set(file, units=units, statistics=statistics, labels=labels, experiment=experiment)
             except BadInput as error:
                 raise BadInput(_weights_told(file) or str(error)) from None
         looked = clean = suspect.to(usable(device))

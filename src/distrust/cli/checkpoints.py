@@ -15,9 +15,9 @@ import distrust as dt
 from ..files import free
 from .command import Face, Key, command
 
-Trigger = Annotated[str | None, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
+Trigger = Annotated[str | None, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
 AskedTrigger = Annotated[
-    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
+    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, a file …")
 ]
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
 
@@ -180,6 +180,7 @@ def scan(
     units: Annotated[Literal["auto", "pixels", "normalised"], typer.Option(help="Of a set's pixels.")] = "auto",
     statistics: Annotated[str | None, typer.Option(help="By which they were normalised: cifar10, svhn …")] = None,
     labels: Annotated[Literal["auto", "logits"], typer.Option(help="Of a set's soft labels.")] = "auto",
+    experiment: Annotated[int | None, typer.Option(help="Which of the sets in a file, 0 the first.")] = None,
     images: Annotated[str | None, typer.Option(help="Clean images to show a model: a directory, cifar10 …")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the trigger that was found, and a picture.")] = None,
 ) -> int:
@@ -192,8 +193,9 @@ def scan(
         free(out)
     with face.loop(detector or f"scan {file}"):
         said = dt.scan(
-            file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels, images=images,
-            keep=out is not None, seed=face.seed, device=face.device, **asked.opened(),
+            file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels,
+            experiment=experiment, images=images, keep=out is not None, seed=face.seed, device=face.device,
+            **asked.opened(),
         )  # fmt: skip
     facts, line = said.record(), ""
     if out and said.backdoor:

@@ -95,13 +95,40 @@ def layers(
 @command
 def check(
     face: Face,
-    file: Annotated[str, typer.Argument(help="A checkpoint, trigger.json, study.toml, method.py or image source.")],
+    files: Annotated[list[str], typer.Argument(help="Weights, sets, triggers, studies, methods, image sources …")],
     key: Key = None,
+    experiment: Annotated[int | None, typer.Option(help="Which of the synthetic sets in a file, 0 the first.")] = None,
 ) -> int:
-    """Say what a file is and whether it is safe to open, without running it. Exit code 1: unsafe."""
-    try:
-        facts = dt.check(file, key)
-    except dt.UnsafeFile as error:
-        face.show({"file": file, "safe": False, "reason": str(error)}, f"UnsafeFile: {error}")
-        return 1
-    return face.show({"file": file, "safe": True, **facts}, facts["text"])
+    """Say what files are, whether they are safe to open, and what to type next, without running them.
+
+    Exit code 1: one is unsafe; 2: one cannot be read.
+    """
+    if len(files) == 1:
+        (file,) = files
+        try:
+            facts = dt.check(file, key, experiment)
+        except dt.UnsafeFile as error:
+            face.show({"file": file, "safe": False, "reason": str(error)}, f"UnsafeFile: {error}")
+            return 1
+        return face.show({"file": file, "safe": True, **facts}, facts["text"], f"Next: {facts['next']}")
+    found: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            found.append({"file": file, "safe": True, **dt.check(file, key, experiment)})
+        except dt.UnsafeFile as error:
+            found.append({"file": file, "safe": False, "reason": str(error), "error": "UnsafeFile"})
+        except dt.DistrustError as error:
+            found.append({"file": file, "error": type(error).__name__, "reason": str(error)})
+    face.show({"files": found}, *map(_line, found))
+    return 1 if any(one.get("safe") is False for one in found) else 2 if any("error" in one for one in found) else 0
+
+
+def _line(found: dict[str, Any]) -> str:
+    """One of several files in one line."""
+    file = found["file"]
+    if "text" in found:
+        said = f"{found['text'].rstrip('.')}; next: {found['next']}"
+    else:
+        reason = found["reason"].removeprefix(file).removeprefix(":").removeprefix(" is").strip()
+        said = f"{found['error']}: {reason}"
+    return " ".join(f"{file}: {said}".split())

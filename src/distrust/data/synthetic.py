@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ..errors import BadInput, NotFound
+from ..errors import BadInput, notice
 from ..files import write_file
 from ..tensors import read_record
 from .images import ImageSet
@@ -59,22 +60,22 @@ def load_set(
     statistics: str | tuple[Sequence[float], Sequence[float]] | None = None,
     labels: Literal["auto", "logits"] = "auto",
     classes: Sequence[str] | None = None,
-    experiment: int = -1,
+    experiment: int | None = None,
 ) -> ImageSet:
     """Open a synthetic set: a file of `save_set`, or a stranger's, without running anything in it.
 
     Args:
-        path: .safetensors of ours; .pt, .pth or .npz of a paper's code (the images' file, where labels have their own).
+        path: what `save_set` wrote, or a .pt or .npz of a paper's code (the images' file, where labels have their own).
         units: of a stranger's pixels: "pixels" 0..1, also where some leave it; "normalised"; "auto" takes 0..1 and
             refuses the rest, saying what it looks like.
         statistics: by which "normalised" ones were: "cifar10", "cifar100", "svhn", "imagenet", "mnist",
             "fashionmnist", or mean and std per channel.
         labels: "logits" takes the softmax of soft labels; "auto" takes probabilities, centred ones included.
         classes: names (default: their numbers).
-        experiment: which set of a file that holds several.
+        experiment: which set of a file that holds several, 0 the first; None: the last, which is told.
 
     Returns:
-        Float images; `off_range` where pixels leave 0..1; `training` where the file knows at least the rate.
+        Float images; `off_range` where pixels leave 0..1; `training` where the file knows one rate for all of it.
 
     Raises:
         NotFound: no such file, the labels' file is missing, or unknown statistics.
@@ -83,13 +84,19 @@ def load_set(
             be said.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise NotFound(f"no synthetic set {path}. Write one with save_set.")
-        if "set" not in read_record(path):
-            raise BadInput(f"{path} holds no images of ours. Write it with save_set, or open a paper's .pt or .npz.")
-        return unpack_set(path.read_bytes())
-    x, y, lr = read_published(path, experiment)
+    if "set" in read_record(path):
+        try:
+            return unpack_set(path.read_bytes())
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise BadInput(f"{path} is a damaged set ({error}). Write it again with save_set.") from None
+    x, y, rates, which, of = read_published(path, experiment)
+    if of > 1 and experiment is None:
+        notice(f"{path} holds {of} sets; this is set {which + 1} of {of}. For another: experiment=0 to {of - 1}.")
+    if len(set(rates)) > 1:
+        notice(
+            f"{path} is trained on in {len(rates)} steps, each with a rate of its own, {min(rates):.3g} to "
+            f"{max(rates):.3g}; their images are joined, and the rates left out."
+        )
     x = to_pixels(x, units, statistics, str(path))
     y = _probabilities(y, labels, path) if y.ndim == 2 else y
     most = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
@@ -98,13 +105,23 @@ def load_set(
         raise BadInput(f"{path} has labels for {most} classes, but {len(names)} are named. Name all, or none.")
     images = ImageSet(
         x, y, names, path.stem, off_range=bool((x < 0).any() or (x > 1).any()),
-        training=None if lr is None else {"lr": lr},
+        training={"lr": rates[0]} if len(set(rates)) == 1 else None,
     )  # fmt: skip
     missing = sorted(set(range(len(names))) - set(images.hard.tolist()))
     if missing:
         listed = ", ".join(names[k] for k in missing[:8])
         raise BadInput(f"{path} has no image of class {listed}. Ask for the whole set, or name fewer classes.")
     return images
+
+
+def experiments(path: str | Path) -> int:
+    """How many synthetic sets a file holds.
+
+    Raises:
+        NotFound, UnsafeFile, BadInput: as `load_set`.
+    """
+    path = Path(path)
+    return 1 if "set" in read_record(path) else read_published(path).of
 
 
 def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:
@@ -116,6 +133,6 @@ def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:
     if (sums - 1).abs().max() > 1e-2 or y.min() < -1e-3:
         raise BadInput(
             f"{path}: soft labels sum to {float(sums.min()):.2f}..{float(sums.max()):.2f}, so they are no "
-            "probabilities. Type labels='logits' if they are logits."
+            "probabilities. Type labels='logits' (--labels logits) if they are logits."
         )
     return torch.clamp(y, min=0)

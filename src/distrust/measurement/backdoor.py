@@ -6,21 +6,34 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..data.images import as_8_bit
-from ..errors import BadInput, NotFound
+from ..errors import BadInput, DistrustError, NotFound
 from ..files import write_file
 from ..registry import registry
-from ..selectors import parse_one
+from ..selectors import lowered, parse_one
 from .predict import predict
+from .strangers import read_trigger
 
-FACTS = ("target", "rule", "stamp", "name", "as_published")  # all but the trigger
+
+class _Facts(BaseModel, strict=True):
+    """All of a record but the trigger."""
+
+    target: Annotated[int, Field(ge=0)]
+    rule: Literal["all-to-one"]
+    stamp: Literal["before", "after"]
+    name: str
+    as_published: bool
+
+
+FACTS = tuple(_Facts.model_fields)
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,10 @@ class Backdoor:
         try:
             with torch.no_grad():
                 stamped = self.trigger(images)
+        except BadInput as error:
+            file = trigger_file(self.name)
+            advice = str(error).replace("FILE", str(file).partition("[")[0]) if file else str(error)
+            raise BadInput(advice) from None
         except RuntimeError as error:
             shape = "×".join(map(str, images.shape[1:]))
             raise BadInput(f"trigger {self.name} does not fit on images of {shape} ({error}). Give another.") from None
@@ -117,30 +134,39 @@ class Backdoor:
         try:
             record = json.loads(text)
             pixels = load(tensors) if record["tensors"] else {}
+            facts = _Facts(**{fact: record[fact] for fact in FACTS}).model_dump()
             method = registry.get("triggers", record["trigger"])
             trigger = method.call(**method.check(record["options"] | pixels))
-            facts = {fact: record[fact] for fact in FACTS}
-            if not (isinstance(facts["target"], int) and facts["target"] >= 0):
-                raise TypeError(f"target {facts['target']!r} is no class number")
-        except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-            raise BadInput(f"{source} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
+        except DistrustError:
+            raise
+        except (ValueError, LookupError, TypeError, RuntimeError, RecursionError, SafetensorError) as error:
+            said: Any = error
+            if isinstance(error, ValidationError):
+                why = error.errors()[0]
+                said = f"{why['loc'][0]}: {lowered(why['msg'])}"
+            raise BadInput(f"{source} is not a backdoor's record ({said}). Write one with Backdoor.save.") from None
         return cls(trigger, **facts)
 
 
 def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
-    """A trigger from its selector: `patch:grid`, `patch:white:3`, `blend:FILE`, `sig`, `patch:grid[inset=4]`.
+    """A trigger from its selector, or from a file: `patch:grid`, `patch:white:3`, `blend:FILE`, `sig`, `badge.png`.
 
-    Words after colons are the trigger's first options in order; `defaults` fill options not given in the text,
-    where the trigger has them.
+    Words after colons are the trigger's first options in order, and options may stand in brackets, as in
+    `patch:grid[inset=4]`; `defaults` fill options not given in the text, where the trigger has them. A file is what
+    `Backdoor.save` wrote, or a stranger's, as `read_trigger` takes it: `badge.png[inset=2]`, `mask.npz[size=32]`.
 
     Raises:
-        NotFound: an unknown trigger or option.
+        NotFound: an unknown trigger, file or option.
         BadInput: a value out of bounds, or too many words.
+        UnsafeFile: opening a stranger's file would run something.
     """
     if isinstance(text, nn.Module):
         return text
-    if text.endswith(".json"):
-        return Backdoor.load(text).trigger
+    if file := trigger_file(text):
+        if text.endswith(".json") or _is_record(file):
+            return Backdoor.load(file).trigger
+        given = {} if text == str(file) else parse_one(text).options
+        return read_trigger(file, **given).trigger
     selector = parse_one(text)
     name, *words = selector.name.split(":")
     method = registry.get("triggers", name)
@@ -151,11 +177,32 @@ def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
     return method.call(**method.check(given))
 
 
+def trigger_file(text: str) -> Path | None:
+    """The file that a trigger selector is, which no trigger's name can be; None for words such as patch:grid."""
+    if text.endswith(".json"):
+        return Path(text)
+    name = text.partition("[")[0].strip()
+    word = name.partition(":")[0]
+    there = next((path for path in (Path(text), Path(name)) if path.exists()), None)  # a file's name may have brackets
+    if {".", "/", "\\"} & {*word}:
+        return there or Path(name)
+    return there if there and word not in registry.kind("triggers") else None
+
+
+def _is_record(file: Path) -> bool:
+    """What `Backdoor.save` wrote, under another name."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(64).lstrip().startswith(b"{")
+
+
 def trigger_files(text: Any) -> dict[str, str]:
     """SHA-256 of the files a trigger selector reads, so that a record knows their contents."""
     if not isinstance(text, str):
         return {}
-    paths = [text] if text.endswith(".json") else parse_one(text).name.split(":")[1:]
-    files = [Path(p) for p in paths if Path(p).is_file()]
+    file = trigger_file(text)
+    files = [file] if file else [Path(p) for p in parse_one(text).name.split(":")[1:]]
+    files = [p for p in files if p.is_file()]
     files += [p.with_suffix(".safetensors") for p in files if p.suffix == ".json"]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()}

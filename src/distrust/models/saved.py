@@ -148,7 +148,7 @@ def spec_in(path: str | Path, named: str = "--model {}", more: str = "") -> dict
         BadInput: it does not say, or names a Python file: a file that somebody sends must not choose code to run.
     """
     spec = read_record(path).get("spec")
-    if not spec:
+    if not spec or "name" not in spec:
         ours, own = named.format("wrn16-1"), named.format("my.py:factory")
         raise BadInput(f"{path} does not say which model it is. Type {ours}{more}, or {own}{more}.")
     if ".py:" in (name := spec["name"]):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import Views
 from ..errors import BadInput, NotFound
-from ..measurement.backdoor import trigger_files
+from ..measurement.backdoor import trigger_file, trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
 from ..selectors import checked, schema
@@ -36,7 +36,7 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
     if isinstance(trigger := options.get("trigger"), str):
         name = trigger.partition("[")[0].partition(":")[0]
-        call["trigger"] = "file" if trigger.endswith(".json") else registry.get("triggers", name).version
+        call["trigger"] = "file" if trigger_file(trigger) else registry.get("triggers", name).version
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     return {**call, "files": files} if files else call

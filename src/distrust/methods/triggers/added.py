@@ -48,7 +48,10 @@ class Added(Trigger):
         """Images [B,C,H,W] with the perturbation added."""
         delta = _signs(x.shape[1:]) * self.size / 255 if self.delta is None else self.delta
         if delta.shape[0] not in (1, x.shape[1]) or delta.shape[1:] != x.shape[2:]:
-            raise BadInput(f"a perturbation of {list(delta.shape)} does not fit on images of {list(x.shape[1:])}.")
+            raise BadInput(
+                f"a perturbation of {list(delta.shape)} does not fit on images of {list(x.shape[1:])}. Give one of "
+                f"their size, or let a file's be resized: 'FILE[size={x.shape[2]}]'."
+            )
         return x + delta.to(x)
 
 

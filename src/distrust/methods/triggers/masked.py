@@ -50,7 +50,10 @@ class Masked(Trigger):
         pixels = _noise(x.shape[1:]) if self.pixels is None else self.pixels
         for part in (pixels, self.mask):
             if part.shape[0] not in (1, x.shape[1]) or part.shape[1:] not in ((1, 1), x.shape[2:]):
-                raise BadInput(f"a pattern of {list(part.shape)} does not fit on images of {list(x.shape[1:])}.")
+                raise BadInput(
+                    f"a pattern of {list(part.shape)} does not fit on images of {list(x.shape[1:])}. Give one of "
+                    f"their size, or let a file's be resized: 'FILE[size={x.shape[2]}]'."
+                )
         mask = self.mask.to(x)
         return (1 - mask) * x + mask * pixels.to(x)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
 from ...marks import Count, Pixels, trigger
+from ...tensors import open_picture
 from ._base import Trigger
 
 # Rows -3..-1 by columns -3..-1 of the image, as in the released code of NAD (github.com/bboylyg/NAD).
 GRID = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
+NAMES = ("grid", "white", "black", "checker")
 
 
 @trigger(paper="Gu et al., BadNets, arXiv 1708.06733")
@@ -18,19 +22,21 @@ class Patch(Trigger):
     """Paste a pattern into the lower right corner: x' = (1 − m)·x + m·pattern.
 
     Args:
-        pattern: "grid" (the 3×3 grid of NAD), "white", "black", "checker", or a tensor [C,h,w] or [h,w]:
-            uint8, or float in 0..1.
+        pattern: "grid" (the 3×3 grid of NAD), "white", "black", "checker", a picture file, or a tensor [C,h,w] or
+            [h,w]: uint8, or float in 0..1.
         size: side in pixels of a named pattern; of "grid" a multiple of 3 that enlarges it.
         inset: pixels between the patch and the lower and right border.
 
     Raises:
-        BadInput: a pattern that does not exist or leaves 0..1, or a patch larger than the images.
+        BadInput: a pattern that does not exist or leaves 0..1, or a patch that leaves nothing of the images.
 
     Differs from the paper: BadNets draws several patterns; here any pattern is given as pixels.
     """
 
     def __init__(self, pattern: str | Tensor = "grid", size: Count = 3, inset: Pixels = 0) -> None:
         super().__init__()
+        if isinstance(pattern, str) and pattern not in NAMES and Path(pattern).is_file():
+            pattern = open_picture(pattern)
         pixels = pattern if isinstance(pattern, Tensor) else _named(pattern, size)
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         pixels = pixels if pixels.ndim == 3 else pixels[None]
@@ -49,6 +55,11 @@ class Patch(Trigger):
                 f"a patch of {height}×{width} with inset {self.inset} does not fit on images of "
                 f"{x.shape[2]}×{x.shape[3]}; make it smaller."
             )
+        if (height, width) == tuple(x.shape[2:]):
+            raise BadInput(
+                f"a patch of {height}×{width} hides the whole image. Blend it: blend:FILE; or, if its black is clear, "
+                "type 'FILE[clear=black]'."
+            )
         x = x.clone()
         x[:, :, bottom - height : bottom, right - width : right] = self.pixels.to(x)
         return x
@@ -63,4 +74,4 @@ def _named(pattern: str, size: int) -> Tensor:
         return ((torch.arange(size)[:, None] + torch.arange(size)) % 2 * 255).to(torch.uint8)
     if pattern in ("white", "black"):
         return torch.full((size, size), 255 if pattern == "white" else 0, dtype=torch.uint8)
-    raise BadInput(f"no pattern {pattern!r}. Known: grid, white, black, checker; or give a tensor.")
+    raise BadInput(f"no pattern {pattern!r}. Known: {', '.join(NAMES)}; or give a picture file, or a tensor.")
