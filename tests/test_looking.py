@@ -111,6 +111,11 @@ def test_a_folder_of_weights_says_which_file_to_look_at(tmp_path):
     assert said["is"] == "folder" and said["next"] == f"distrust check {tmp_path}/model/model.safetensors"
 
 
+def test_names_alone_make_no_quantised_model(tmp_path):
+    torch.save({"attention.W_q": torch.ones(3, 3), "conv.weight_scale": torch.ones(3)}, tmp_path / "float.pt")
+    assert "quantised" not in check(tmp_path / "float.pt")["text"]
+
+
 def test_what_contains_itself_or_one_thing_often_ends(tmp_path):
     loop: list = [WEIGHTS]
     loop.append(loop)
@@ -143,7 +148,7 @@ QUANTISED = {
     "nested": lambda: {"state_dict": dynamic()},
     "int8": lambda: {"fc.weight": torch.ones(3, 4, dtype=torch.int8), "fc.SCB": torch.ones(3)},
     "4 bits": lambda: {"fc.weight": torch.ones(6, 1, dtype=torch.uint8), "fc.weight.absmax": torch.ones(1)},
-    "gptq": lambda: {f"fc.{part}": torch.ones(3, 4) for part in ("qweight", "qzeros", "scales")},
+    "gptq": lambda: {f"fc.{part}": torch.ones(3, 4, dtype=torch.int32) for part in ("qweight", "qzeros")},
     "scaled": lambda: {"fc.weight": torch.ones(3, 4).to(torch.float8_e4m3fn), "fc.weight_scale": torch.ones(1)},
 }
 

@@ -64,15 +64,16 @@ def test_a_suspect_measures_as_its_model_does(suspect, digits, trained, tmp_path
 def test_purify_leaves_the_suspect_and_writes_what_it_made(suspect, tmp_path):
     before = {k: v.clone() for k, v in suspect.model.state_dict().items()}
     lines = []
-    made = dt.purify("finetune[epochs=1]", suspect, fraction=0.05, trigger="sig", target=1, tell=lines.append)
+    method = "finetune[epochs=1,lr=0.1]"
+    made = dt.purify(method, suspect, fraction=0.05, trigger="sig", target=1, tell=lines.append)
     assert all(torch.equal(v, before[k]) for k, v in suspect.model.state_dict().items())
     assert made.before == suspect.measure("sig", target=1) and made.flags == made.after.flags
-    assert lines == ["finetune[epochs=1] on 67 clean images of digits"] and "after:  ACC" in str(made)
+    assert lines == ["finetune[epochs=1,lr=0.1] on 67 clean images of digits"] and "after:  ACC" in str(made)
     weights = made.save(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "record.json").read_text())["after"] == made.after.record()
     again = open_suspect(weights, (suspect.train, suspect.test))
     assert again.measure("sig", target=1).acc == made.after.acc
-    file = dt.purify("finetune[epochs=1]", suspect.source, images="digits", trigger="sig", target=1)
+    file = dt.purify(method, suspect.source, images="digits", fraction=0.05, trigger="sig", target=1)
     assert (file.before, file.after) == (made.before, made.after)
     with pytest.raises(dt.BadInput, match="works on images; purify cleans a model"):
         dt.purify("range_clip", suspect)
@@ -87,7 +88,7 @@ def test_teach_distils_from_a_suspect(suspect):
 
 
 def test_scan_takes_a_suspect_or_a_set(suspect, digits):
-    said = dt.scan(suspect, "trigger_search[steps=2]", threshold=-9)
+    said = dt.scan(suspect, "trigger_search[steps=60]", threshold=-9)
     assert said.judged and said.found and said.kind == "classifier" and len(said.ranked) == 10
     assert said.ranked[0][1] == max(said.finding.scores) and "classes: " in str(said)
     probe = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8]"

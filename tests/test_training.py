@@ -12,8 +12,10 @@ from torch import nn
 
 from distrust.data import PLAIN, Augment, Late
 from distrust.errors import BadInput, Diverged
+from distrust.models import model
 from distrust.seeds import rng
 from distrust.training import Training, cross_entropy, fit, watching
+from distrust.training.graphed import recordable
 
 training = sys.modules["distrust.training.loop"]  # the module; the package gives the function its name
 
@@ -236,3 +238,11 @@ def test_a_nested_watcher_gives_way_to_the_outer_one_again():
         fit(net(), images(), **FAST)
     fit(net(), images(), **FAST)
     assert len(outer) == len(inner) == 1
+
+
+def test_passes_are_recorded_on_a_gpu_alone_and_of_networks_that_draw_nothing():
+    gpu, ours = torch.device("cuda"), model("wrn10-1", images())
+    assert recordable(ours, gpu) and not recordable(ours, torch.device("cpu"))
+    assert not recordable(net(), gpu), "a stranger's forward may choose, or draw, in Python"
+    ours.fc = nn.Sequential(nn.Dropout(0.5), ours.fc)
+    assert not recordable(ours, gpu), "dropout draws"

@@ -42,6 +42,7 @@ _HOME = {
     "open_suspect": "auditing.checkpoint",
     "Suspect": "auditing.checkpoint",
     "fitting_statistics": "auditing.checkpoint",
+    "hints": "auditing.checkpoint",
     "judged": "auditing.checkpoint",
     "verdict": "auditing.checkpoint",
     "Made": "auditing.purify",
@@ -68,7 +69,7 @@ __all__ = [*_HOME, *_KINDS, "__version__"]
 if TYPE_CHECKING:
     from .api import plan, report, run
     from .auditing.check import check
-    from .auditing.checkpoint import Suspect, fitting_statistics, judged, open_suspect, verdict
+    from .auditing.checkpoint import Suspect, fitting_statistics, hints, judged, open_suspect, verdict
     from .auditing.purify import Made, purify, teach
     from .auditing.scan import scan
     from .data import roles, split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ SEEMS = {  # words in a path → what such weights are
 }
 MEANS, STDS = r"(.*[._])?(new_)?(mu|mean|means)", r"(.*[._])?(new_)?(sigma|std|stds)"
 STATISTIC = re.compile(f"{MEANS}|{STDS}")
-QUANTISED = re.compile(  # names that say so: of torch.ao, bitsandbytes, GPTQ and AWQ, HQQ, quanto, scaled floats
-    r"(^|.*[._])(_packed_params|SCB|weight_format|absmax|quant_map|quant_state\..*|qweight|qzeros|W_q|weight\._(data|scale)"
-    r"|weight_(scale(_inv)?|zero_point|packed))(\..*)?"
+QUANTISED = re.compile(  # names that say so: of bitsandbytes, GPTQ and AWQ, HQQ, quanto, scaled floats
+    r"(.*[._])?(SCB|weight_format|absmax|quant_map|quant_state\..*|qweight|qzeros|W_q|weight\._(data|scale)"
+    r"|weight_(scale(_inv)?|zero_point|packed))"
 )
 DEEPEST = 32  # levels of lists and mappings in a checkpoint that are looked through
 
@@ -43,12 +43,14 @@ class Weights:
         tensors: by name; what wraps whole models (`module.`, `_orig_mod.`) is taken off.
         beside: names of entries among them that are no tensors.
         quantised: an entry that says that these are no weights by themselves, but numbers to be scaled; "" if none.
+        named: the set as the file names it, before wrappers are taken off.
     """
 
     path: str
     tensors: Mapping[str, Tensor]
     beside: tuple[str, ...] = ()
     quantised: str = ""
+    named: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def seems(self) -> str:
@@ -105,7 +107,7 @@ def _sets(content: Any, path: str, known: set[int], depth: int) -> Iterator[Weig
         quantised = _quantised(named)
         if (quantised or any(t.ndim for t in tensors.values())) and not ASIDE.search(path):
             beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
-            yield Weights(path, _unwrapped(tensors), beside, quantised)
+            yield Weights(path, _unwrapped(tensors), beside, quantised, tensors)
         inner = named.items()
     for name, part in inner if first else ():
         yield from _sets(part, f"{path}.{name}" if path else str(name), known, depth + 1)
@@ -116,9 +118,15 @@ def _quantised(named: Mapping[str, Any]) -> str:
     for name, value in named.items():
         if isinstance(value, Tensor) and value.is_quantized:
             return f"{name}: {str(value.dtype).removeprefix('torch.')}"
-        if not isinstance(value, Mapping) and QUANTISED.fullmatch(name):
+        if "_packed_params" in name:  # torch.ao's layers
             return name
-    return ""
+    packed = any(isinstance(t, Tensor) and t.ndim > 1 and _packs(t.dtype) for t in named.values())
+    return next((name for name in named if packed and QUANTISED.fullmatch(name)), "")
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whole numbers, or fractions of 8 bits."""
+    return dtype.itemsize == 1 or not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -231,8 +239,7 @@ def _fits(weights: Weights, own: Mapping[str, Tensor], ignored: tuple[str, ...])
         part = _kept(_below(weights.tensors, prefix) if prefix else weights.tensors, ignored)
         part = {name: t for name, t in part.items() if name in own or not STATISTIC.fullmatch(name)}
         if wanted <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
-            where = ".".join(filter(None, (weights.path, prefix)))
-            yield Weights(where, part, () if prefix else weights.beside, _quantised(part))
+            yield Weights(".".join(filter(None, (weights.path, prefix))), part, () if prefix else weights.beside)
 
 
 def _distinct(fits: Iterable[Weights]) -> list[Weights]:
@@ -254,8 +261,9 @@ def _check_types(weights: Weights, own: Mapping[str, Tensor], source: object) ->
     Raises:
         BadInput: names the first of them.
     """
-    _refuse_quantised(weights, source)
     for name, tensor in weights.tensors.items():
+        if tensor.is_quantized:
+            _refuse_quantised(Weights("", {}, quantised=f"{name}: {tensor.dtype}"), source)
         if own[name].is_floating_point() and not tensor.is_floating_point():
             raise BadInput(
                 f"{source}: {name} holds whole numbers ({tensor.dtype}) where the network has fractions; their scale "

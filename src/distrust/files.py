@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,16 +112,23 @@ def replaceable(path: str | Path, overwrite: bool = False) -> Path:
 
 
 def free(path: str | Path) -> Path:
-    """The path of a folder to be written, refused if it is taken; asked before any work starts.
+    """The path of a folder to be written, refused if it is taken or cannot be made; asked before any work starts.
 
     Raises:
         BadInput: it exists and is not empty.
+        StoreError: there is no place for it.
     """
     path = Path(path)
     if path.is_symlink():
         raise BadInput(f"{path} is a link. Give another --out, or remove it.")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise BadInput(f"{path} exists already and is not empty. Give another --out, or remove it.")
+        with tempfile.TemporaryDirectory(prefix=".", dir=above):  # by doing: what may be written, no mode tells
+            pass
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}: {above}). Give another place.") from None
     return path
 
 

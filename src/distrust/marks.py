@@ -122,9 +122,11 @@ class DetectorMark(Mark):
 
     Args:
         on: what it looks at; "any" is whatever there is.
+        finds: its finding brings a trigger, which can be written down and measured.
     """
 
     on: On | Literal["any"] = "classifier"
+    finds: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

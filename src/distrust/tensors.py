@@ -274,15 +274,19 @@ def _few(rows: list[str], most: int = 5) -> str:
 
 def model_bytes(model: nn.Module, record: Mapping[str, Any]) -> bytes:
     """A model as a safetensors file; its `spec` and `record` go into the metadata, so it can be rebuilt."""
+    return state_bytes(model.state_dict(), {"spec": getattr(model, "spec", None), **record})
+
+
+def state_bytes(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+    """A state dict as a safetensors file, with facts in its metadata."""
     tensors, known = {}, set[int]()
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         tensor = value.detach().cpu().contiguous()
         place = tensor.untyped_storage().data_ptr()
         tensors[name] = (
             tensor.clone() if place in known else tensor
         )  # tied weights: the format has no two names for one
         known.add(place)
-    facts = {"spec": getattr(model, "spec", None), **record}
     return save(tensors, {"distrust": json.dumps(facts)})
 
 

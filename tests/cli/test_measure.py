@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from distrust import Backdoor, model
-from distrust.auditing.checkpoint import write_artefact
+from distrust.auditing.artefact import write_artefact
 from distrust.measurement import make_trigger
 from distrust.methods import triggers
 
@@ -46,6 +46,18 @@ def test_the_control_measured_as_a_suspect_is_no_finding(distrust, stranger):
     words = ["--weights", stranger.control, "--model", "wrn10-1", "--images", stranger.images]
     said = distrust("measure", *words, "--trigger", "patch:white:2", "--target", 5, "--control", stranger.control)
     assert said.code == 0 and "carried 0.0" in said.out
+
+
+def test_accuracy_alone_clears_nothing(distrust, stranger):
+    words = ["measure", "--weights", stranger.attacked, "--model", "wrn10-1", "--images", stranger.images]
+    said = distrust(*words, "--json")
+    assert said.code == 3 and said.facts["acc"] > 0.7 and "asr" not in {k for k, v in said.facts.items() if v}
+    assert "no-control" not in said.facts["flags"]
+    said = distrust(*words)
+    assert said.code == 3 and said.out.startswith("ACC ") and "nothing is judged; distrust scan" in said.out
+    for more in (["--target", 5], ["--control", stranger.control]):
+        said = distrust(*words, *more)
+        assert said.code == 4 and "say something of a --trigger" in said.err
 
 
 def test_measure_the_model_of_a_strangers_file(distrust, stranger):
@@ -164,3 +176,18 @@ def test_one_truncated_picture_is_named_and_nothing_is_written(distrust, strange
         said = distrust(*words)
         assert said.code == 2 and said.out == "" and f"test/7/{file.name}" in said.err and "cannot be read" in said.err
     assert not Path("out").exists() and not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
+
+
+def test_measure_says_what_was_forgotten(distrust, stranger, tmp_path):
+    words = ["measure", "--images", stranger.images, "--trigger", "patch:white:3", "--target", 5]
+    said = distrust(*words, "--model", f"{stranger.code}:factory")
+    assert said.code == 3 and "No weights were given: this is what" in said.out and "Type --weights FILE" in said.out
+    found = distrust(*words, "--model", f"{stranger.code}:factory", "--json")
+    assert found.code == 3 and "No weights" in found.facts["hints"][0]
+    own = distrust(*words, "--model", "wrn10-1", "--weights", stranger.attacked, "--classes", "own")
+    assert own.code == 1 and own.out.startswith("ASR ") and "ACC is not known" in own.out
+    calm = distrust(*words[:4], "sig[delta=1]", *words[5:], "--model", "wrn10-1", "--weights", stranger.attacked)
+    own = distrust(
+        *words[:4], "sig[delta=1]", *words[5:], "--model", "wrn10-1", "--weights", stranger.attacked, "--classes", "own"
+    )
+    assert calm.code == 0 and own.code == 3, "nothing is cleared of a model whose accuracy nobody knows"

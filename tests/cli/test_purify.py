@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from distrust import images, load, model, save
-from distrust.auditing.checkpoint import write_artefact
+from distrust.auditing.artefact import write_artefact
 from distrust.door import fitted, weights_in
 from distrust.tensors import read_record
 
@@ -35,7 +36,7 @@ def test_purify_measures_before_and_after_and_writes_a_model_that_opens_by_itsel
 
 
 def test_purify_without_a_trigger_measures_accuracy_alone_and_can_be_quiet(distrust, stranger):
-    words = ["purify", "finetune[epochs=1]", "--weights", stranger.attacked, "--model", "wrn10-1"]
+    words = ["purify", "finetune[epochs=1,lr=0.01]", "--weights", stranger.attacked, "--model", "wrn10-1"]
     words += ["--images", stranger.images, "--quiet"]
     said = distrust(*words, "--out", "a")
     assert said.code == (3 if "acc-floor" in said.out else 0) and said.err == ""
@@ -94,9 +95,11 @@ def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust
     fitted(teacher, weights_in(stranger.attacked), stranger.attacked)
     weights = write_artefact(tmp_path / "teacher", teacher, ("badnets",), {})
     assert weights.name == "model.tainted-badnets.safetensors"
-    words = ["--weights", weights, "--images", stranger.images, "--epochs", 1, "--out", "student"]
+    words = ["--weights", weights, "--images", stranger.images, "--epochs", 2, "--out", "student", "--no-flip"]
     words += ["--trigger", "patch:white:3", "--target", 5]
-    said = distrust("distill", "--student", "wrn10-1", "--distiller", "kd[temperature=2]", *words, "--json")
+    said = distrust(
+        "distill", "--student", "wrn10-1", "--distiller", "kd[temperature=2]", "--batch-size", 32, *words, "--json"
+    )
     found = said.facts
     assert found["weights"] == "student/model.tainted-badnets.safetensors"
     assert found["teacher_measured"]["asr"] > 0.7 and set(found["student_measured"]) >= MEASURED
@@ -118,3 +121,35 @@ def test_distill_tells_of_teacher_and_student(distrust, stranger):
     assert said.code == (3 if "chance-level" in said.out else 0) and said.err == ""
     assert said.out.startswith("teacher: ACC") and "\nstudent: ACC" in said.out
     assert "Origin unknown" in Path("student/README.md").read_text()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(distrust, stranger):
+    Path("file").write_text("mine")
+    words = ["--weights", stranger.attacked, "--model", "wrn10-1", "--images", stranger.images, "--out", "file/out"]
+    for command in (["purify", "nad"], ["distill", "--student", "wrn10-1"], ["scan", stranger.attacked]):
+        said = distrust(*command, *(words if command[0] != "scan" else words[2:]))
+        assert said.code == 2 and said.err.startswith("StoreError: file/out cannot be written"), said.err
+    nothing = distrust(
+        "purify", "nad", "--model", f"{stranger.code}:factory", *words[4:-1], "out", "--keys", "original"
+    )
+    assert nothing.code == 4 and "goes with --weights" in nothing.err
+    taken = distrust("purify", "nad", *words[:-1], "out", "--trigger", "patch:white:30", "--target", 5)
+    assert taken.code == 2 and "does not fit" in taken.err and "clean images" not in taken.err, "before the defence ran"
+
+
+def test_purify_chooses_the_rate_and_keeps_the_original_names(distrust, stranger):
+    original = weights_in(stranger.attacked)[0].named
+    words = ["purify", "finetune[epochs=1,flip=false,crop=0,cutout=0]", "--weights", stranger.attacked]
+    words += ["--model", "wrn10-1", "--images", stranger.images, "--keys", "original", "--out", "clean", "--json"]
+    said = distrust(*words)
+    found = said.facts
+    assert (
+        found["clean"] == 1078 and found["validation"]["n"] == 269 and found["chosen"]["lr"] in (0.1, 0.03, 0.01, 0.003)
+    )
+    assert "on 1078 clean images of images, 269 more for validation" in said.err
+    assert said.code == (0 if "acc-floor" not in found["after"]["flags"] else 3)
+    assert load_file("clean/model.safetensors").keys() == original.keys()
+    again = distrust(
+        "measure", "--weights", found["weights"], "--images", stranger.images, "--trigger", "sig", "--target", 1
+    )
+    assert again.out.startswith(f"ACC {100 * found['after']['acc']:.1f}")

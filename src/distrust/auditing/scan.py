@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
 from ..data import ImageSet
 from ..data.synthetic import experiments, load_set
 from ..devices import usable
-from ..errors import BadInput
-from ..measurement import Finding
+from ..door import weights_in
+from ..errors import BadInput, DistrustError
+from ..files import write_folder
+from ..measurement import Backdoor, Finding, Measurement
 from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
@@ -31,6 +38,7 @@ class Scan:
         kind: what was looked at: "synthetic", "classifier" or "encoder".
         images: what the detector was given: clean images, or the set itself.
         threshold: a score from which on it is a finding; None: only the detector's own null judges.
+        measured: what a classifier measures without a trigger, before it was scanned; else None.
     """
 
     finding: Finding
@@ -38,11 +46,14 @@ class Scan:
     kind: str
     images: ImageSet = field(repr=False)
     threshold: float | None = None
+    measured: Measurement | None = None
 
     @property
     def judged(self) -> bool:
-        """There is a score, and something to compare it with."""
-        return math.isfinite(self.finding.score) and (self.threshold is not None or self.finding.p is not None)
+        """There is a score, and something to compare it with; a model of unknown accuracy is cleared by none."""
+        sure = math.isfinite(self.finding.score) and not self.finding.unsure
+        compared = self.threshold is not None or self.finding.p is not None
+        return sure and compared and (self.found or self.measured is None or self.measured.acc is not None)
 
     @property
     def found(self) -> bool:
@@ -56,21 +67,67 @@ class Scan:
         order = sorted(range(len(scores)), key=lambda k: -scores[k])
         return [(self.images.classes[k], scores[k]) for k in order] if len(scores) > 1 else []
 
+    @property
+    def backdoor(self) -> Backdoor | None:
+        """What the detector found, to be measured as any other backdoor; None if it found nothing."""
+        if self.finding.trigger is None:
+            return None
+        trigger = registry.get("triggers", "masked").call(**self.finding.trigger)
+        return Backdoor(trigger, self.finding.target, name=self.finding.detector)
+
+    def save(self, out: str | Path) -> Path:
+        """Write what was found into a new folder, all or nothing; return the path of its found.json.
+
+        `found.json` with `found.safetensors` is a trigger's file, as `Backdoor.load` reads it; `found.png` shows
+        pattern times mask, and images without and with it.
+
+        Raises:
+            BadInput: the folder exists and is not empty, or nothing was found that could be kept.
+            StoreError: it cannot be written.
+        """
+        if (found := self.backdoor) is None:
+            raise BadInput(f"{self.finding.detector} found no trigger that could be kept. Leave --out.")
+        text, tensors = found.dump()
+        files = {"found.json": text.encode(), "found.safetensors": tensors, "found.png": _picture(self.images, found)}
+        return write_folder(out, files) / "found.json"
+
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
         facts = {"file": self.source, "images": len(self.images), "threshold": self.threshold, "finding": self.found}
+        facts |= {"acc": self.measured.acc} if self.measured else {}
         return self.finding.record() | facts
 
     def __str__(self) -> str:
-        lines = [str(self.finding)]
+        lines = [str(self.measured)] if self.measured and self.measured.acc is not None else []
+        lines.append(str(self.finding))
         if most := self.ranked[:3]:
             lines.append("classes: " + ", ".join(f"{name} {score:.3g}" for name, score in most))
         if self.images.off_range:
             lines.append("Its pixels leave 0..1.")
-        if not self.judged:
+        if self.finding.unsure:
+            lines.append(f"The score says nothing: {self.finding.unsure}.")
+        elif not math.isfinite(self.finding.score):
+            lines.append("The score is no number, so that nothing is judged.")
+        elif self.measured and self.measured.acc is None and not self.judged:
+            lines.append("ACC is not known, so that nothing is cleared.")
+        elif not self.judged:
             null = ", or [permutations=19] where it has them" if self.kind == "synthetic" else ""
             lines.append(f"Nothing to compare it with: type --threshold{null}.")
         return "\n".join(lines)
+
+
+def _picture(images: ImageSet, backdoor: Backdoor, shown: int = 4, least: int = 96) -> bytes:
+    """A PNG: pattern times mask, then pairs of an image without and with the trigger."""
+    x = images.pixels(slice(0, shown)).cpu()
+    options: Any = backdoor.trigger.recipe
+    tiles = [options["pattern"] * options["mask"], *torch.stack([x, backdoor.stamp_on(x)], 1).flatten(0, 1)]
+    times = max(math.ceil(least / x.shape[2]), 1)
+    row = torch.cat([F.pad(tile, (0, 1), value=1.0) for tile in tiles], 2).expand(3, -1, -1)
+    pixels = (row.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
 
 
 def scan(
@@ -83,6 +140,7 @@ def scan(
     labels: Literal["auto", "logits"] = "auto",
     experiment: int | None = None,
     images: str | tuple[ImageSet, ImageSet] | None = None,
+    keep: bool = False,
     seed: int = 0,
     device: str = "cpu",
     **opened: Any,
@@ -99,6 +157,7 @@ def scan(
         labels: of a set's soft labels.
         experiment: which of the sets in a file, 0 the first; where there are several, one has to be chosen.
         images: clean images to show the model of a file.
+        keep: what is found is to be saved: a detector that searches for no trigger is refused before any work.
         seed: of what the detector draws.
         device: torch device of the work; a suspect that is open stays where it is.
         **opened: of a model's file: `model`, `key`, … as `open_suspect` takes them.
@@ -106,6 +165,7 @@ def scan(
     Raises:
         NotFound, BadInput, UnsafeFile: an unknown detector or option, images that it lacks or does not want, or as
             `load_set` and `open_suspect`.
+        Skip: a classifier at chance level on the images, of which nothing can be judged.
     """
     if isinstance(suspect, Suspect):
         source, head = suspect.source, suspect.opened.get("head", True)
@@ -119,23 +179,46 @@ def scan(
     method = registry.get("detectors", selector.name)
     options = method.check(selector.options)
     kind = given if method.mark.on == "any" else method.mark.on
+    if keep and not method.mark.finds:
+        able = ", ".join(name for name, other in registry.kind("detectors").items() if other.mark.finds)
+        raise BadInput(f"{selector.name} searches for no trigger that could be kept. Leave --out, or ask {able}.")
     looked: Any
+    measured = None
     if kind == "synthetic":
         if images is not None or isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} looks at a synthetic set alone, not at a model on images. Leave --images.")
         if not isinstance(suspect, ImageSet):
-            if experiment is None and (several := experiments(suspect)) > 1:
-                raise BadInput(
-                    f"{suspect} holds {several} synthetic sets. Each may be poisoned otherwise. Choose one, and scan "
-                    f"each: --experiment 0 to --experiment {several - 1} (in Python, experiment=0)."
-                )
-            suspect = load_set(suspect, units=units, statistics=statistics, labels=labels, experiment=experiment)
+            file = suspect
+            try:
+                if experiment is None and (several := experiments(file)) > 1:
+                    raise BadInput(
+                        f"{file} holds {several} synthetic sets. Each may be poisoned otherwise. Choose one, and scan "
+                        f"each: --experiment 0 to --experiment {several - 1} (in Python, experiment=0)."
+                    )
+                suspect = load_set(file, units=units, statistics=statistics, labels=labels, experiment=experiment)
+            except BadInput as error:
+                raise BadInput(_weights_told(file) or str(error)) from None
         looked = clean = suspect.to(usable(device))
     else:
         if isinstance(suspect, str | Path) and images is not None:
+            if "set" in read_record(suspect):
+                raise BadInput(f"{suspect} is a synthetic set, which is scanned alone. Leave --images and --model.")
             suspect = open_suspect(suspect, images, **opened, head=kind == "classifier", device=device)
         if not isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} shows clean images to the {kind}. Type --images cifar10, or a folder.")
         looked, clean = suspect.model, suspect.train
+        measured = suspect.checked() if kind == "classifier" else None
     finding = method.made(options)(looked, clean, rng=rng("detect", seed))
-    return Scan(finding, source, kind, clean, threshold)
+    return Scan(finding, source, kind, clean, threshold, measured)
+
+
+def _weights_told(file: str | Path) -> str:
+    """What is missing where a file holds a model in place of a synthetic set; "" if it holds none."""
+    try:
+        found = weights_in(file)
+    except DistrustError:
+        return ""
+    if not any(name.endswith("weight") for one in found for name in one.tensors):
+        return ""
+    known = "" if read_record(file).get("spec") else "; and name the model: --model wrn16-1, or --model my.py:factory"
+    return f"{file} holds weights, no synthetic set. Show the model clean images: --images cifar10, or a folder{known}."

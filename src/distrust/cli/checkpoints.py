@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,16 +12,14 @@ import typer
 
 import distrust as dt
 
+from ..files import free
 from .command import Face, Key, command
 
-Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or trigger.json.")]
+Trigger = Annotated[str | None, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
 AskedTrigger = Annotated[
-    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, trigger.json …")
+    str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, a file …")
 ]
 Out = Annotated[Path, typer.Option(help="New folder for weights, record and model card.")]
-
-
-LOW = 0.9  # an ACC below which a network may miss the statistics that it was trained with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,10 @@ class Network:
     size: Annotated[int | None, typer.Option(help="Resize images to this side in pixels.")] = None
     channels: Annotated[int | None, typer.Option(min=1, max=3, help="Convert images to 1 or 3 channels.")] = None
     mean: Annotated[str | None, typer.Option(help="Mean per channel, 0..1, that the model was trained with.")] = None
-    classes: Annotated[Path | None, typer.Option(help="File with the model's classes, one a line, in its order.")] = (
-        None
-    )
+    classes: Annotated[
+        str | None, typer.Option(help="File of the model's classes, one a line, or lines folder = class; or: own.")
+    ] = None
+    output: Annotated[str | None, typer.Option(help="Which of several outputs is the logits: a name or index.")] = None
     std: Annotated[str | None, typer.Option(help="Standard deviation per channel, 0..1; goes with --mean.")] = None
 
     def opened(self) -> dict[str, Any]:
@@ -49,6 +50,11 @@ class Network:
             ) from None
         return {**opened, "normalize": normalize}
 
+    def words(self) -> list[str]:
+        """The options as they were typed."""
+        fields = (field.name for field in dataclasses.fields(Network))
+        return [word for n in fields if (v := getattr(self, n)) is not None for word in (f"--{n}", str(v))]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Network):
@@ -63,24 +69,35 @@ class Checkpoint(Network):
 def measure(
     face: Face,
     asked: Checkpoint,
-    trigger: Trigger,
+    trigger: Trigger = None,
     control: Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")] = None,
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model.
 
-    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why.
+    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why. So it is
+    without --trigger, where only ACC is measured.
     """
+    if trigger is None and (asked.target is not None or control):
+        raise typer.BadParameter("--target and --control say something of a --trigger: --trigger patch:grid")
     suspect = dt.open_suspect(asked.weights, **asked.opened(), device=face.device)
     backdoor = suspect.backdoor(trigger, asked.target)
     found = suspect.measure(backdoor, control=control)
     target = backdoor.target if backdoor else None
     name = None if target is None else suspect.test.classes[target]
-    facts = {"model": suspect.source, "images": asked.images, "trigger": trigger, "target": target, "class": name}
+    facts: dict[str, Any] = {
+        "model": suspect.source,
+        "images": asked.images,
+        "trigger": trigger,
+        "target": target,
+        "class": name,
+    }
     line = f"class {target} is {name!r}" if name not in (None, str(target)) else ""
-    face.show({**facts, **found.record()}, str(found), line, flags=found.flags)
-    if found.acc < LOW and (said := dt.fitting_statistics(suspect)):
-        face.say("ACC on training images: {1:.1%} as they are, {2:.1%} with {0}".format(*said))
-    return _code(found)
+    line = line if backdoor else "No trigger was named, and so nothing is judged; distrust scan searches for one."
+    hints = dt.hints(suspect, found)
+    facts |= {"hints": hints} if hints else {}
+    face.show({**facts, **found.record()}, str(found), line, *hints, flags=found.flags)
+    code = _code(found)
+    return 3 if code == 0 and (hints or not backdoor) else code  # a network that sees other images is not cleared
 
 
 @command
@@ -89,23 +106,31 @@ def purify(
     asked: Checkpoint,
     method: Annotated[str, typer.Argument(help="A defence, e.g. nad or 'nad[beta=0,lr=0.05]'.")],
     out: Out,
-    fraction: Annotated[float, typer.Option(help="Share of the training split that the defender has, 0..1.")] = 0.05,
+    fraction: Annotated[
+        float | None, typer.Option(help="Share of the training split that the defender has, 0..1; default: all of it.")
+    ] = None,
+    keys: Annotated[
+        Literal["own", "original"],
+        typer.Option(help="Names of tensors: the network's own, or the original file's."),
+    ] = "own",
     trigger: AskedTrigger = None,
 ) -> int:
-    """Clean a checkpoint with a defence and a share of clean images; measures before and after if told the trigger.
+    """Clean a checkpoint with a defence on clean images; measures before and after if told the trigger.
 
-    A defence of encoders opens an encoder and needs no labels: a folder of images will do. Where there are labels, a
-    linear head on the features is measured.
+    A rate that is not named, as in 'nad[lr=0.02]', is chosen on a fifth of the images, which the defence does not see:
+    up to four are tried. A defence of encoders opens an encoder and needs no labels: a folder of images will do. Where
+    there are labels, a linear head on the features is measured. Exit code 3: the defence destroyed the model, or
+    nothing could be judged of it before.
     """
-    from ..files import free
-
     free(out)
+    if keys == "original" and asked.weights is None:
+        raise typer.BadParameter("--keys original takes the names of a file: it goes with --weights.")
     with face.loop(method):
         made = dt.purify(
             method, asked.weights, fraction=fraction, trigger=trigger, target=asked.target, seed=face.seed,
             tell=face.say, device=face.device, **asked.opened(),
         )  # fmt: skip
-    return _written(face, made, out)
+    return _written(face, made, out, keys)
 
 
 @command
@@ -123,8 +148,6 @@ def distill(
     trigger: AskedTrigger = None,
 ) -> int:
     """Distil a student from a teacher's checkpoint on clean images; measures both if told a trigger."""
-    from ..files import free
-
     free(out)
     with face.loop(f"{student} by {distiller}"):
         made = dt.teach(
@@ -135,8 +158,8 @@ def distill(
     return _code(made.after) if made.after else 0
 
 
-def _written(face: Face, made: dt.Made, out: Path) -> int:
-    weights = str(made.save(out))
+def _written(face: Face, made: dt.Made, out: Path, keys: Literal["own", "original"] = "own") -> int:
+    weights = str(made.save(out, keys))
     face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
     return 0 if made.after is None or dt.judged(made.after) else 3
 
@@ -159,15 +182,28 @@ def scan(
     labels: Annotated[Literal["auto", "logits"], typer.Option(help="Of a set's soft labels.")] = "auto",
     experiment: Annotated[int | None, typer.Option(help="Which of the sets in a file, 0 the first.")] = None,
     images: Annotated[str | None, typer.Option(help="Clean images to show a model: a directory, cifar10 …")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for the trigger that was found, and a picture.")] = None,
 ) -> int:
     """Ask a detector about a synthetic set or a model. Exit code 1: its score reaches the threshold, or p is 0.
 
-    With neither a threshold nor permutations a score says nothing by itself, and the exit code is 3.
+    With neither a threshold nor permutations a score says nothing by itself, and the exit code is 3; so it is where the
+    model is at chance level on the images.
     """
+    if out:
+        free(out)
     with face.loop(detector or f"scan {file}"):
         said = dt.scan(
             file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels,
-            experiment=experiment, images=images, seed=face.seed, device=face.device, **asked.opened(),
+            experiment=experiment, images=images, keep=out is not None, seed=face.seed, device=face.device,
+            **asked.opened(),
         )  # fmt: skip
-    face.show(said.record(), str(said))
+    facts, line = said.record(), ""
+    if out and said.backdoor:
+        found = said.save(out)
+        words = ["distrust", "measure", "--weights", file, *asked.words(), "--images", images, "--trigger", found]
+        facts |= {"trigger": str(found), "next": shlex.join(map(str, words))}
+        line = f"found: {found}, and a picture beside it. Measure it: {facts['next']}"
+    elif out:
+        line = f"No patch sent all images to one class, so that nothing is kept in {out}."
+    face.show(facts, str(said), line)
     return int(said.found) if said.judged else 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -124,23 +124,6 @@ def as_8_bit(x: Tensor) -> Tensor:
 def stored(pixels: Tensor, like: Tensor) -> Tensor:
     """Images in 0..1, on 8 bits, as a set holds them whose images are `like`."""
     return (pixels * 255).round().to(like) if like.dtype == torch.uint8 else pixels.to(like)
-
-
-def renumbered(images: ImageSet, classes: Sequence[str]) -> ImageSet:
-    """The set with its classes found by name among others, of which it may lack some: those of a model, in its order.
-
-    Raises:
-        BadInput: a class of the set is not among them, or a name stands there twice.
-    """
-    classes = tuple(classes)
-    strange = [name for name in images.classes if name not in classes]
-    if strange or len(set(classes)) < len(classes):
-        what = f"lack {', '.join(strange[:5])}" if strange else "name one twice"
-        raise BadInput(
-            f"the classes given {what}; {images.name} has {', '.join(images.classes[:12])}. List them all once."
-        )
-    place = torch.tensor([classes.index(name) for name in images.classes]).to(images.y.device)
-    return images.replace(y=place[images.hard], classes=classes)
 
 
 def rows_in(before: ImageSet, after: ImageSet) -> Tensor:

@@ -133,6 +133,6 @@ def _probabilities(y: Tensor, labels: str, path: Path) -> Tensor:
     if (sums - 1).abs().max() > 1e-2 or y.min() < -1e-3:
         raise BadInput(
             f"{path}: soft labels sum to {float(sums.min()):.2f}..{float(sums.max()):.2f}, so they are no "
-            "probabilities. Type labels='logits' if they are logits."
+            "probabilities. Type labels='logits' (--labels logits) if they are logits."
         )
     return torch.clamp(y, min=0)

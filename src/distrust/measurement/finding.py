@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,9 @@ class Finding:
         target: the most suspicious class; 0 where there are none.
         p: share of the detector's own null that scores as high, 0..1; None where it has none.
         notes: JSON-able facts for a reader.
+        trigger: of a detector that searches for one, the options of `triggers.masked` that make what it found for the
+            target: `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it, nor what follows.
+        unsure: why the score says nothing, and what to do; "" where it does.
     """
 
     detector: str
@@ -29,6 +34,8 @@ class Finding:
     target: int
     p: float | None = None
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trigger: Mapping[str, Tensor] | None = dataclasses.field(default=None, repr=False, compare=False)
+    unsure: str = dataclasses.field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, detector: str, scores: Tensor, **more: Any) -> Finding:
@@ -49,7 +56,8 @@ class Finding:
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return dataclasses.asdict(self) | {"scores": list(self.scores)}
+        plain = {name: value for name, value in vars(self).items() if name not in ("trigger", "unsure")}
+        return copy.deepcopy(plain) | {"scores": list(self.scores)}
 
 
 def outlyingness(values: Tensor) -> Tensor:

@@ -76,6 +76,10 @@ class Measurement:
             parts.append(f"flags: {', '.join(self.flags)}")
         return " · ".join(parts)
 
+    def flagged(self, *names: str) -> Measurement:
+        """The same with more flags."""
+        return Measurement(self.values, tuple(name for name in MEANING if name in {*self.flags, *names}))
+
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self.record().items())
         return f"<table>{rows}</table>"

@@ -78,20 +78,50 @@ def probe(model: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
     state = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
     # Two images: norms over the batch refuse a single value per channel.
     images = next(state, torch.zeros(())).new_zeros(2, *shape)
+    made, then = "", "Build it for them with model(name, images), or give the shape it takes."
+    if "size" in spec:
+        made = f", built for {'×'.join(map(str, built))} images,"
+        if ".py:" in called(model) and tuple(shape) == built:  # the fault is not in the shape
+            then = "Mend its forward, which gets the images alone, in eval mode; give other arguments defaults."
+    what = f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images"
+    with told(what, then), eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")):
+        return model(images)
+
+
+def seen_in_training(model: nn.Module, shape: Sequence[int]) -> Any:
+    """What a copy of the model returns in train mode for two black images (C,H,W), after a look at its gradient.
+
+    Raises:
+        BadInput: it cannot be copied, has no parameter that asks for a gradient, or fails.
+    """
+    with told(f"{called(model)} cannot be trained", "Mend it, or only measure it."):
+        copied = copy.deepcopy(model).train()
+        first = next((p for p in copied.parameters() if p.requires_grad), None)
+        if first is None:
+            raise ValueError("none of its parameters asks for a gradient")
+        with torch.enable_grad(), seeded(rng(0, "probe")):
+            found = copied(first.new_zeros(2, *shape))
+            if isinstance(found, Tensor):
+                found.float().sum().backward()
+    return found
+
+
+@contextmanager
+def told(what: str, then: str) -> Iterator[None]:
+    """Tell in one sentence what a stranger's network raises inside, which may be anything.
+
+    Raises:
+        BadInput: "`what`: why. `then`".
+    """
     try:
-        with eval_mode(model), torch.no_grad(), seeded(rng(0, "probe")):
-            return model(images)
+        yield
     except (torch.OutOfMemoryError, DistrustError):
         raise
-    except Exception as error:  # a stranger's network may raise anything
-        made = f", built for {'×'.join(map(str, built))} images," if "size" in spec else ""
+    except Exception as error:
         why = next(iter(str(error).splitlines()), "")
         if not why or not isinstance(error, RuntimeError | ValueError | AssertionError):
             why = f"{type(error).__name__}: {why}"
-        raise BadInput(
-            f"{called(model)}{made} cannot take {'×'.join(map(str, shape))} images: {why}. "
-            "Build it for them with model(name, images), or give the shape it takes."
-        ) from error
+        raise BadInput(f"{what}: {why}. {then}") from error
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -55,6 +55,11 @@ class Normalize(nn.Module):
         std = (square - mean.square()).clamp(min=0).sqrt()
         return cls(mean.tolist(), std.where(std > 1e-4, 1.0).tolist())
 
+    @property
+    def statistics(self) -> list[list[float]]:
+        """Mean and std as `Normalize` takes them, JSON-able."""
+        return [self.mean.flatten().tolist(), self.std.flatten().tolist()]
+
     def forward(self, x: Tensor) -> Tensor:
         """Images [B,C,H,W] → the same shape, normalised. BadInput if C is another (it would broadcast)."""
         if x.shape[1] != self.mean.shape[1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Generator, Tensor, nn
@@ -18,13 +18,14 @@ from .families._parts import Given
 from .families.convnet import convnet
 from .families.mobilenet import mobilenet
 from .families.pyramidnet import pyramidnet
-from .families.resnet import LAYERS, imagenet_resnet, resnet
+from .families.resnet import LAYERS, imagenet_resnet, padded_resnet, resnet
 from .families.vgg import vgg_small
 from .families.victims import alexnet_small, lenet, mlp, vgg11
 from .families.wrn import wrn
 from .groups import resolve
-from .modes import called, pair, probe, spec_of
+from .modes import called, pair, probe, seen_in_training, spec_of
 from .normalize import Normalize
+from .outputs import logits
 from .strangers import STRANGERS, stranger
 from .taps import INPUT
 
@@ -51,6 +52,9 @@ FAMILIES = {
         "ResNet-18, 34, 50, 101, 152; 64, 128, 256, 512 channels; for small images, or with ImageNet's stem",
     ),
     "resnet{depth}": Family(r"resnet([1-9]\d*)", resnet, "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels"),
+    "resnet{depth}-a": Family(
+        r"resnet([1-9]\d*)-a", padded_resnet, "CIFAR ResNet with shortcuts that have no weights, as in the paper"
+    ),
     "pyramidnet{depth}[-a{alpha}]": Family(
         r"pyramidnet([1-9]\d*)(?:-a([1-9]\d*))?",
         pyramidnet,
@@ -75,7 +79,8 @@ FAMILIES = {
 USUAL = [  # names that a message may propose
     *("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
     *(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
-    *("resnet8", "resnet20", "resnet56", "resnet110", "pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
+    *("resnet8", "resnet20", "resnet20-a", "resnet56", "resnet110"),
+    *("pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
     *("mobilenet", "mobilenet-224", "vgg-small", "convnet3", "convnet3-w64", "convnet4"),
     *("mlp", "lenet", "alexnet-small", "vgg11"),
 ]
@@ -96,6 +101,7 @@ def model(
     rng: Generator | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     head: bool = True,
+    output: str | None = None,
 ) -> nn.Module:
     """Build an untrained model that takes images [B,C,H,W] in 0..1 and returns logits [B,K], or features [B,D].
 
@@ -114,6 +120,8 @@ def model(
         rng: draws the initial weights (default: a fixed stream); the global generators stay as they were.
         normalize: mean and std per channel in pixel units 0..1 (default: those of `images`, else 0 and 1).
         head: False leaves the last linear layer out: an encoder, whose features are what would enter it.
+        output: which part of what a network from elsewhere returns is the logits: a key, an attribute or an index
+            (default: the first tensor [B,K]).
 
     Raises:
         NotFound: an unknown name, file, factory or model of a library.
@@ -139,26 +147,21 @@ def model(
         strange = stranger(name, classes=classes, channels=channels, size=side)
         if strange is None:
             build, numbers = _family(name)
+            if output is not None:
+                raise BadInput(f"output={output!r}: {name} returns nothing beside its logits. Leave it out.")
             if first is None:
                 first = Normalize.identity(channels) if images is None else Normalize.of(images)
             built = build(Given(first, classes, channels, (height, width)), *numbers)
         else:
             built = strange.float()  # as images are
-            built.register_forward_hook(functools.partial(_logits, classes=classes))
+            spec |= {} if output is None else {"output": str(output)}
+            hook = functools.partial(logits, classes=classes if head else None, name=spec.get("output"))
+            built.register_forward_hook(hook)
         if strange is not None and first is not None:
             built = nn.Sequential(OrderedDict(normalize=first, model=built))
-            spec["normalize"] = [first.mean.flatten().tolist(), first.std.flatten().tolist()]
+            spec["normalize"] = first.statistics
     built.spec = spec  # type: ignore[assignment]
     return built if head else _beheaded(built)
-
-
-def _logits(module: nn.Module, inputs: Any, output: Any, *, classes: int) -> Tensor | None:
-    """Of what a stranger's network returns beside its logits: the first tensor [B,K] of a tuple, dict or object."""
-    if isinstance(output, Tensor):
-        return None
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    parts = [*parts, *getattr(output, "__dict__", {}).values()]
-    return next((part for part in parts if isinstance(part, Tensor) and part.shape[1:] == (classes,)), None)
 
 
 def _beheaded(model: nn.Module) -> nn.Module:
@@ -180,13 +183,26 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
     if isinstance(got, str):
         raise BadInput(
             f"{called(model)} returns a {got} in which no tensor is [B,{classes}], a logit for each class of "
-            f"{images.name}. Return the logits from forward, or wrap it: forward(self, x): return self.inner(x)[0]."
+            f"{images.name}. Name the part that it is: --output NAME; return the logits from forward; or wrap it: "
+            "forward(self, x): return self.inner(x)[0]."
         )
     if got != (classes,):
         raise BadInput(
             f"{called(model)} returns {got} per image; {images.name} has {classes} classes, so it should "
             f"return ({classes},). Build it with classes={classes}."
         )
+
+
+def check_trains(model: nn.Module, images: ImageSet) -> None:
+    """Make sure that a step of training can be made on these images, on a copy; to be asked before any work.
+
+    Raises:
+        BadInput: the model cannot be copied, has nothing to train, or fails in train mode.
+    """
+    found = seen_in_training(model, images.x.shape[1:])
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        what = f"{list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise BadInput(f"{called(model)} returns {what} in train mode. Name the part that it is: --output NAME.")
 
 
 def is_encoder(model: nn.Module) -> bool:

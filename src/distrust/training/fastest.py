@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..files import cache_directory
+from .graphed import Recorded, recordable
 from .options import Training
 
 MARGIN = 1.15  # how much faster than plain float32 another way must be, so that noise does not decide
@@ -59,10 +60,11 @@ def _measure(model: nn.Module, train: Any, device: torch.device, ways: list[tupl
     Ways are timed in turn, so that what else the machine does slows all of them; a first step, in which kernels are
     made ready, tells nothing unless no other can be afforded.
     """
-    trials = {way: _step(model, train, device, way) for way in ways}
     spent = 0.0
     with torch.random.fork_rng():  # dropout must not move the caller's stream
-        count = _enough(trials[ways[0]], len(train), SPEND / len(ways) / 8)
+        trials = {way: _step(model, train, device, way) for way in ways}
+        most = min(MOST, len(train))
+        count = most if device.type == "cuda" else _enough(trials[ways[0]], most, SPEND / len(ways) / 8)
         seconds: dict[tuple[str, str], float] = {}
         for way, step in trials.items():
             seconds[way], processor = step(count)
@@ -82,24 +84,36 @@ def _measure(model: nn.Module, train: Any, device: torch.device, ways: list[tupl
 def _enough(step: Step, most: int, least: float) -> int:
     """How many images make a step of so many processor seconds."""
     count = min(FEWEST, most)
-    while count < min(MOST, most) and step(count)[1] < least:
-        count = min(2 * count, MOST, most)
+    while count < most and step(count)[1] < least:
+        count = min(2 * count, most)
     return count
 
 
 def _step(model: nn.Module, train: Any, device: torch.device, way: tuple[str, str]) -> Step:
-    """A training step of a copy of `model` on the first so many images, done this way."""
+    """A training step of a copy of `model` on the first so many images, done this way, as a loop would do it."""
     precision, memory_format = way
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     trial = copy.deepcopy(model).to(device, memory_format=layout).train().requires_grad_(True)  # type: ignore[call-overload]
+    replays = recordable(model, device)
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=not replays)
+    recorded: Recorded | None = None
+
+    def passes(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with cast:
+            return F.cross_entropy(model(x).float(), y)
 
     def step(count: int) -> tuple[float, float]:
+        nonlocal recorded
         x = train.pixels(slice(0, count)).to(device).contiguous(memory_format=layout)
         y = train.hard[:count].to(device)
-        wall, processor = time.perf_counter(), time.process_time()
-        with torch.enable_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = F.cross_entropy(trial(x).float(), y)
-        loss.backward()
+        with torch.enable_grad():
+            if replays:
+                recorded = recorded or Recorded(trial, passes, x, y)
+            wall, processor = time.perf_counter(), time.process_time()
+            if recorded:
+                recorded(x, y)
+            else:
+                passes(trial, x, y).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - wall, time.process_time() - processor

@@ -20,6 +20,7 @@ from ..models import called, check_fits
 from ..seeds import Draws, spawn
 from ..seeds import rng as make_rng
 from .fastest import fastest
+from .graphed import MANY, Recorded, recordable
 from .options import Training
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -159,19 +160,33 @@ def steps(
     count = training.epochs * max(len(train) // training.batch_size, 1)
     solver = training.solver(parameters)
     plan = training.plan(solver, count)
-    cast = torch.autocast(device.type, torch.bfloat16) if number == "bf16" else nullcontext()
     train = train.to(device)
     look = _Look(count, plan)
     draws = Draws(spawn(rng))
 
+    # what looks into a network, as distillers do, sees nothing of passes that are replayed
+    replays = objective is cross_entropy and count >= MANY and recordable(model, device)
+    bf16 = torch.autocast(device.type, torch.bfloat16, cache_enabled=not replays)
+    cast = bf16 if number == "bf16" else nullcontext()
+
+    def passes(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with cast:
+            return objective(model, x, y)
+
+    recorded: Recorded | None = None
     model.train()
     for _ in range(training.epochs):
         for x, y in train.batches(training.batch_size, rng, training.augment):
             yield
-            with torch.enable_grad(), draws:
-                with cast:
-                    value = objective(model, x.contiguous(memory_format=layout), y)
-                descend(solver, value)
+            x = x.contiguous(memory_format=layout)
+            with torch.enable_grad(), nullcontext() if replays else draws:
+                if replays:
+                    recorded = recorded or Recorded(model, passes, x, y)
+                    value = recorded(x, y)
+                    solver.step()
+                else:
+                    value = passes(model, x, y)
+                    descend(solver, value)
             look(value.detach())
             plan.step()
         if monitor:

@@ -224,7 +224,7 @@ def _looks(x: Tensor) -> str:
     best = ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in sorted(fits.items(), key=lambda item: item[1]))
     return found + (
         f"Type units='normalised', statistics=NAME or (mean, std); of those known, so much would leave 0..1: {best}. "
-        "units='pixels' takes them as they are."
+        "units='pixels' takes them as they are. On the command line: --units normalised --statistics NAME."
     )
 
 

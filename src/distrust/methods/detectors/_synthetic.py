@@ -21,7 +21,8 @@ def permuted(suspect: ImageSet, permutations: int, rng: Generator) -> list[Image
 def trained(network: str, suspect: ImageSet, clean: ImageSet, epochs: int, rng: Generator) -> nn.Module:
     """A network that normalises as clean images ask for, trained on the set by the set's own recipe."""
     start = make_model(network, clean, rng=spawn(rng))
-    return fit(start, suspect, training=recipe(suspect, epochs=epochs), rng=spawn(rng))
+    training = recipe(suspect, epochs=epochs)
+    return fit(start, suspect, training=training, rng=spawn(rng), device=suspect.x.device)
 
 
 def squares(size: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ TOGETHER = 512  # images in a pass, at most: more are no faster, and on a proces
 
 @detector(
     paper="Wang et al., Neural Cleanse, IEEE S&P 2019",
-    cost=lambda options, n: CLASSES * options["steps"] * options["batch_size"],
-)
+    finds=True, cost=lambda options, n: CLASSES * options["steps"] * options["batch_size"],
+)  # fmt: skip
 def trigger_search(
     suspect: nn.Module,
     clean: ImageSet,
@@ -62,15 +63,26 @@ def trigger_search(
     with frozen_mode(suspect), torch.enable_grad():
         most = room(suspect, clean.x.shape[1:])
         together = torch.arange(len(clean.classes)).split(max(min(most, TOGETHER) // batch_size, 1))
-        smallest = torch.cat([_smallest(suspect, clean, classes, drawn, most, **options) for classes in together])
-    return Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
+        found = [_smallest(suspect, clean, classes, drawn, most, **options) for classes in together]
+    smallest, masks, patterns = (torch.cat(parts) for parts in zip(*found, strict=True))
+    finding = Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
+    k = finding.target
+    shown = {"pattern": patterns[k].cpu(), "mask": masks[k].cpu()}
+    never = int((~masks.flatten(1).any(1)).sum())
+    unsure = ""
+    if 2 * never >= len(masks):  # then the median is theirs, and any other class an outlier
+        unsure = f"in {steps} steps no patch worked for {never} of {len(masks)} classes; ask for more steps"
+    return replace(finding, trigger=shown if masks[k].any() else None, unsure=unsure)
 
 
 def _smallest(
     suspect: nn.Module, clean: ImageSet, classes: Tensor, drawn: Sequence[Tensor], most: int, *, lr: float, cost: float,
     success: float, patience: int, factor: float,
-) -> Tensor:  # fmt: skip
-    """[k]: ‖m‖₁ of the smallest masks that work for so many classes; `drawn` are every step's images."""
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """For so many classes ‖m‖₁ [k] of the smallest masks that work, these [k,1,H,W], and their patterns [k,C,H,W].
+
+    `drawn` are every step's images. A mask that never worked is 0, and counts as the whole image.
+    """
     target = classes.to(next(suspect.parameters()).device)
     k, shape, device = len(target), clean.x.shape[1:], target.device
     mask = torch.full((k, 1, *shape[1:]), -2.0, device=device, requires_grad=True)
@@ -79,20 +91,24 @@ def _smallest(
     weight = torch.full((k,), cost, device=device)
     up, down = torch.zeros(2, k, device=device)
     smallest = torch.full((k,), float(shape[1] * shape[2]), device=device)
+    masks, patterns = torch.zeros_like(mask), torch.zeros_like(pattern)  # that work
     for rows in drawn:
         x = clean.pixels(rows.to(clean.x.device)).to(device)
-        m = mask.sigmoid()
-        shown = (1 - m)[:, None] * x + (m * pattern.sigmoid())[:, None]  # [k,B,C,H,W]
+        m, p = mask.sigmoid(), pattern.sigmoid()
+        shown = (1 - m)[:, None] * x + (m * p)[:, None]  # [k,B,C,H,W]
         logits = in_parts(suspect, shown.flatten(0, 1), most).float()
         goal = target.repeat_interleave(len(x))
         loss = F.cross_entropy(logits, goal, reduction="none").view(k, -1).mean(1)
         norm = m.flatten(1).sum(1)
         works = (logits.argmax(1) == goal).float().view(k, -1).mean(1) >= success
-        smallest = torch.where(works, torch.minimum(smallest, norm.detach()), smallest)
+        better = works & (norm.detach() < smallest)
+        smallest = torch.where(better, norm.detach(), smallest)
+        for kept, now in ((masks, m), (patterns, p)):
+            kept.copy_(torch.where(better.view(-1, 1, 1, 1), now.detach(), kept))
         mask.grad, pattern.grad = torch.autograd.grad((loss + weight * norm).sum(), [mask, pattern])
         solver.step()
         up, down = torch.where(works, up + 1, 0), torch.where(works, 0, down + 1)
         weight = torch.where(up >= patience, weight * factor, weight)
         weight = torch.where(down >= patience, weight / factor**1.5, weight)
         up, down = torch.where(up >= patience, 0, up), torch.where(down >= patience, 0, down)
-    return smallest
+    return smallest, masks, patterns
