@@ -125,10 +125,12 @@ def test_what_a_message_asks_whether_it_was_meant_works(situation, backdoored, d
 
 
 def test_a_search_that_has_nothing_to_compare_with_is_right_once_it_has(backdoored, distrust):
-    words = ["scan", str(kept(backdoored)), *ON, "--detector", "trigger_search[steps=1]"]
-    said = distrust(*words)
-    assert said.code == 3 and "type --threshold" in said.out
-    assert distrust(*words, "--threshold", 1000).code == 0
+    words = ["scan", str(kept(backdoored)), *ON, "--detector"]
+    said = distrust(*words, "trigger_search[steps=1]", "--threshold", 1000)
+    assert said.code == 3 and "ask for more steps" in said.out
+    said = distrust(*words, "trigger_search[steps=40]")
+    assert said.code == 3 and "type --threshold" in said.out, said
+    assert distrust(*words, "trigger_search[steps=40]", "--threshold", 1000).code == 0
 
 
 def test_a_folder_that_is_in_the_way_is_right_once_another_is_named(backdoored, distrust):

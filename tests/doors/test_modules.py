@@ -181,8 +181,7 @@ REFUSED = {  # a factory → what is said of it
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_classifier_of_these_images_is_told_in_one_sentence(name, distrust):
     refused(distrust("measure", "--model", f"net.py:{name}", *WITH, *TRIGGER), *REFUSED[name])
-    if name != "Nan":
-        refused(distrust("purify", "finetune", "--model", f"net.py:{name}", *WITH, "--out", "made"), *REFUSED[name])
+    refused(distrust("purify", "finetune", "--model", f"net.py:{name}", *WITH, "--out", "made"), *REFUSED[name])
     assert not Path("made").exists()
 
 
@@ -259,7 +258,7 @@ def test_unlabelled_images_of_elsewhere_are_told_what_they_lack(backdoored, dist
     for i in range(10):
         Image.new("RGB", (8, 8), (20 * i,) * 3).save(f"ood/{i}.png")
     words = ["--weights", kept(backdoored, "ten.pt"), "--model", "resnet8", "--images", "ood", "--out", "made"]
-    refused(distrust("purify", "finetune", *words), "has 10 classes, the images 1")
+    refused(distrust("purify", "finetune", *words), "finetune needs labels of the model's classes", "--classes FILE")
     assert not Path("made").exists()
 
 
