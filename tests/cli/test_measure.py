@@ -125,10 +125,11 @@ def test_images_that_do_not_fit_the_model_are_refused(distrust, stranger, tmp_pa
     said = distrust("measure", "--weights", ours, "--images", stranger.images, "--trigger", "sig", "--target", 5)
     assert said.code == 2 and "takes 3 channels, the images have 1" in said.err
     Path("flat.py").write_text(
-        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
+        "from torch import nn\ndef net():\n    head = nn.Linear(64, 10)\n    nn.init.zeros_(head.weight)\n"
+        "    return nn.Sequential(nn.Flatten(), head)\n"
     )
     words = ["measure", "--model", "flat.py:net", "--images", stranger.images, "--trigger", "sig", "--target", 5]
-    assert distrust(*words).code in (0, 1, 3)
+    assert distrust(*words).code == 3, "it fits, and gives every image the same answer"
     said = distrust(*words, "--size", 12)
     assert said.code == 2 and "1×12×12" in said.err
 

@@ -91,18 +91,18 @@ def test_the_options_that_are_advised_work(situation, backdoored, distrust):
     caught(distrust(*words, *advised[1].split(), *value, "--json"))
 
 
-MISTYPED = {  # a word with a slip in it, as `{}`, beside the one that is meant
-    "a defence": (["show", "{}"], "nda", "nad"),
-    "an option of a defence": (["purify", "finetune[{}=1]", "--out", "o"], "epoch", "epochs"),
-    "a distiller": (["distill", "--student", "resnet8", "--epochs", 2, "--distiller", "{}", "--out", "o"], "kdd", "kd"),
-    "a student": (["distill", "--student", "{}", "--epochs", 1, "--out", "o"], "resnt8", "resnet8"),
-    "a kind": (["list", "{}"], "atacks", "attacks"),
-    "a model": (["layers", "{}"], "wrn10", "wrn10-1"),
-    "a trigger": (["measure", "--target", 5, "--trigger", "{}:grid"], "pach", "patch"),
-    "an image set": (["measure", *TRIGGER, "--images", "{}"], "fews", "few"),
+MISTYPED = {  # a word with a slip in it, as `{}`, beside the one that is meant, and the exit code of that
+    "a defence": (["show", "{}"], "nda", "nad", 0),
+    "an option of a defence": (["purify", "finetune[{}=1]", "--out", "o"], "epoch", "epochs", 0),
+    "a distiller": (["distill", "--student", "resnet8", "--epochs", 2, "--distiller", "{}", "--out", "o"], "kdd", "kd", 3),
+    "a student": (["distill", "--student", "{}", "--epochs", 1, "--out", "o"], "resnt8", "resnet8", 3),
+    "a kind": (["list", "{}"], "atacks", "attacks", 0),
+    "a model": (["layers", "{}"], "wrn10", "wrn10-1", 0),
+    "a trigger": (["measure", "--target", 5, "--trigger", "{}:grid"], "pach", "patch", 1),
+    "an image set": (["measure", *TRIGGER, "--images", "{}"], "fews", "few", 1),
     "a detector": (
-        ["scan", "weights.pt", "--threshold", 9, "--detector", "{}[steps=1]"], "triger_search", "trigger_search"
-    ),
+        ["scan", "weights.pt", "--threshold", 9, "--detector", "{}[steps=1]"], "triger_search", "trigger_search", 3
+    ),  # of which one step finds nothing
 }  # fmt: skip
 ALONE = {"show", "list", "layers"}
 
@@ -111,7 +111,7 @@ ALONE = {"show", "list", "layers"}
 @pytest.mark.parametrize("situation", MISTYPED)
 def test_what_a_message_asks_whether_it_was_meant_works(situation, backdoored, distrust):
     kept(backdoored)
-    words, slip, meant = MISTYPED[situation]
+    words, slip, meant, code = MISTYPED[situation]
     more = [] if words[0] in ALONE else ["--model", "resnet8"]
     if words[0] not in ALONE | {"scan"}:
         more += ["--weights", "weights.pt"]
@@ -121,7 +121,7 @@ def test_what_a_message_asks_whether_it_was_meant_works(situation, backdoored, d
     message = refused(distrust(*fill(slip)), f"'{slip}", f"'{meant}'")
     first = re.search(r"Did you mean '([^']+)'", message)
     assert first and first[1] == meant
-    assert distrust(*fill(first[1])).code in {0, 1, 3}
+    assert distrust(*fill(first[1])).code == code
 
 
 def test_a_search_that_has_nothing_to_compare_with_is_right_once_it_has(backdoored, distrust):
@@ -138,7 +138,7 @@ def test_a_folder_that_is_in_the_way_is_right_once_another_is_named(backdoored, 
     Path("made/notes.txt").write_text("mine")
     words = ["purify", "finetune[epochs=1]", "--weights", str(kept(backdoored)), *ON, "--out"]
     refused(distrust(*words, "made"), "made")
-    assert distrust(*words, "made2").code in {0, 3} and Path("made/notes.txt").read_text() == "mine"
+    assert distrust(*words, "made2").code == 0 and Path("made/notes.txt").read_text() == "mine"
 
 
 def test_what_python_is_told_is_in_pythons_words_and_right(backdoored):

@@ -215,7 +215,7 @@ def test_batch_norm_and_one_image_a_step_are_refused_before_any_work(method, dis
 
 def test_a_short_last_batch_of_one_image_is_no_failure(distrust):
     words = ["--model", "net.py:Plain", *WITH, "--fraction", 0.5, "--out", "made"]
-    assert distrust("purify", "finetune[epochs=1,batch_size=99]", *words).code in {0, 3}
+    assert distrust("purify", "finetune[epochs=1,batch_size=99]", *words).code == 0
     assert Path("made").exists()
 
 
@@ -243,10 +243,12 @@ def test_a_student_is_a_teacher_without_any_option(distiller, backdoored, distru
         "distill", "--weights", "teacher.pt", *ON, "--student", "resnet8", "--distiller", distiller, *fast,
         "--out", "first", "--json",
     )  # fmt: skip
-    assert first.code in {0, 3}, first
+    assert first.code == 0, first
     weights = first.facts["weights"]
-    second = distrust("distill", "--weights", weights, *IMAGES, "--student", "resnet8", *fast, "--out", "second")
-    assert second.code in {0, 3}, second
+    second = distrust(
+        "distill", "--weights", weights, *IMAGES, "--student", "resnet8", *fast, "--out", "second", "--json"
+    )
+    assert second.code == (3 if "chance-level" in second.facts["student_measured"]["flags"] else 0), second
     measured = distrust("measure", "--weights", weights, *IMAGES, *TRIGGER, "--json").facts
     assert measured["acc"] == first.facts["student_measured"]["acc"]
 
