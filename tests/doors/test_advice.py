@@ -94,7 +94,9 @@ def test_the_options_that_are_advised_work(situation, backdoored, distrust):
 MISTYPED = {  # a word with a slip in it, as `{}`, beside the one that is meant, and the exit code of that
     "a defence": (["show", "{}"], "nda", "nad", 0),
     "an option of a defence": (["purify", "finetune[{}=1]", "--out", "o"], "epoch", "epochs", 0),
-    "a distiller": (["distill", "--student", "resnet8", "--epochs", 2, "--distiller", "{}", "--out", "o"], "kdd", "kd", 3),
+    "a distiller": (
+        ["distill", "--student", "resnet8", "--epochs", 2, "--distiller", "{}", "--out", "o"], "kdd", "kd", 3
+    ),
     "a student": (["distill", "--student", "{}", "--epochs", 1, "--out", "o"], "resnt8", "resnet8", 3),
     "a kind": (["list", "{}"], "atacks", "attacks", 0),
     "a model": (["layers", "{}"], "wrn10", "wrn10-1", 0),
@@ -124,12 +126,10 @@ def test_what_a_message_asks_whether_it_was_meant_works(situation, backdoored, d
     assert distrust(*fill(first[1])).code == code
 
 
-def test_a_search_that_has_nothing_to_compare_with_is_right_once_it_has(backdoored, distrust):
+def test_a_search_that_was_too_short_is_right_once_it_is_longer(backdoored, distrust):
     words = ["scan", str(kept(backdoored)), *ON, "--detector"]
     said = distrust(*words, "trigger_search[steps=1]", "--threshold", 1000)
     assert said.code == 3 and "ask for more steps" in said.out
-    said = distrust(*words, "trigger_search[steps=40]")
-    assert said.code == 3 and "type --threshold" in said.out, said
     assert distrust(*words, "trigger_search[steps=40]", "--threshold", 1000).code == 0
 
 
