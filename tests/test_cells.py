@@ -183,6 +183,8 @@ def test_a_cell_that_did_not_run_says_so(tmp_path):
     (cell,) = score_cells(made, store, run(made, store, mode="only-cached"))
     assert (cell["state"], cell["error"], cell["acc"], cell["flags"]) == ("missing", "not run yet", None, [])
     assert score_cells(made, store, Outcome()) == [cell]
+    failed = cell | {"state": "failed", "error": "boom"}
+    assert read_cells(write_cells([failed], tmp_path / "cells")) == [failed], "it has no numbers, and is a cell"
 
 
 def test_a_published_number_stands_beside_the_cells_it_belongs_to(tmp_path):

@@ -39,7 +39,7 @@ class _Cell(_axes):
     place: int | None = None
     target: int | None = None
     acc: float | None
-    n: int = 0
+    n: int | None = None
     flags: list[str]
     published: list[dict[str, Plain]] | None = None
     seconds: FiniteFloat = 0.0
