@@ -16,7 +16,7 @@ def row(seed=0, acc=0.8, asr=0.5, **more):
     """A finished cell."""
     axes = dict.fromkeys(("images", "teacher", "attack", "distiller", "student", "defense"), "x")
     facts = {"study": "trial", "budget": "cpu", "state": "done", "error": None, "n": 9, "flags": [], "published": []}
-    facts |= {"keys": {"teacher": "a" * 32}, "reproduce": "distrust run trial.toml", "seconds": 1.0}
+    facts |= {"target": 0, "keys": {"teacher": "a" * 32}, "reproduce": "distrust run trial.toml", "seconds": 1.0}
     found = axes | facts | {"seed": seed, "acc": acc, "asr": asr} | more
     return {"id": f"{found['defense']}-s{seed}"} | found
 
