@@ -49,7 +49,7 @@ def test_cells_are_written_and_read_again(tmp_path):
     with pytest.raises(NotFound, match=r"Did you mean '\S*trial'"):
         read_cells(tmp_path / "trail")
     (tmp_path / "trial" / "a.json").write_text(json.dumps({"id": 1}))
-    with pytest.warns(Notice, match=r"a.json is not a cell \(id: .*it is left out"):
+    with pytest.warns(Notice, match=r"a.json is not a cell \(\w+: .*it is left out"):
         assert read_cells(tmp_path / "trial") == cells
     with pytest.raises(BadInput, match="a.json is not a cell"):
         read_cells(tmp_path / "trial", whole=True)

@@ -171,8 +171,8 @@ def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
         try:
             cell = json.loads(file.read_bytes().decode())
             _Cell.model_validate(cell)
-            for name in cell.keys() & numbers:
-                _Measured(number=cell[name], interval=cell.get(f"{name}_interval"))
+            for name in numbers:
+                _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
             json.dumps(cell, ensure_ascii=False).encode()  # no half characters
             yield file, cell
         except ValidationError as error:
