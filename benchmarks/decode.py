@@ -23,11 +23,12 @@ POOL, GOAL, AGAIN = "Pillow in a Pool", 1.0, 0.3
 def rows(scale: Scale) -> Iterator[Row]:
     """JPEG and PNG. Ours reads the folder's state too, and writes the file that it maps; the pool keeps nothing."""
     count, side = scale.of((3000, 224), (600, 224), (100, 8))
+    start = scale.of("fork", "fork", "spawn")  # a fork is what is quick, and may hang beside a test's threads
     for end in (".jpg", ".png"):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "set"
             files = linked(root, count, side, end)
-            ways = {"images": lambda root=root: _first(root), POOL: lambda files=files: _pool(files)}
+            ways = {"images": lambda root=root: _first(root), POOL: lambda files=files: _pool(files, start)}
             what = f"{count} pictures {end} of {side}×{side}"
             yield from compare(what, ways, {POOL: GOAL}, scale.rounds(5))
             cache = Path(folder) / "cache"
@@ -55,8 +56,8 @@ def _first(root: Path) -> None:
         dt.images(root, cache=Path(cache))
 
 
-def _pool(files: list[Path]) -> None:
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+def _pool(files: list[Path], start: str) -> None:
+    with multiprocessing.get_context(start).Pool(os.cpu_count()) as pool:
         for _ in pool.imap(_array, files, chunksize=16):
             pass
 

@@ -84,8 +84,8 @@ def of_recipe() -> Any:
 
 FAMILIES = {  # the smallest of each
     "wrn10-1": 8, "wrn10-1-s2": 16, "wrn16-2": 8, "resnet8": 8, "resnet18": 8, "resnet50": 8, "resnet18-224": 32,
-    "pyramidnet20-a12": 8, "pyramidnet164-a6": 8, "mobilenet": 16, "vgg-small": 16, "convnet3-w8": 8, "convnet2-w4": 12,
-    "mlp": 8, "lenet": 32, "alexnet-small": 32, "vgg11": 32,
+    "resnet8-a": 8, "pyramidnet20-a12": 8, "pyramidnet164-a6": 8, "mobilenet": 16, "vgg-small": 16, "convnet3-w8": 8,
+    "convnet2-w4": 12, "mlp": 8, "lenet": 32, "alexnet-small": 32, "vgg11": 32,
 }  # fmt: skip
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-import distrust as dt
 
 from .bring import refused
 
@@ -144,16 +143,11 @@ def test_a_block_under_two_names_is_stored_and_read_again(distrust):
     assert ran(distrust)["cells"] == 2
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads, which here only wait
 def test_two_runs_on_one_store_at_once_agree(distrust):
     study(attack=MARKED)
-    fork = multiprocessing.get_context("fork")
-    runs = [fork.Process(target=dt.run, args=("s.toml",), kwargs={"jobs": 1}) for _ in range(2)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join(300)
-    assert [run.exitcode for run in runs] == [0, 0]
+    words = [sys.executable, "-c", "import distrust as dt; dt.run('s.toml', jobs=1)"]
+    runs = [subprocess.Popen(words) for _ in range(2)]
+    assert [run.wait(300) for run in runs] == [0, 0]
     assert ran(distrust)["ran"] == 0, "all that a third needs is there"
 
 

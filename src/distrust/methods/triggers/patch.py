@@ -55,7 +55,7 @@ class Patch(Trigger):
                 f"a patch of {height}×{width} with inset {self.inset} does not fit on images of "
                 f"{x.shape[2]}×{x.shape[3]}; make it smaller."
             )
-        if (height, width) == tuple(x.shape[2:]):
+        if isinstance(self.recipe["pattern"], Tensor) and (height, width) == tuple(x.shape[2:]):
             raise BadInput(
                 f"a patch of {height}×{width} hides the whole image. Blend it: blend:FILE; or, if its black is clear, "
                 "type 'FILE[clear=black]'."
