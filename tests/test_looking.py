@@ -51,7 +51,7 @@ CONTENT = {  # a name that says nothing, or something else → what writes it, w
     "weights.txt": (saved(WEIGHTS), "weights", "--weights weights.txt --model NAME --images DIR"),
     "tensors.bin": (lambda path: save_file(WEIGHTS, path), "weights", "distrust scan tensors.bin"),
     "legacy": (lambda path: torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False), "weights", "--weights"),
-    "pictures.pt": (zipped(images=X.numpy(), labels=Y), "images", "--images pictures.pt"),
+    "pictures.pt": (zipped(images=X.repeat(3, 1, 1, 1), labels=Y.repeat(3)), "images", "--images pictures.pt"),
     "split.dat": (zipped(x_train=PIXELS[None], y_train=[0], x_test=PIXELS[None], y_test=[0]), "images", "--images"),
     "condensed.json.npz": (zipped(images=X, labels=torch.eye(3)[Y]), "synthetic set", "distrust scan"),
     "normal.npz": (zipped(images=3 * X - 1, labels=Y), "synthetic set", "distrust scan normal.npz"),

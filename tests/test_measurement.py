@@ -99,13 +99,13 @@ def test_wilson_is_its_formula_and_holds_its_rate(case):
 
 
 def split_up(hits, n):
-    """n predictions, of which the first `hits` are class 0 and the rest right."""
-    return torch.where(torch.arange(n) < hits, 0, 1)
+    """n predictions, of which the first `hits` are class 0 and the rest right: 1, 2, 1, 2 …"""
+    return torch.where(torch.arange(n) < hits, 0, 1 + torch.arange(n) % 2)
 
 
 def flags(n=1000, hits=0, control=(0, 0), undefended=None, **options):
-    """Flags of n images of class 1 under a backdoor with target 0; control = its hits (clean, triggered)."""
-    y = torch.ones(n, dtype=torch.int64)
+    """Flags of n images of classes 1 and 2 under a backdoor with target 0; control = its hits (clean, triggered)."""
+    y = split_up(0, n)
     options = {
         "control": Seen(y, *(split_up(k, n) for k in control)) if control else None,
         "seeds": 2,
@@ -137,8 +137,14 @@ def test_a_control_fires_from_ten_points_on(n):
 
 def test_a_missing_control_is_flagged():
     assert flags(control=None) == ("no-control",)
-    y = torch.ones(1000, dtype=torch.int64)
+    y = split_up(0, 1000)
     assert scored(Seen(y, y, y), target=0, control=Seen(y, y, None), seeds=2).flags == ("no-control",)
+
+
+def test_images_of_one_class_judge_nothing():
+    y = torch.ones(1000, dtype=torch.int64)
+    seen = Seen(y, y, y)
+    assert "chance-level" in scored(seen, target=0, control=seen, seeds=2).flags
 
 
 def test_one_seed_is_flagged():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrust.errors import BadInput
-from distrust.selectors import Selector, Tune, parse, parse_one
+from distrust.selectors import Selector, Tune, divided, parse, parse_one
 
 names = st.from_regex(r"[a-z][a-z0-9_:./-]{0,12}", fullmatch=True)
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -102,9 +102,9 @@ def test_tuned_options_are_listed_and_fixed_by_choice():
 def test_a_mistake_is_found_where_it_is(text, wanted):
     with pytest.raises(BadInput) as caught:
         parse(text)
-    assert str(caught.value) == (
-        f"selector {text!r}: expected {wanted}. Write name or name[option=value,option=value]."
-    )
+    advice = f"selector {text!r}: expected {wanted}. Write name or name[option=value,option=value]."
+    quoted = wanted.startswith(("option=value", "the end"))
+    assert str(caught.value) == advice + (f' A path with a bracket stands in quotes: "{text}".' if quoted else "")
 
 
 def test_an_option_is_given_once():
@@ -115,3 +115,34 @@ def test_an_option_is_given_once():
 def test_where_one_is_wanted_an_axis_is_refused():
     with pytest.raises(BadInput, match=r"'badnets\[rate=\[0,1\]\]' stands for 2 selectors; one is wanted here"):
         parse_one("badnets[rate=[0,1]]")
+
+
+@pytest.mark.parametrize(
+    "text, name, parts",
+    [
+        ('"data[v1]"', '"data[v1]"', ["data[v1]"]),
+        ('"data[v1]"[size=8]', '"data[v1]"', ["data[v1]"]),
+        ('"a>b">c', '"a>b">c', ["a>b", "c"]),
+        ('c > "a[1]/b"', 'c > "a[1]/b"', ["c", "a[1]/b"]),
+        ("plain>other", "plain>other", ["plain", "other"]),
+        ('" spaced "', '" spaced "', ["spaced"]),
+    ],
+)
+def test_a_path_in_quotes_may_hold_every_sign(text, name, parts):
+    (selector,) = parse(text)
+    assert selector.name == name and divided(name, ">") == parts
+    assert repr(parse(selector.text)) == repr([selector])
+
+
+@pytest.mark.parametrize("text", ["data[v1]", "a[b]c", "x[1]/y[2]", "blend:a[1].png", "net[1].py:make"])
+def test_the_quotes_that_a_mistake_advises_are_right(text):
+    with pytest.raises(BadInput) as caught:
+        parse(text)
+    advised = str(caught.value).partition("quotes: ")[2].removesuffix(".")
+    assert divided(parse_one(advised).name) == [text]
+    assert divided(parse_one(advised).name, ":") == (["blend", "a[1].png"] if "blend" in text else [text])
+
+
+def test_a_quote_that_stays_open_is_found():
+    with pytest.raises(BadInput, match='expected a closing " at character 2'):
+        parse('x"a')

@@ -115,7 +115,7 @@ def test_a_name_is_looked_up_in_the_data_folder_and_then_as_a_path(tmp_path, mon
     npz(tmp_path / "birds.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)
     assert images(tmp_path / "birds.npz").train.name == "birds"
     monkeypatch.setenv("DISTRUST_DATA", str(tmp_path))
-    assert images("birds.npz").train.name == "birds"
+    assert images("birds.npz").train.name == images("birds").train.name == "birds"
 
 
 def test_an_unknown_name_says_what_is_near_where_it_looked_and_what_to_set(tmp_path, monkeypatch):

@@ -14,20 +14,21 @@ from types import MappingProxyType
 from typing import Any
 
 from .devices import usable
-from .errors import DistrustError
-from .files import write_file
+from .errors import DistrustError, NotFound, notice
+from .files import replaceable, write_file
 from .registry import registry
 from .reporting.results import Results, folder_of, results
 from .reporting.text import duration
-from .study.cells import Cell, compare, read_cells, write_cells
+from .study.cells import Cell, compare, named, read_cells, write_cells
 from .study.estimate import Estimate, Speed
 from .study.graph import Plan, Stage
-from .study.plan import make_plan
+from .study.plan import look, make_plan
+from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
 from .study.runner import run as run_plan
 from .study.scoring import score_cells
-from .study.spec import read_study
-from .study.store import Record, Store
+from .study.spec import Study, read_study
+from .study.store import Store
 
 DEMO = Path(__file__).parent / "study" / "demo.toml"
 
@@ -40,22 +41,24 @@ class Planned:
         plan: its cells and stages.
         store: where stages are kept.
         waiting: the stages that have to run.
-        folder: where the cells will go.
+        folder: where the cells will go; None if they are only compared.
         mode, jobs, device: how it will run.
         expected: cells to compare with.
         whole: it has every cell of the study.
+        own: the folder is the store's, where cells made by other stages give way.
         again: words that a command needs besides file, budget and id to make a cell again; {seed} is the cell's.
     """
 
     plan: Plan
     store: Store
     waiting: list[Stage]
-    folder: Path
+    folder: Path | None
     mode: Mode
     jobs: int
     device: str
     expected: list[Cell]
     whole: bool
+    own: bool
     again: list[str]
 
     @functools.cached_property
@@ -81,8 +84,18 @@ class Planned:
         images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
         return f"{said}{least}: {images}; never timed on this machine: {names}"
 
+    def check(self) -> None:
+        """Hold triggers and targets against the images that are at hand, if anything has to run.
+
+        Raises:
+            BadInput: a trigger that does not fit, a target that is no class, or images that cannot be read.
+        """
+        if self.waiting and self.mode != "only-cached":
+            look(self.plan)
+
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
+        self.check()
         speed = Speed(self.device, self.jobs)
 
         def heard(event: str, stage: Stage, record: Record) -> None:
@@ -95,8 +108,10 @@ class Planned:
         finally:
             speed.keep()
         found = self._scored(outcome)
-        write_cells(found.cells, self.folder, whole=self.whole)
-        return dataclasses.replace(found, folder=self.folder)
+        if self.folder is None or all(cell["state"] == "missing" for cell in found.cells):
+            return found
+        folder = write_cells(found.cells, self.folder, whole=self.whole, newest=self.own)
+        return dataclasses.replace(found, folder=folder)
 
     def look(self) -> Results:
         """Score the cells from what the store has; nothing is run and nothing written."""
@@ -135,8 +150,9 @@ def plan(
         changes: any entries in place of the study's, e.g. {"images": ["gtsrb"]}.
         only: just the cells whose id begins so.
         store: directory or fsspec URL where finished stages are kept.
-        results: folder for the cells (default: in the store, or, if that is remote, in ./results).
-        expect: a folder of results to compare with.
+        results: folder for the cells (default: in the store, or, if that is remote, in ./results). What is finished
+            there stays: see `write_cells`.
+        expect: a folder of results to compare with; no cells are written then.
         mode: "resume" runs what is missing; "retry" also what failed or was skipped; "force" everything;
             "only-cached" nothing.
         jobs: stages at a time, 0 decides by itself; 1 runs in this process.
@@ -149,18 +165,30 @@ def plan(
     """
     asked = {k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}
     read = read_study(DEMO if str(study) == "demo" else study, **{**changes, **asked})
-    expected = [cell for cell in read_cells(expect) if cell["id"].startswith(only)] if expect else []
+    expected = _expected(expect, read, only) if expect else []
     made, kept_in = make_plan(read, only, first_seed=first_seed), Store(store)
-    waiting = [stage for key, stage in made.stages.items() if kept(kept_in, key, mode) is None]
+    waiting = [stage for stage, record in kept(made, kept_in, mode) if record is None or isinstance(record, Damaged)]
     here = Path.cwd()
     files = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in registry.files]
     again = [word for file in files for word in ("--plugin", file)]
     again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
     again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
+    if expect and results:
+        notice(f"{results} is left as it is: cells that are compared with those expected are not written.")
+    own = folder_of(read.name, store) / ("" if read.budget == read.usual_budget else named(read.budget))
     return Planned(
-        made, kept_in, waiting, Path(results or folder_of(read.name, store)), mode,
-        jobs or automatic_jobs(usable(device)), device, expected, not only, again,
+        made, kept_in, waiting, None if expect else Path(results or own), mode,
+        jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again,
     )  # fmt: skip
+
+
+def _expected(folder: str | Path, study: Study, only: str) -> list[Cell]:
+    """The cells to compare with: those of this budget."""
+    cells = read_cells(folder, whole=True)
+    known = {cell["budget"] for cell in cells}
+    if study.budget not in known:
+        raise NotFound.among(f"cell in {folder} of budget", study.budget, known)
+    return [cell for cell in cells if cell["budget"] == study.budget and cell["id"].startswith(only)]
 
 
 def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **asked: Any) -> Results:
@@ -188,6 +216,7 @@ def report(
     seeds: int | None = None,
     first_seed: int = 0,
     made_by: str = "",
+    overwrite: bool = False,
 ) -> Results:
     """Write one HTML file that shows a study; nothing is run.
 
@@ -199,14 +228,16 @@ def report(
         seeds: number of seeds, in place of the study's.
         first_seed: where seeds begin.
         made_by: the command that made it, for the page.
+        overwrite: replace a file that an earlier report did not write.
 
     Returns:
         What the page shows.
 
     Raises:
-        NotFound, BadInput: no such study, or as `plan`.
+        NotFound, BadInput: no such study, or as `plan`; `out` is something else than a report.
         StoreError: the page cannot be written.
     """
+    out = replaceable(out, overwrite)
     from .reporting import page
     from .reporting.gather import report_of
 
@@ -217,17 +248,15 @@ def report(
     else:
         found = results(study, store=store)
     shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
-    write_file(Path(out), page(shown).encode())
+    write_file(out, page(shown).encode())
     return found
 
 
 def _planned(found: Results) -> Plan | None:
     """The plan behind cells, if their study file is here: the numbers are in the cells, pictures need the plan."""
-    command, name, *words = shlex.split(found.cells[0]["reproduce"])
-    source = DEMO if name == "demo" else Path(words[0])
-    if source.is_file():
-        with contextlib.suppress(DistrustError):
-            return make_plan(read_study(source, budget=found.cells[0]["budget"]))
+    with contextlib.suppress(DistrustError, ValueError, OSError):  # whatever stands in a cell
+        words = [*shlex.split(found.cells[0]["reproduce"]), "", "", ""]
+        return make_plan(read_study(DEMO if words[1] == "demo" else words[2], budget=found.cells[0]["budget"]))
     return None
 
 

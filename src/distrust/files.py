@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -11,10 +12,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .errors import BadInput, StoreError
+
+MARKS = (  # by one of them a file says that Distrust wrote it
+    b'<meta name="generator" content="Distrust',
+    "· Distrust</title>".encode(),  # pages of earlier versions
+    b'"generator": "Distrust',
+    b'"name": "Distrust"',  # the tool of a SARIF file
+)
 
 
 def artefact_name(taint: tuple[str, ...] | list[str]) -> str:
@@ -28,8 +37,11 @@ def draft(path: Path) -> Iterator[Path]:
 
     Raises:
         StoreError: it cannot be written; nothing is left behind.
+        BadInput: it is a device.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise BadInput(f"{path} is no file but a device. Give another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
@@ -42,10 +54,61 @@ def draft(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
 
 
+def sync(*paths: str | Path) -> None:
+    """What was written into files, and the names in folders, stay even if the power fails.
+
+    All are asked for at once: a file system that is told so writes its journal once, and not once for each.
+    """
+    if len(paths) == 1:
+        return _sync(*paths)
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(_sync, paths))
+
+
+def _sync(path: str | Path) -> None:
+    windows = os.name == "nt"  # where a folder cannot be opened, and a file must be open for writing
+    if windows and os.path.isdir(path):
+        return
+    at = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(at)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network drives cannot
+            raise
+    finally:
+        os.close(at)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file, all or nothing; StoreError as `draft` says it."""
     with draft(path) as file:
         file.write_bytes(data)
+        sync(file)
+
+
+def replaceable(path: str | Path, overwrite: bool = False) -> Path:
+    """The path of a file to be written, refused if something else is there; asked before any work starts.
+
+    Args:
+        path: of the file.
+        overwrite: it may replace a file that no earlier run wrote.
+
+    Raises:
+        BadInput: a folder, a device, a link or a study is there, or a file that says not that Distrust wrote it.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        return path
+    kinds = ((path.is_symlink(), "a link"), (path.is_dir(), "a folder"), (not path.is_file(), "a device"))
+    what = next((what for true, what in (*kinds, (path.suffix == ".toml", "a study")) if true), None)
+    if what:
+        raise BadInput(f"{path} is {what}, which is never replaced. Give another place.")
+    if not overwrite:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if head and not any(mark in head for mark in MARKS):
+            raise BadInput(f"{path} exists, and is nothing that Distrust wrote. Give another place, or --overwrite.")
+    return path
 
 
 def free(path: str | Path) -> Path:
@@ -56,6 +119,8 @@ def free(path: str | Path) -> Path:
         StoreError: there is no place for it.
     """
     path = Path(path)
+    if path.is_symlink():
+        raise BadInput(f"{path} is a link. Give another --out, or remove it.")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -24,7 +24,10 @@ class Tune:
 
 @dataclass(frozen=True)
 class Selector:
-    """A name with options, e.g. `badnets[rate=0.1]`; `text` writes it in the normal form."""
+    """A name with options, e.g. `badnets[rate=0.1]`; `text` writes it in the normal form.
+
+    A path in the name that holds one of `[>:` is in double quotes, as in `"data[v1]"`; `divided` takes them off.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +52,7 @@ class Selector:
 def parse(text: str) -> list[Selector]:
     """Read a selector; a list `rate=[0.01,0.1]` is an axis and gives one selector for each value.
 
-    A tuple value is written as a list in a list: `beta=[[500,1000,1000]]`.
+    A tuple value is written as a list in a list: `beta=[[500,1000,1000]]`, a path with a bracket in quotes: `"a[1]"`.
 
     Raises:
         BadInput: the text is not a selector; says where.
@@ -72,6 +75,20 @@ def parse_one(text: str) -> Selector:
     return found[0]
 
 
+_QUOTED = r'"[^"]*"'  # as it stands: a path may hold backslashes
+
+
+def divided(name: str, sign: str = "") -> list[str]:
+    """Parts of a name between signs that stand outside quotes, without the quotes: `"a>b">c` is `a>b` and `c`."""
+    parts = [""]
+    for piece in re.findall(f"{_QUOTED}|.", name, re.DOTALL):
+        if piece == sign:
+            parts.append("")
+        else:
+            parts[-1] += piece.strip('"') if len(piece) > 1 else piece
+    return [part.strip() for part in parts]
+
+
 class _Reader:
     """A recursive reader of `name[option=value,…]`."""
 
@@ -79,10 +96,12 @@ class _Reader:
         self.text, self.at = text, 0
 
     def selector(self) -> tuple[str, dict[str, Any]]:
-        name = self._read(r"[^\[]*").strip()
+        name = self._read(rf'(?:{_QUOTED}|[^\["])*').strip()
         options: dict[str, Any] = {}
         if not name:
             self._fail("a name")
+        if self.text.startswith('"', self.at):
+            self._fail('a closing "')
         if self._take("["):
             for key in self._series("]", self._key):
                 if key in options:
@@ -133,9 +152,12 @@ class _Reader:
         return found[0] if found else ""
 
     def _fail(self, wanted: str) -> NoReturn:
+        at = self.text.rfind(":", 0, max(self.text.find("["), 0)) + 1  # of `blend:FILE`
+        path = f' A path with a bracket stands in quotes: {self.text[:at]}"{self.text[at:]}".'
+        path = path if wanted in ("option=value", "the end") else ""
         raise BadInput(
             f"selector {self.text!r}: expected {wanted} at character {self.at + 1}. "
-            "Write name or name[option=value,option=value]."
+            f"Write name or name[option=value,option=value].{path}"
         )
 
 

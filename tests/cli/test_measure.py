@@ -74,8 +74,8 @@ def test_every_way_to_name_a_trigger(distrust, stranger, tmp_path):
     "words, message",
     [
         ("--trigger patch:white:3", "leads to which class? Type --target 0..9"),
-        ("--trigger patch:white:3 --target 10", "target=10 is no class; there are 10: 0..9"),
-        ("--trigger patch:white:3 --target -1", "target=-1 is no class"),
+        ("--trigger patch:white:3 --target 10", "--target 10 is no class; there are 10: 0..9"),
+        ("--trigger patch:white:3 --target -1", "--target -1 is no class"),
         ("--trigger patch:white:30 --target 5", "does not fit on images of 8×8"),
         ("--trigger patch:pink --target 5", "no pattern 'pink'"),
         ("--trigger pach:white --target 5", "Did you mean 'patch'"),

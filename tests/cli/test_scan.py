@@ -26,7 +26,7 @@ def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distru
     with_null = distrust(*words, probe(",permutations=3"), "--json")
     assert with_null.code == int(with_null.facts["p"] == 0)
     strange = distrust("scan", tmp_path / "res.pt", "--detector", probe(""))
-    assert strange.code == 2 and "Type units='normalised'" in strange.err
+    assert strange.code == 2 and "Type --units normalised, --statistics NAME" in strange.err
     opened = distrust("scan", tmp_path / "res.pt", "--detector", probe(""), "--units", "pixels", "--threshold", 9)
     assert opened.code == 0 and "Its pixels leave 0..1." in opened.out
     wrong = distrust(*words, "trigger_search")

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..data.sources import images as open_images
-from ..data.sources.parts import TEST, whole_numbers
+from ..data.sources.arrays import pairs_in
+from ..data.sources.parts import whole_numbers
 from ..data.sources.published import holds_set, is_array, sets_of
 from ..data.synthetic import load_set
 from ..door import Weights, at_key, sets_in, weights_in
@@ -32,7 +33,7 @@ MARKS = [kind.removesuffix("s") for kind in KINDS]
 LONG = 2**24  # bytes of text that are read
 MOST = 8  # of many, so many are named
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-PICTURES = (("images", "labels"), ("x", "y"))  # names in an .npz of pictures without a split
+LARGE = 2**27  # bytes of an archive of pictures from which on they are not read
 
 
 def check(file: str | Path, key: str | None = None, experiment: int | None = None) -> Facts:
@@ -285,28 +286,27 @@ def _pictures(content: Any, path: Path) -> Facts | None:
     """An archive of pictures with their labels; None of anything else, as of a condensed set with soft labels."""
     if not isinstance(content, Mapping) or not all(isinstance(part, np.ndarray) for part in content.values()):
         return None
-    names = {part: (f"x_{part}", f"y_{part}") for part in ("train", *TEST)}
-    splits = [pair for pair in names.values() if {*pair} <= content.keys()][:2]
-    alone = next((pair for pair in PICTURES if {*pair} <= content.keys()), None)
-    if not splits and alone is None:
+    pairs = pairs_in(content)
+    if not pairs:
         return None
-    pairs = [(content[x], content[y]) for x, y in (splits or [alone or ("", "")])]
-    if not splits:
-        x, y = pairs[0]
-        hard = y.dtype.kind in "iu" and (y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1))
-        if not hard or (x.dtype.kind == "f" and x.size and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
+    arrays = {split: (content[x], content[y]) for split, (x, y) in pairs.items()}
+    x, y = arrays.get("", next(iter(arrays.values())))
+    if "" in pairs and x.ndim == 4:
+        soft = y.ndim == 2 and y.shape[1] > 1
+        if soft or (x.dtype.kind == "f" and x.size and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
             return None
-    if len(pairs) == 1 and splits or any(x.ndim not in (3, 4) or len(x) != len(y) for x, y in pairs):
-        open_images(str(path))  # says what is wrong with it
-    y = [whole_numbers(part.reshape(len(part)), path) for _, part in pairs]
-    numbers = [len(part) for part in y]
-    if not splits:
-        numbers = [numbers[0] - math.ceil(numbers[0] / 5), math.ceil(numbers[0] / 5)]  # a fixed split
-    shape = list(pairs[0][0].shape[1:])
-    shape = [1, *shape] if len(shape) == 2 else [shape[2], *shape[:2]] if shape[0] not in (1, 3) else shape
-    classes = [*map(str, content["classes"] if "classes" in content else range(len(np.unique(np.concatenate(y)))))]
-    facts = _images(str(path), numbers[0], numbers[1], shape, classes)
-    if not splits and pairs[0][0].dtype.kind == "f":
+    if path.stat().st_size < LARGE:  # what opens them says what is wrong with them
+        train, test = open_images(str(path))
+        facts = _images(str(path), len(train), len(test), train.x.shape[1:], list(train.classes))
+    else:
+        numbers = [whole_numbers(part.reshape(len(part)), path) for _, part in arrays.values()]
+        first, last = len(numbers[0]), len(numbers[-1])
+        first, last = (first - math.ceil(first / 5), math.ceil(first / 5)) if "" in pairs else (first, last)
+        shape = list(x.shape[1:])
+        shape = [1, *shape] if len(shape) == 2 else [shape[2], *shape[:2]] if shape[0] not in (1, 3) else shape
+        named = content["classes"] if "classes" in content else range(len(np.unique(np.concatenate(numbers))))
+        facts = _images(str(path), first, last, shape, [*map(str, named)])
+    if "" in pairs and x.dtype.kind == "f":
         facts["next"] += f"; or, if it is a condensed set, distrust scan {quote(str(path))}"
     return facts
 

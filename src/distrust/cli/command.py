@@ -11,6 +11,8 @@ import functools
 import inspect
 import json
 import os
+import re
+import signal
 import sys
 import time
 import traceback
@@ -40,6 +42,7 @@ app = typer.Typer(
 Budget = Annotated[str | None, typer.Option(help="Which of the study's budgets to use.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, in place of the study's.")]
 ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report of ours.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
 # Click's UsageError, of which Typer may bring its own copy.
@@ -157,12 +160,24 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not isinstance(error, DistrustError):  # a defect of ours, or of a plug-in: never mistaken for a finding
                 traceback.print_exc()
-            return face.fail(type(error).__name__, str(error))
+            return face.fail(type(error).__name__, _typed(str(error)))
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def _typed(message: str) -> str:
+    """A message of the library with options as they are typed here: `--size 8` for `size=8`; selectors stay."""
+    known = {word for one in typer.main.get_command(app).commands.values() for p in one.params for word in p.opts}  # type: ignore[attr-defined]
+    names = "|".join({word[2:].replace("-", "_") for word in known if word.startswith("--")} - {"classes"})
+
+    def flag(found: re.Match[str]) -> str:
+        words = [f"--{found[1].replace('_', '-')}", *filter(None, [(found[2] or "").strip("'")])]
+        return " ".join(words)
+
+    return re.sub(rf"(?<![\w.,\[(-])({names})=('[^']*'|-?\w[\w.]*\w|-?\w)?", flag, message)
 
 
 @contextlib.contextmanager
@@ -187,6 +202,8 @@ def _options(of: Any) -> list[inspect.Parameter]:
 def main() -> NoReturn:
     """Entry point: exit codes are 0 done, 1 a finding, 2 error, 3 nothing could be judged, 4 usage."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         code = app(standalone_mode=False)
     except WrongUsage as error:

@@ -13,13 +13,15 @@ import typer
 
 import distrust as dt
 
-from .command import Budget, Face, ReportFile, Seeds, command
+from ..errors import DistrustError
+from ..files import replaceable
+from .command import Budget, Face, Overwrite, ReportFile, Seeds, command
 
 
 @command
-def demo(face: Face, report: ReportFile = Path("report.html")) -> int:
+def demo(face: Face, report: ReportFile = Path("report.html"), overwrite: Overwrite = False) -> int:
     """Run the main job on scikit-learn's bundled digits, in a minute, and write report.html."""
-    return _run(face, "demo", report=report)
+    return _run(face, "demo", report, overwrite)
 
 
 @command
@@ -34,7 +36,10 @@ def run(
     only: Annotated[str, typer.Option(help="Only the cells whose id begins so.")] = "",
     results: Annotated[Path | None, typer.Option(help="Folder for the cells (default: in the store).")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here too.")] = None,
-    expect: Annotated[Path | None, typer.Option(help="Compare with these results; 1 if they differ.")] = None,
+    expect: Annotated[
+        Path | None, typer.Option(help="Compare with these results and write no cells; 1 if they differ.")
+    ] = None,
+    overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan and cost, then stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed or was skipped.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run everything again.")] = False,
@@ -45,8 +50,8 @@ def run(
         raise typer.BadParameter("--retry, --force and --only-cached exclude each other.")
     mode = "retry" if retry else "force" if force else "only-cached" if only_cached else "resume"
     return _run(
-        face, study, report, dry_run, budget=budget, seeds=seeds, changes=dict(map(_assignment, change or ())),
-        only=only, results=results, expect=expect, mode=mode,
+        face, study, report, overwrite, dry_run, budget=budget, seeds=seeds,
+        changes=dict(map(_assignment, change or ())), only=only, results=results, expect=expect, mode=mode,
     )  # fmt: skip
 
 
@@ -63,23 +68,29 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _run(face: Face, study: str | Path, report: Path | None, dry_run: bool = False, **asked: Any) -> int:
+def _run(
+    face: Face, study: str | Path, report: Path | None, overwrite: bool, dry_run: bool = False, **asked: Any
+) -> int:
+    if report:
+        replaceable(report, overwrite)
     planned = dt.plan(study, store=face.store, jobs=face.jobs, device=face.device, first_seed=face.seed, **asked)
     facts, cost = planned.record(), str(planned)
+    planned.check()
     if dry_run:
         return face.show(facts, cost)
     face.say(cost)
     with face.progress(planned.waiting) as tell:
         found = planned.run(tell)
     facts |= {name: getattr(found.outcome, name) for name in ("ran", "cached", "failed", "skipped")}
-    facts |= {"results": str(found.folder)}
+    facts |= {"results": None if found.folder is None else str(found.folder)}
     if report:
-        dt.report(found, report, made_by=_typed())
+        dt.report(found, report, made_by=_typed(), overwrite=overwrite)
         facts |= {"report": str(report)}
-    facts |= {"differences": found.differences, "answer": found.answer}
-    face.show(facts, str(found), *found.differences, f"Report: {report}" if report else "")
-    states = {cell["state"] for cell in found.cells}
-    return 1 if found.differences else 2 if "failed" in states else 0 if "done" in states else 3
+    failures = found.failures
+    facts |= {"differences": found.differences, "failures": failures, "answer": found.answer}
+    face.show(facts, str(found), *found.differences, *failures, f"Report: {report}" if report else "")
+    done = any(cell["state"] == "done" for cell in found.cells)
+    return 1 if found.differences else 2 if failures else 0 if done else 3
 
 
 def _typed() -> str:
@@ -101,23 +112,37 @@ def report(
     out: ReportFile = Path("report.html"),
     budget: Budget = None,
     seeds: Seeds = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Write one HTML file that shows a study, from what the store or the results folder has."""
-    shown = dt.report(study, out, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed, made_by=_typed())
+    shown = dt.report(
+        study, out, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed, made_by=_typed(),
+        overwrite=overwrite,
+    )  # fmt: skip
     n = len(shown.cells)
     return face.show({"report": str(out), "cells": n}, f"{out}: {n} cells")
 
 
 @command
-def status(face: Face) -> int:
-    """Show what the store holds: stages by kind and state, their cost, and what failed."""
+def status(
+    face: Face,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare its checksum.")] = False,
+) -> int:
+    """Show what the store holds: stages by kind and state, their cost, what failed, and what cannot be used.
+
+    Exit code 1: a stage cannot be used. A run of its study sets it aside and makes it anew.
+    """
     from ..reporting.text import duration
     from ..study import Store
 
-    facts = Store(face.store).status()
+    facts = Store(face.store).status(verify)
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]
-    return face.show(facts, *lines, *(f"  {key[:12]} {error}" for key, error in facts["failed"].items()))
+    lines += [f"  {key[:12]} {error}" for key, error in facts["failed"].items()]
+    lines += [f"  {key[:12]} cannot be used: {why}" for key, why in facts["damaged"].items()]
+    lines += [f"  set aside: {name}" for name in facts["set_aside"]]
+    face.show(facts, *lines)
+    return 1 if facts["damaged"] else 0
 
 
 @command
@@ -129,8 +154,12 @@ def why(face: Face, key: Annotated[str, typer.Argument(help="A stage's key, or i
     key, record = store.find(key)
     lines = [f"{key}  {record['label']}  {record['state']}  {record['seconds']} s"]
     ancestors = list(record["parents"])
+    gone: dict[str, Any] = {"label": "gone", "parents": [], "seconds": 0}
     for ancestor in ancestors:  # grows on the way
-        of = store.record(ancestor) or {"label": "gone", "parents": [], "seconds": 0}
+        try:
+            of = store.record(ancestor) or gone
+        except DistrustError as error:
+            of = {**gone, "label": str(error)}
         lines.append(f"  ← {ancestor[:12]}  {of['label']}  {of['seconds']} s")
         ancestors += [key for key in of["parents"] if key not in ancestors]
     recipe = json.dumps(record["recipe"], indent=1)

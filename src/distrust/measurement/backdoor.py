@@ -18,7 +18,7 @@ from ..data.images import as_8_bit
 from ..errors import BadInput, DistrustError, NotFound
 from ..files import write_file
 from ..registry import registry
-from ..selectors import lowered, parse_one
+from ..selectors import divided, lowered, parse_one
 from .predict import predict
 from .strangers import read_trigger
 
@@ -168,7 +168,7 @@ def make_trigger(text: str | nn.Module, **defaults: Any) -> nn.Module:
         given = {} if text == str(file) else parse_one(text).options
         return read_trigger(file, **given).trigger
     selector = parse_one(text)
-    name, *words = selector.name.split(":")
+    name, *words = divided(selector.name, ":")
     method = registry.get("triggers", name)
     if len(words) > len(method.options):
         raise BadInput(f"trigger {text!r} has {len(words)} words; {name} takes {', '.join(method.options)}.")
@@ -202,7 +202,7 @@ def trigger_files(text: Any) -> dict[str, str]:
     if not isinstance(text, str):
         return {}
     file = trigger_file(text)
-    files = [file] if file else [Path(p) for p in parse_one(text).name.split(":")[1:]]
+    files = [file] if file else [Path(p) for p in divided(parse_one(text).name, ":")[1:]]
     files = [p for p in files if p.is_file()]
     files += [p.with_suffix(".safetensors") for p in files if p.suffix == ".json"]
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()}

@@ -10,12 +10,13 @@ import torch
 
 from ..data import ImageSet
 from ..data.images import changed, rows_in
-from ..errors import DistrustError
+from ..errors import DistrustError, notice
 from ..study.axes import AXES
 from ..study.cells import Cell
 from ..study.codecs import TENSORS
 from ..study.graph import Plan, PlannedCell, Stage
-from ..study.store import Record, Store
+from ..study.records import Damaged, Record
+from ..study.store import Store
 from ..study.work import product
 from .data import Report
 from .features import MOST, feature_map
@@ -50,24 +51,32 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
 def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
     """The record of every stage behind the cells that the store still has."""
     found: dict[str, Record] = {}
-    waiting = [key for cell in cells for key in cell["keys"].values()]
+    waiting, seen = [key for cell in cells for key in cell["keys"].values()], set[str]()
     while waiting:
-        key = waiting.pop()
-        if key in found or (record := store.record(key)) is None:
+        key, record = waiting.pop(), None
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            record = store.record(key)
+        except Damaged as error:
+            notice(f"{error} It is left out.")
+        if record is None:
             continue
         waiting += record["parents"]
         found[key] = {name: record[name] for name in ("kind", "seconds", "parents", "flags", "state")}
         found[key] |= {"method": record["label"], "options": _options(record["recipe"])}
         if record["kind"] == "choose":
-            found[key]["options"]["chosen"] = record["notes"]["option"]
+            found[key]["options"]["chosen"] = record.get("notes", {}).get("option")
     return found
 
 
 def _options(call: Record) -> Record:
     """What a reader wants to know of a call: its options, those of calls inside it by their method's name."""
-    calls = {k: v for k, v in call["options"].items() if isinstance(v, dict) and "method" in v}
-    inside = {v["method"].partition("/")[2]: v["options"] for v in calls.values()}
-    return {k: v for k, v in call["options"].items() if k not in calls} | inside
+    options = call.get("options", {})
+    calls = {k: v for k, v in options.items() if isinstance(v, dict) and "method" in v}
+    inside = {str(v["method"]).partition("/")[2]: v.get("options") for v in calls.values()}
+    return {k: v for k, v in options.items() if k not in calls} | inside
 
 
 def pictures_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:

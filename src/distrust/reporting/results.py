@@ -43,6 +43,16 @@ class Results:
 
         return answer(self.cells)
 
+    @functools.cached_property
+    def failures(self) -> list[str]:
+        """What failed of all that the cells need, controls included; no candidate that another one replaces."""
+        if not (self.plan and self.outcome):
+            return []
+        needed = {stage.key for cell in self.plan.cells for stage in cell.needed}
+        records = ((stage, self.outcome.records.get(stage.key, {})) for stage in self.plan.stages.values())
+        failed = [(s, r["error"]) for s, r in records if s.key in needed and r.get("state") == "failed"]
+        return list(dict.fromkeys(_blamed(stage.label, error) for stage, error in failed))
+
     def __str__(self) -> str:
         from .table import text
 
@@ -54,6 +64,11 @@ class Results:
         return html(self.cells)
 
 
+def _blamed(label: str, error: str) -> str:
+    """A failure by the stage that failed first."""
+    return f"failed {error.removeprefix('after ')}" if error.startswith("after ") else f"failed {label}: {error}"
+
+
 def results(study: str | Path, *, store: str = "runs") -> Results:
     """The cells of a study that ran.
 
@@ -63,12 +78,15 @@ def results(study: str | Path, *, store: str = "runs") -> Results:
 
     Raises:
         NotFound: no such results, with what is near.
-        BadInput: a file there is no cell.
+        BadInput: no file there is a cell.
     """
     asked = Path(study)
     beside = folder_of(asked.name, store)
     likely = beside if len(asked.parts) == 1 else asked  # whose neighbours an error names
     folder = next((place for place in (asked, beside, Path("results") / asked.name) if place.is_dir()), likely)
+    inside = {file.parent for file in folder.glob("*/*.json")}  # of other budgets
+    if len(inside) == 1 and not any(folder.glob("*.json")):
+        (folder,) = inside
     return Results(read_cells(folder), folder, Store(store))
 
 

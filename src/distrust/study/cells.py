@@ -1,64 +1,185 @@
-"""Cells: one flat object a line of a table, as they lie in a results folder."""
+"""Cells: one flat object a line of a table, as they lie in a results folder; what is finished there stays."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ..errors import BadInput, NotFound
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
+
+from ..errors import BadInput, NotFound, notice
 from ..files import write_file
 from ..intervals import over_seeds
 from .axes import AXES
+from .records import KEY
 
 Cell = dict[str, Any]
+Plain = str | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | None
+
+_axes: Any = create_model("Axes", **{name: (str | None, None) for name in AXES})  # type: ignore[call-overload]
 
 
-def write_cells(cells: list[Cell], folder: str | Path, whole: bool = False) -> Path:
-    """Write one `<id>.json` a cell; if the cells are the `whole` study, remove its older ones.
+class _Cell(_axes):
+    """What is relied on in a cell, beside the numbers that metrics gave."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, Plain | list[Any]]
+    id: str = Field(pattern=r"^[^/\\]+$")
+    study: str
+    budget: str = Field(pattern=r"^[^/\\]+$")
+    seed: int = Field(ge=-(2**63), lt=2**63)
+    state: Literal["done", "failed", "skipped", "missing"]
+    error: str | None = None
+    place: int | None = None
+    target: int | None = None
+    acc: float | None
+    n: int = 0
+    flags: list[str]
+    published: list[dict[str, Plain]] | None = None
+    seconds: FiniteFloat = 0.0
+    keys: dict[str, Annotated[str, Field(pattern=f"^{KEY.pattern}$")]]
+    reproduce: str
+    chosen: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
+    env: dict[str, Any] | None = None
+
+
+class _Interval(BaseModel):
+    model_config = ConfigDict(strict=True)
+    bounds: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
+
+
+def write_cells(cells: list[Cell], folder: str | Path, *, whole: bool = False, newest: bool = False) -> Path:
+    """Write one `<id>.json` a cell; what is finished in the folder stays, and is replaced by nothing less.
+
+    Cells that were not run are not written. Where a folder has finished cells of another budget or study, or made by
+    other stages, all of these go into a folder inside it that is named after the budget.
+
+    Args:
+        cells: of one study and budget.
+        folder: where they go.
+        whole: they are all that the study has: what else it has there is named.
+        newest: cells made by other stages give way; the stages are still in the store.
+
+    Returns:
+        The folder in which they are.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    folder = Path(folder)
+    cells = [cell for cell in cells if cell["state"] != "missing"]
+    asked, planned = Path(folder), {cell["id"] for cell in cells}
+    place, there = next((place, there) for place, there in _places(cells, asked) if _has_room(there, cells, newest))
+    kept = [cell["id"] for cell in cells if _is_less(cell, there.get(cell["id"]))]
     for cell in cells:
-        write_file(folder / f"{cell['id']}.json", json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
-    kept = {cell["id"] for cell in cells}
-    for file in folder.glob("*.json") if whole else ():
-        if file.stem not in kept and _study_of(file) in {cell["study"] for cell in cells}:
-            file.unlink()
-    return folder
+        file = place / f"{cell['id']}.json"
+        if cell["id"] not in {*kept, *there} and file.exists():  # no cell any more
+            os.replace(file, file.with_suffix(".damaged"))
+        if cell["id"] not in kept:
+            write_file(file, json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
+    if place != asked:
+        notice(f"{asked} has finished cells of another budget or version, which stay; these are in {place}.")
+    if kept:
+        notice(f"{place} has more of {_some(kept)} than this run gave, and keeps it.")
+    others = [id for id, cell in there.items() if id not in planned and cell["study"] in {c["study"] for c in cells}]
+    if whole and others:
+        notice(f"{place} has {_some(others)} beside those of this run; remove what you do not want.")
+    return place
 
 
-def _study_of(file: Path) -> str | None:
-    try:
-        return json.loads(file.read_text()).get("study")
-    except (json.JSONDecodeError, AttributeError, UnicodeDecodeError):
-        return None  # not a cell, so not ours to remove
+def _places(cells: list[Cell], folder: Path) -> Iterator[tuple[Path, dict[str, Cell]]]:
+    """Where cells may go, and the cells that are there by the names of their files."""
+    inside = (folder / (named(cells[0]["budget"]) + (f"-{i}" if i > 1 else "")) for i in itertools.count(1))
+    for place in itertools.chain([folder], inside):
+        yield place, {file.stem: cell for file, cell in _read(place) if isinstance(cell, dict)}
 
 
-def read_cells(folder: str | Path) -> list[Cell]:
-    """Read a results folder.
+def named(budget: str) -> str:
+    """A folder's name for a budget."""
+    return re.sub(r"[^\w-]+", "_", budget)
+
+
+def _has_room(there: dict[str, Cell], cells: list[Cell], newest: bool) -> bool:
+    """No finished cell there would be replaced by one of something else, or stand among those of another budget."""
+    ours = {cell["id"]: cell for cell in cells}
+    for id, old in there.items():
+        new = ours.get(id)
+        if old["state"] != "done" or not cells:
+            continue
+        if old["study"] == cells[0]["study"] and old["budget"] != cells[0]["budget"]:
+            return False
+        if new and (old["study"] != new["study"] or (old["keys"] != new["keys"] and not newest)):
+            return False
+    return True
+
+
+def _is_less(new: Cell, old: Cell | None) -> bool:
+    """It lacks what a finished cell has, other seeds beside it among that."""
+    if old is None or old["state"] != "done":
+        return False
+    lacks = any(name != "error" and value is not None and new.get(name) is None for name, value in old.items())
+    alone = "one-seed" in new["flags"] and "one-seed" not in old["flags"]
+    return new["state"] != "done" or (new["keys"] == old["keys"] and (lacks or alone))
+
+
+def _some(ids: list[str]) -> str:
+    """Cells by number and, a few, by name."""
+    named = ", ".join(sorted(ids)[:3]) + (", …" if len(ids) > 3 else "")
+    return f"{len(ids)} cell{'s' * (len(ids) != 1)} ({named})"
+
+
+def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
+    """Read a results folder; a file that is no cell is named and left out.
+
+    Args:
+        folder: of JSON files.
+        whole: no file is left out.
 
     Raises:
-        NotFound: there is no such folder, or no cell in it.
-        BadInput: a file in it is not a cell.
+        NotFound: there is no such folder, or no file in it.
+        BadInput: none of its files is a cell or, if it must be `whole`, one is not.
     """
     folder = Path(folder)
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        near = [str(p.parent) for p in folder.parent.glob("*/*.json")]
-        raise NotFound.among("results in", str(folder), sorted(set(near)))
-    cells = []
-    for file in files:
-        try:
-            cell = json.loads(file.read_text())
-            cell["id"], cell["acc"], cell["seed"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise BadInput(f"{file} is not a cell ({error}). Remove it, or give another folder.") from None
-        cells.append(cell)
+    read = list(_read(folder))
+    if not read:
+        near = {str(p.parent) for p in (*folder.parent.glob("*/*.json"), *folder.glob("*/*.json"))}
+        raise NotFound.among("results in", str(folder), sorted(near))
+    cells = [cell for _, cell in read if isinstance(cell, dict)]
+    damaged = [f"{file} is not a cell ({why})" for file, why in read if isinstance(why, str)]
+    if damaged and (whole or not cells):
+        raise BadInput(f"{damaged[0]}. Remove it, or give another folder.")
+    for line in damaged:
+        notice(f"{line}; it is left out.")
     return cells
+
+
+def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
+    """Each file with its cell, or with why it is none."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            cell = json.loads(file.read_bytes().decode())
+            _Cell.model_validate(cell)
+            for name, value in cell.items():
+                if name.endswith("_interval"):
+                    _Interval.model_validate({"bounds": value})
+            json.dumps(cell, ensure_ascii=False).encode()  # no half characters
+            yield file, cell
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"][:2])) or "it"
+            yield file, f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        except UnicodeError:
+            yield file, "not UTF-8"
+        except (ValueError, RecursionError):
+            yield file, "no JSON"
+        except OSError as error:
+            yield file, error.strerror or str(error)
 
 
 def compare(cells: list[Cell], expected: list[Cell]) -> list[str]:

@@ -18,8 +18,8 @@ from ..models.heads import make as make_head
 from ..tensors import load_weights, model_bytes
 from ..training import Probe
 from .graph import Stage
+from .records import Files
 
-Files = dict[str, bytes]
 Facts = dict[str, Any]
 Fetch = Callable[[str], Any]  # the product that a parameter of the stage was given
 SET, TENSORS = "images.safetensors", "tensors.safetensors"

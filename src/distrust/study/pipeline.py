@@ -10,11 +10,12 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, NotFound
 from ..registry import Method, registry
-from ..selectors import Selector
+from ..selectors import Selector, divided
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
@@ -59,7 +60,7 @@ def _has(axis: str, *without: str) -> Callable[[Chosen, Any], bool]:
 
 
 def _moves(chosen: Chosen, mark: Any) -> bool:
-    return ">" in chosen["images"].name and chosen["encoder"] == NONE
+    return len(divided(chosen["images"].name, ">")) > 1 and chosen["encoder"] == NONE
 
 
 PIPELINE = (
@@ -180,16 +181,16 @@ class Planner:
             return self.method(position, chosen[position.axis], env, seed)
         options: dict[str, Any] = {}
         if kind == "teacher":
-            options = {**network(chosen["teacher"].text), "training": training("teacher", b.teacher)}
+            options = {**network(_named(chosen["teacher"])), "training": training("teacher", b.teacher)}
         elif kind == "pretrain":
-            options = {**network(chosen["teacher"].text), "loss": self.call("objectives", chosen["encoder"])}
+            options = {**network(_named(chosen["teacher"])), "loss": self.call("objectives", chosen["encoder"])}
             options |= {"views": views(b.views), "training": training("teacher", b.teacher, ADAM)}
         elif kind == "transfer":
             options = {"training": training("transfer", b.transfer)}
         elif kind == "student":
-            options = {**network(student.text), **self.distilled(chosen["distiller"])}
+            options = {**network(_named(student)), **self.distilled(chosen["distiller"])}
         elif kind == "victim":
-            options = {**network(student.text), "training": given_of("student", b.student)}
+            options = {**network(_named(student)), "training": given_of("student", b.student)}
         elif kind == "head":
             options = {"fit": self.call("heads", student)}
         return self.step(kind, env, seed, **options)
@@ -263,9 +264,12 @@ class Planner:
         for name in selector.options:
             if name not in IMAGE_OPTIONS:
                 raise NotFound.among(f"option of images {selector.name}", name, IMAGE_OPTIONS)
-        first, arrow, second = selector.name.partition(">")
-        ours = self._roles(first.strip(), selector.options, seed)
-        return ours, self._roles(second.strip(), selector.options, seed) if arrow else ours
+        first, *more = divided(selector.name, ">")
+        if more and Path(selector.name).exists():
+            told = f'"A>B" moves a teacher from A to B, and {selector.name} is a path'
+            raise BadInput(f'images {selector.name}: {told}. Put it in quotes: "{selector.name}".')
+        ours = self._roles(first, selector.options, seed)
+        return ours, self._roles(more[0], selector.options, seed) if more else ours
 
     def _roles(self, source: str, options: dict[str, Any], seed: int) -> Env:
         at = (source, *options.items(), seed)
@@ -336,6 +340,11 @@ def options_of(make: Callable[..., Any]) -> dict[str, Any]:
     """Keyword-only options of a function with their defaults."""
     parameters = inspect.signature(make).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
+
+
+def _named(selector: Selector) -> str:
+    """A network, whose path may be in quotes."""
+    return divided(selector.text)[0]
 
 
 def mark_of(axis: str, chosen: Chosen) -> Any:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from ..errors import NotFound
+import contextlib
+import functools
+import json
+
+from ..data.sources import images
+from ..errors import BadInput, NotFound
+from ..measurement import Backdoor, make_trigger
 from ..measurement.scores import planned
 from .axes import TABLE
+from .calls import IMAGE_OPTIONS
 from .graph import Env, Plan, PlannedCell, collect
 from .pipeline import NONE, Chosen, Planner, mark_of
 from .spec import Study
@@ -38,6 +45,32 @@ def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
     for cell in cells:
         collect(cell.needed, needed)
     return Plan(study, cells, {key: stage for key, stage in needed.items() if stage.kept})
+
+
+def look(plan: Plan) -> None:
+    """Hold every trigger and target against the test images, where these are at hand, before anything is trained.
+
+    Raises:
+        BadInput: a trigger that does not fit, a target that is no class, or images that cannot be read.
+    """
+    seen = {}
+    for cell in plan.cells:
+        if planted := cell.arms["ours"].get("backdoor"):
+            opened = cell.arms["ours"]["test"].call["options"]
+            source = {name: opened[name] for name in ("source", "size", *IMAGE_OPTIONS) if name in opened}
+            options = {name: planted.call["options"].get(name) for name in ("trigger", "target", "inset")}
+            seen[json.dumps([source, options])] = source, options
+    opening = functools.cache(lambda source, **options: images(source, **options).test)
+    for source, options in seen.values():
+        if source["source"].startswith("hub:"):
+            continue  # a plan asks nobody
+        with contextlib.suppress(NotFound):
+            test, target = opening(**source), options["target"]
+            if target is not None and not 0 <= target < len(test.classes):
+                raise BadInput(f"target={target} is no class; {test.name} has 0..{len(test.classes) - 1}.")
+            if isinstance(text := options["trigger"], str):
+                inset = {} if options["inset"] is None else {"inset": options["inset"]}
+                Backdoor(make_trigger(text, **inset), target or 0, name=text).stamp_on(test.pixels(slice(0, 1)))
 
 
 def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCell:

@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import BadInput, DistrustError
+from ..errors import BadInput, DistrustError, notice
 from ..registry import registry
 from ..training import watching
-from .graph import Plan, Stage
-from .store import Record, Store
-from .work import together, work
+from .graph import Plan, Stage, digest
+from .records import Damaged, Record
+from .store import Store
+from .work import described, together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
@@ -142,40 +144,62 @@ def run(
     """
     outcome = Outcome()
     waiting: dict[str, Stage] = {}
-    for key, stage in plan.stages.items():
-        record = kept(store, key, mode)
-        if record is None:
-            waiting[key] = stage
-            continue
-        outcome.records[key] = record
-        outcome.cached += 1
-        tell("cached", stage, record)
+    for stage, record in kept(plan, store, mode):
+        if record is None or isinstance(record, Damaged):
+            waiting[stage.key] = stage
+        else:
+            outcome.records[stage.key] = record
+            outcome.cached += 1
+            tell("cached", stage, record)
+        if isinstance(record, Damaged):
+            notice(f"{record} It is left out.") if mode == "only-cached" else store.set_aside(record)
     if mode == "only-cached":
         outcome.missing = len(waiting)
         return outcome
     if waiting:
         store.check_writable()
         with executor(jobs) as pool:
-            _drain(waiting, outcome, pool, jobs, store, device, tell)
+            _drain(plan, waiting, outcome, pool, jobs, store, device, mode == "force", tell)
     return outcome
 
 
-def kept(store: Store, key: str, mode: Mode) -> Record | None:
-    """What the store has of a stage and this mode leaves standing; None where the stage has to run."""
-    record = None if mode == "force" else store.record(key)
-    return None if record and mode == "retry" and record["state"] != "done" else record
+def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record | Damaged | None]]:
+    """What the store has of each stage and this mode leaves standing; None, or what is wrong, where it has to run.
+
+    What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
+    """
+    read = {parent.key for stage in plan.stages.values() for parent in stage.parents}
+    for key, stage in plan.stages.items():
+        try:
+            record = store.record(key)
+            if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
+                raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
+            done = record is not None and record["state"] == "done"
+            if mode == "force" or (mode == "retry" and not done):
+                record = None
+            elif done and key not in read:
+                record = store.load(key)[0]
+            yield stage, record
+        except Damaged as error:
+            yield stage, error
+
+
+def _comes_from(record: Record) -> str:
+    return digest([record["recipe"], record["parents"]])
 
 
 def _drain(
+    plan: Plan,
     waiting: dict[str, Stage],
     outcome: Outcome,
     pool: Executor,
     jobs: int,
     store: Store,
     device: str | None,
+    replace: bool,
     tell: Tell,
 ) -> None:
-    queue = _Queue(waiting, device)
+    queue, lacking = _Queue(waiting, device), Counter[tuple[str, str]]()
     running: dict[Future[list[Record]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
@@ -189,17 +213,29 @@ def _drain(
                     tell("start", stage, {})
             if not broken:
                 with watching(_step_teller(stages[0], tell)):
-                    running[pool.submit(work, stages, store.url, device)] = stages
+                    running[pool.submit(work, stages, store.url, device, replace)] = stages
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
             stages = running.pop(future)
-            outcome.ran += len(stages)
             try:
                 records = future.result()
+            except Damaged as error:  # what it reads has to be made again, and then it too
+                lost, lacks = plan.stages.get(error.key), (stages[0].key, error.key)
+                lacking[lacks] += 1
+                if lost is None or lacking[lacks] > 2:
+                    raise
+                store.set_aside(error)
+                if store.record(lost.key):  # another made it meanwhile
+                    lost = None
+                elif lost.key not in queue.place:
+                    outcome.cached -= 1
+                queue.redo(stages, lost)
+                continue
             except BrokenExecutor:
                 raise DistrustError(
                     "a worker process was killed, perhaps for want of memory. What was finished is still there; "
                     "run the same command again, with fewer jobs."
                 ) from None
+            outcome.ran += len(stages)
             for stage, record in zip(stages, records, strict=True):
                 _finish(stage, record, outcome, tell)
                 queue.release(stage)
@@ -211,17 +247,13 @@ class _Queue:
     def __init__(self, waiting: Mapping[str, Stage], device: str | None = None) -> None:
         self.device = device
         self.place = {key: place for place, key in enumerate(waiting)}
-        self.children: dict[str, list[Stage]] = {key: [] for key in waiting}
+        self.children: dict[str, list[Stage]] = {}
         self.missing: dict[str, int] = {}
         self.ready: list[tuple[int, Stage]] = []
         self.alike: dict[str | None, dict[str, Stage]] = {}
+        self.open = set(waiting)  # what is not done with
         for stage in waiting.values():
-            parents = [parent.key for parent in stage.parents if parent.key in waiting]
-            self.missing[stage.key] = len(parents)
-            for key in parents:
-                self.children[key].append(stage)
-            if not parents:
-                self._add(stage)
+            self._enter(stage)
 
     def __bool__(self) -> bool:
         return bool(self.ready)
@@ -242,10 +274,33 @@ class _Queue:
 
     def release(self, stage: Stage) -> None:
         """It is done with: its children have a parent less to wait for."""
+        self.open.discard(stage.key)
         for child in self.children[stage.key]:
             self.missing[child.key] -= 1
             if not self.missing[child.key]:
                 self._add(child)
+
+    def redo(self, stages: Sequence[Stage], lost: Stage | None) -> None:
+        """Put back stages that were taken; what they lack goes before them."""
+        if lost and lost.key not in self.open:
+            self.open.add(lost.key)
+            self.place.setdefault(lost.key, -1 - len(self.place))
+            self._enter(lost)
+        for stage in stages:
+            if lost:
+                self.missing[stage.key] += 1
+                self.children[lost.key].append(stage)
+            else:
+                self._add(stage)
+
+    def _enter(self, stage: Stage) -> None:
+        """Parents come before their children."""
+        parents = [parent.key for parent in stage.parents if parent.key in self.open]
+        self.children[stage.key], self.missing[stage.key] = [], len(parents)
+        for key in parents:
+            self.children[key].append(stage)
+        if not parents:
+            self._add(stage)
 
     def _add(self, stage: Stage) -> None:
         heapq.heappush(self.ready, (self.place[stage.key], stage))

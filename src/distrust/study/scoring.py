@@ -11,8 +11,9 @@ from ..measurement import Finding, Seen, score
 from .cells import Cell
 from .codecs import TENSORS
 from .graph import Plan, PlannedCell, Stage
+from .records import Damaged, Record
 from .runner import Outcome
-from .store import Record, Store
+from .store import Store
 
 
 def score_cells(plan: Plan, store: Store, outcome: Outcome) -> list[Cell]:
@@ -25,26 +26,31 @@ class _Reader:
     """Reads each stage's predictions once."""
 
     def __init__(self, store: Store, records: dict[str, Record]) -> None:
-        self.store, self.records = store, records
+        self.store, self.records = store, dict(records)
         self.said: dict[str, dict[str, Tensor]] = {}
+        self.damaged: dict[str, str] = {}
 
     def done(self, stage: Stage | None) -> Record | None:
         """The record of a stage that was carried out."""
         record = self.records.get(stage.key) if stage else None
         return record if record and record["state"] == "done" else None
 
-    def predictions(self, stage: Stage) -> dict[str, Tensor]:
-        if stage.key not in self.said:
-            tensors = self.store.tensors(stage.key, TENSORS)
-            self.said[stage.key] = {name: value.long() for name, value in tensors.items()}
-        return self.said[stage.key]
+    def predictions(self, stage: Stage) -> dict[str, Tensor] | None:
+        if stage.key not in self.said and self.done(stage):
+            try:
+                tensors = self.store.tensors(stage.key, TENSORS)
+                self.said[stage.key] = {name: value.long() for name, value in tensors.items()}
+            except Damaged as error:  # since the run looked at it
+                del self.records[stage.key]
+                self.damaged[stage.key] = str(error)
+        return self.said.get(stage.key)
 
     def seen(self, clean: Stage, triggered: Stage | None) -> Seen | None:
         """What an arm's model said, if all of it is there."""
-        if not self.done(clean) or (triggered and not self.done(triggered)):
+        said, attacked = self.predictions(clean), self.predictions(triggered) if triggered else None
+        if said is None or (triggered and attacked is None):
             return None
-        said = self.predictions(clean)
-        return Seen(said["y"], said["said"], self.predictions(triggered)["said"] if triggered else None)
+        return Seen(said["y"], said["said"], attacked["said"] if attacked else None)
 
 
 def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
@@ -78,8 +84,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=study.seeds)
     state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
     if products["seen"] is None:
-        undone = [read.records.get(s.key) for s in planned.seen["ours"] if s and not read.done(s)]
-        last = undone[0] or {"state": "missing", "error": "not run yet"}
+        undone = next(s.key for s in planned.seen["ours"] if s and not read.done(s))
+        missing = {"state": "missing", "error": read.damaged.get(undone, "not run yet")}
+        last = read.records.get(undone, missing)
         state, error = last["state"], last.get("error")
     ran = list(records.values())
     words = ["distrust", "run", study.source, "--budget", study.budget, "--only", planned.id]

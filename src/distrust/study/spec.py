@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..registry import registry
-from ..selectors import Selector, parse
+from ..selectors import Selector, divided, parse
 from .axes import AXES, TABLE
 
 Entries = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
@@ -99,10 +99,11 @@ class Study(_given):
         seeds: repetitions; each draws its own roles, initialisation, order and augmentation.
         images, teacher, attack, condenser, encoder, distiller, student, defense, detector: the axes; "none" is a real
             entry. Images "A>B": teacher and attack work on A, then the teacher is fine-tuned on B, where the
-            student is distilled and measured. With a condenser there is no teacher: the student is trained on the
-            synthetic set. An encoder is the teacher's network without its last layer, pre-trained by that loss on A;
-            its student is a head, fitted and measured on B. A detector looks at the last model, at the synthetic set
-            or at the encoder, and at the same of the control arm.
+            student is distilled and measured; a path that holds one of `[]>` stands in quotes, '"data[v1]"'. With a
+            condenser there is no teacher: the student is trained on the synthetic set. An encoder is the teacher's
+            network without its last layer, pre-trained by that loss on A; its student is a head, fitted and measured
+            on B. A detector looks at the last model, at the synthetic set or at the encoder, and at the same of the
+            control arm.
         pair: teachers and students together: a letter of CheatKD's Table 1, or "TEACHER>STUDENT"; replaces both axes.
         embed: so many clean and triggered test images each, of the first seed's cells, are shown by t-SNE.
         grid: blocks that replace some axes; the study is the union of their products. `seeds` of a block is the most
@@ -124,6 +125,7 @@ class Study(_given):
     within: float = Field(0.05, ge=0, le=1)
     published: list[dict[str, Any]] = []
     source: str = Field("", exclude=True)  # the file it was read from
+    usual_budget: str = Field("", exclude=True)  # which that file uses by default
 
     def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
         """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
@@ -168,7 +170,7 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
     if names["encoder"] != "none":
         return {"student": Selector("linear") if same else chosen["student"]}
     if names["condenser"] != "none":
-        if ">" in names["images"]:
+        if len(divided(names["images"], ">")) > 1:
             text = chosen["images"].text
             raise BadInput(f"images {text!r} move a teacher, and a condenser has none. Name one set.")
         dialled = budget.dialled("condensers", names["condenser"])
@@ -199,7 +201,8 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         asked = {k: v for k, v in changes.items() if v is not None}
         study = study_from({**content, **asked}, str(path))
         seeds = study.budgets[study.budget].seeds or study.seeds
-        return study.model_copy(update={"source": str(path), "seeds": study.seeds if "seeds" in asked else seeds})
+        usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
+        return study.model_copy(update={**usual, "seeds": study.seeds if "seeds" in asked else seeds})
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}.") from None
 

@@ -1,30 +1,43 @@
-"""The store: one folder per key, on any fsspec path; a folder is there wholly or not at all."""
+"""The store: one folder per key, on any fsspec path; a stage is there whole or not at all, and is used only if whole.
+
+A stage's record has a checksum, and so has every file that it names. In a directory, a stage is written and
+synced under another name and then renamed, so that not even a power failure leaves half of one; the first of two
+writers wins. Elsewhere nothing can be renamed: each file has its checksum in its name, and the record, which names
+them, comes last.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
-from safetensors import SafetensorError
 
-from ..errors import NotFound, StoreError
+from ..errors import NotFound, StoreError, notice
+from ..files import sync
+from .records import KEY, RECORD, SUM, Damaged, Files, Record, opened, signed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Record = dict[str, Any]
-
 FORMAT = 2  # of keys and records; what an earlier version made is told apart, and never half used
 SIGN = ".format"  # the file that tells it
-ABANDONED = 3600  # seconds after which a draft has no writer any more
-DRAFT = len(".") + 32 + len("-") + 8  # length of a draft folder's name
+ABANDONED = 3600  # seconds after which a draft of another machine has no writer any more
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says if there is something of that name
+DRAFT = re.compile(r"\.[0-9a-f]{32}-(?:([0-9a-f]{8})-([0-9]+)-)?[0-9a-f]{8}")  # the machine and process that write it
 
 
 class Store:
@@ -52,10 +65,10 @@ class Store:
         """Refuse a store whose keys mean something else."""
         if self.signed:
             return
-        try:
-            found = self.fs.cat_file(f"{self.root}/{SIGN}").decode().strip()
-        except (FileNotFoundError, NotADirectoryError):
-            found = "1" if self._names() else ""
+        found = (self._bytes(SIGN) or b"").decode(errors="replace").strip()
+        if not re.fullmatch("[0-9]+", found):  # none, or none that can be read: what lies there says it
+            names = self._names()
+            found = "1" if names and not any(map(self._summed, names)) else ""
         if found not in ("", str(FORMAT)):
             raise StoreError(
                 f"store {self.url} was made by another version of Distrust (format {found}, not {FORMAT}), and "
@@ -63,27 +76,104 @@ class Store:
             )
         self.signed = found != ""
 
+    def _summed(self, key: str) -> bool:
+        """A stage of this format, which an earlier one did not mark so."""
+        with contextlib.suppress(Damaged):
+            return SUM in (self._bytes(f"{key}/{RECORD}") or b"")
+        return False
+
     def _sign(self) -> None:
-        if not self.signed:
-            self.fs.makedirs(self.root, exist_ok=True)
-            self.fs.pipe_file(f"{self.root}/{SIGN}", f"{FORMAT}\n".encode())
-            self.signed = True
+        if self.signed:
+            return
+        root = Path(self.root)
+        new = [folder for folder in (root, *root.parents) if not folder.exists()] if self.local else []
+        self.fs.makedirs(self.root, exist_ok=True)
+        self._write(SIGN, f"{FORMAT}\n".encode())
+        self._sync("")
+        if new:
+            sync(*(folder.parent for folder in new))
+        self.signed = True
+
+    # reading
 
     def record(self, key: str) -> Record | None:
-        """What is written about a stage: state, recipe, parents, seconds, flags; None if it never ran."""
+        """What is written about a stage: state, recipe, parents, seconds, flags; None if it never ran.
+
+        Raises:
+            Damaged: what is written there is not what was written, or no record at all.
+        """
         self._check_format()
+        if not KEY.fullmatch(key):
+            return None
+        data = self._bytes(f"{key}/{RECORD}")
+        if data is None and self.local and os.path.lexists(f"{self.root}/{key}"):  # which came by a rename, with it
+            raise Damaged(key, f"{RECORD} is gone")
+        return None if data is None else opened(key, data)
+
+    def load(self, key: str) -> tuple[Record, Files]:
+        """A stage's record and its files by name, verified, and all of one moment.
+
+        Raises:
+            Damaged: it is not there whole.
+        """
+        record = self.record(key)
+        while record is not None:
+            try:
+                return record, dict(self._files(key, record))
+            except Damaged:
+                before, record = record, self.record(key)
+                if record == before:  # or else it was replaced meanwhile
+                    raise
+        raise Damaged(key, "it is not there")
+
+    def _files(self, key: str, record: Record) -> Iterator[tuple[str, bytes]]:
+        named = record.get("files")
+        if named is None:  # as an earlier version left it: nothing to verify it by
+            paths = self.fs.ls(f"{self.root}/{key}", detail=False)
+            named = {name: {"file": name} for path in paths if (name := path.rsplit("/", 1)[-1]) != RECORD}
+        for name, facts in named.items():
+            data = self._bytes(f"{key}/{facts['file']}")
+            if data is None:
+                raise Damaged(key, f"{name} is gone")
+            if "sha256" in facts and hashlib.sha256(data).hexdigest() != facts["sha256"]:
+                raise Damaged(key, f"{name} is not what was written")
+            yield name, data
+
+    def tensors(self, key: str, name: str) -> dict[str, Tensor]:
+        """A safetensors file of a finished stage.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load  # and with it torch, which records need nothing of
+
+        files = self.load(key)[1]
+        if name not in files:
+            raise Damaged(key, f"{name} is gone")
         try:
-            return json.loads(self.fs.cat_file(f"{self.root}/{key}/stage.json"))
+            return load(files[name])
+        except SafetensorError as error:  # of an earlier version
+            raise Damaged(key, f"{name} cannot be read ({error})") from None
+
+    def _bytes(self, path: str) -> bytes | None:
+        """A file of the store, None if there is none."""
+        try:
+            return self.fs.cat_file(f"{self.root}/{path}")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
-            raise self.damaged(f"{key}/stage.json", error) from None
+        except OSError as error:
+            key, _, name = path.partition("/")
+            if self.local and name:  # a folder in a file's place, a bad sector
+                raise Damaged(key, f"{name} cannot be read ({error.strerror or error})") from None
+            raise StoreError(f"store {self.url} cannot be read ({error.strerror or error}). Try again.") from error
 
     def find(self, prefix: str) -> tuple[str, Record]:
         """The stage whose key begins with `prefix`.
 
         Raises:
             NotFound: none or several do.
+            Damaged: it cannot be used.
         """
         keys = self.keys()
         found = [k for k in keys if k.startswith(prefix)]
@@ -99,88 +189,177 @@ class Store:
         return self._names()
 
     def _names(self) -> list[str]:
+        return [n for n in self._listed() if KEY.fullmatch(n) and self.fs.exists(f"{self.root}/{n}/{RECORD}")]
+
+    def _listed(self) -> list[str]:
         try:
-            names = [path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False)]
+            return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(n for n in names if len(n) == 32 and self.fs.exists(f"{self.root}/{n}/stage.json"))
 
-    def status(self) -> Record:
-        """How many stages of each kind are done, failed or skipped, and what they cost."""
-        keys = self.keys()
-        records = [self.record(key) or {} for key in keys]
-        counts = Counter((r["kind"], r["state"]) for r in records)
+    def status(self, verify: bool = False) -> Record:
+        """How many stages of each kind are done, failed or skipped, and what they cost; which cannot be used.
+
+        Args:
+            verify: read every file and compare it with its checksum, too.
+        """
+        records, damaged = dict[str, Record](), dict[str, str]()
+        self._check_format()
+        listed = self._listed()
+        for key in filter(KEY.fullmatch, listed):
+            try:
+                record = self.record(key)
+                if record is not None:
+                    records[key] = self.load(key)[0] if verify else record
+            except Damaged as error:
+                damaged[key] = error.why
+        counts = Counter(f"{r['kind']} {r['state']}" for r in records.values())
         return {
             "store": self.url,
             "stages": len(records),
-            "seconds": round(sum(r["seconds"] for r in records), 1),
-            "by_kind": {f"{kind} {state}": n for (kind, state), n in sorted(counts.items())},
-            "failed": {key: r["error"] for key, r in zip(keys, records, strict=True) if r["state"] == "failed"},
+            "seconds": round(sum(r["seconds"] for r in records.values()), 1),
+            "by_kind": dict(sorted(counts.items())),
+            "failed": {key: r.get("error", "") for key, r in records.items() if r["state"] == "failed"},
+            "damaged": damaged,
+            "set_aside": [name for name in listed if name.startswith("damaged-")],
         }
 
-    def tensors(self, key: str, name: str) -> dict[str, Tensor]:
-        """A safetensors file of a finished stage.
+    # writing
 
-        Raises:
-            StoreError: it is gone, or damaged.
-        """
-        from safetensors.torch import load  # and with it torch, which records need nothing of
+    def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None, replace: bool = False) -> Record:
+        """Write a stage; when this returns, it is there to stay. Returns the record that then stands there.
 
-        try:
-            return load(self.read(key, name))
-        except SafetensorError as error:
-            raise self.damaged(f"{key}/{name}", error) from None
+        What is done stays: of two that write one stage the first wins, and the second is told what the first wrote.
+        What failed or was skipped gives way.
 
-    def read(self, key: str, name: str) -> bytes:
-        """A file of a finished stage.
-
-        Raises:
-            StoreError: it is gone.
-        """
-        try:
-            return self.fs.cat_file(f"{self.root}/{key}/{name}")
-        except OSError as error:
-            raise self.damaged(f"{key}/{name}", error) from None
-
-    def damaged(self, file: str, error: Exception) -> StoreError:
-        """What to say of a folder, or of a file in one, that cannot be read."""
-        reason = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        return StoreError(f"{self.root}/{file} {reason}. Remove the folder {file.partition('/')[0]} and run again.")
-
-    def save(self, key: str, record: Record, files: Mapping[str, bytes] | None = None) -> None:
-        """Write a stage's folder under a temporary name and rename it; an older one is replaced.
+        Args:
+            key: of the stage.
+            record: what is written about it.
+            files: what it made, by name.
+            replace: what is done gives way too, but to nothing less.
 
         Raises:
             StoreError: read-only, full or unreachable; nothing half-written remains.
         """
-        folder = f"{self.root}/{key}"
-        draft = f"{self.root}/.{key}-{uuid.uuid4().hex[:8]}" if self.local else folder
-        text = json.dumps(record, indent=1).encode()
         self._check_format()
-        try:
+        files, draft = files or {}, self._draft(key)
+        with self._writing(draft):
             self._sign()
-            if not self.local and self.fs.exists(folder):  # no rename here: it must not look complete meanwhile
-                self.fs.rm(folder, recursive=True)
-            self.fs.makedirs(draft, exist_ok=True)
-            for name, data in {**(files or {}), "stage.json": text}.items():
-                with self.fs.open(f"{draft}/{name}", "wb") as file:
-                    file.write(data)
-            if self.local:
-                if self.fs.exists(folder):
-                    self.fs.rm(folder, recursive=True)
-                os.replace(draft, folder)
+            while True:
+                standing = self.standing(key)
+                if standing and standing["state"] == "done" and not (replace and record["state"] == "done"):
+                    return standing
+                if standing:  # beside what is there, which is read until the record is replaced
+                    return self._fill(key, key, record, files, standing)
+                if not self.local:
+                    with self._writing(key):
+                        return self._fill(key, key, record, files, {})
+                written = self._fill(draft, key, record, files, None)
+                try:
+                    os.rename(f"{self.root}/{draft}", f"{self.root}/{key}")
+                except OSError as error:
+                    if error.errno not in TAKEN:
+                        raise
+                    self._sweep(draft)  # another was faster
+                else:
+                    self._sync("")
+                    return written
+
+    def _fill(self, folder: str, key: str, record: Record, files: Mapping[str, bytes], beside: Record | None) -> Record:
+        """Write a stage's files and, when they are there to stay, its record; `beside` another one, or in a draft."""
+        known = (beside or {}).get("files", {})
+        write, named = self._put if beside is None else self._write, dict[str, dict[str, str]]()
+        self.fs.makedirs(f"{self.root}/{folder}", exist_ok=True)
+        for name, data in files.items():
+            found = hashlib.sha256(data).hexdigest()
+            same = known.get(name, {}).get("sha256") == found
+            file = known[name]["file"] if same else name if beside is None else f"{found[:8]}-{name}"
+            named[name] = {"file": file, "sha256": found}
+            write(f"{folder}/{file}", data)
+        if beside is not None:
+            self._sync(folder)
+        written = {"key": key, **record, "files": named}
+        write(f"{folder}/{RECORD}", signed(json.dumps(written, indent=1).encode()))
+        self._sync(folder, *(f"{folder}/{name}" for name in (*files, RECORD) if beside is None))
+        return written
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+        if not self.local:
+            return self._put(path, data)
+        beside = self._draft("0" * 32)
+        try:
+            self._put(beside, data)
+            self._sync(beside)
+            os.replace(f"{self.root}/{beside}", f"{self.root}/{path}")
+        except OSError:
+            self._sweep(beside)
+            raise
+
+    def _put(self, path: str, data: bytes) -> None:
+        """Write a file where nobody looks yet or, where nothing can be renamed, in one step."""
+        if not self.local:
+            return self.fs.pipe_file(f"{self.root}/{path}", data)
+        with self.fs.open(f"{self.root}/{path}", "wb") as file:
+            file.write(data)
+
+    def _sync(self, *paths: str) -> None:
+        """What was written there stays."""
+        if self.local:
+            sync(*(f"{self.root}/{path}" for path in paths))
+
+    def standing(self, key: str) -> Record | None:
+        """A stage's record, before it is relied on or written: what cannot be used in its place is set aside."""
+        try:
+            return self.record(key)
+        except Damaged as error:
+            self.set_aside(error)
+            return None
+
+    def set_aside(self, found: Damaged) -> None:
+        """Rename a stage that cannot be used, so that it is made anew, and say so."""
+        key, aside = found.key, f"damaged-{found.key}-{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(Damaged):
+            if (record := self.record(key)) is None:
+                return
+            if "files" in record:
+                self.load(key)
+                return  # it was replaced meanwhile
+        folder = f"{self.root}/{key}"
+        with self._writing():
+            try:
+                os.rename(folder, f"{self.root}/{aside}") if self.local else self._move(folder, aside)
+            except FileNotFoundError:
+                return  # another was faster
+            self._sync("")
+        notice(f"Stage {key[:12]} cannot be used: {found.why}. It is set aside as {aside} and made anew.")
+
+    def _move(self, folder: str, aside: str) -> None:
+        for path in self.fs.find(folder):
+            self.fs.mv(path, f"{self.root}/{aside}/{path.rsplit('/', 1)[-1]}")
+
+    @contextlib.contextmanager
+    def _writing(self, draft: str = "") -> Iterator[None]:
+        """What goes wrong with the store's files is told in words, and a draft does not stay."""
+        try:
+            yield
+        except StoreError:
+            raise
         except OSError as error:
-            self._sweep(draft)
+            if draft:
+                self._sweep(draft)
             raise StoreError(
                 f"store {self.url} cannot be written ({error.strerror or error}). What was finished before is "
                 "still there; free space or give another --store, and run the same command again."
             ) from error
 
+    def _draft(self, key: str) -> str:
+        """A name for what is being written, which says by whom."""
+        return f".{key}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
     def _sweep(self, draft: str) -> None:
-        try:
-            self.fs.rm(draft, recursive=True)
-        except OSError:
-            return  # a store that cannot be written may not let us clean up either
+        with contextlib.suppress(OSError):  # a store that cannot be written may not let us clean up either
+            self.fs.rm(f"{self.root}/{draft}", recursive=True)
 
     def check_writable(self) -> None:
         """Fail before any work starts if the store cannot be written; sweep up what killed runs left.
@@ -188,10 +367,30 @@ class Store:
         Raises:
             StoreError: says why.
         """
+        self._check_format()
         probe = f".probe-{uuid.uuid4().hex[:8]}"  # one of its own for each run that starts
-        self.save(probe, {"state": "probe"})
-        self._sweep(f"{self.root}/{probe}")
+        with self._writing(probe):
+            self._sign()
+            self._put(probe, b"probe")
+        self._sweep(probe)
         for entry in self.fs.ls(self.root, detail=True) if self.local else ():
-            name, age = entry["name"].rsplit("/", 1)[-1], time.time() - entry.get("mtime", math.inf)
-            if name.startswith(".") and len(name) == DRAFT and age > ABANDONED:
-                self._sweep(entry["name"])
+            draft = DRAFT.fullmatch(name := entry["name"].rsplit("/", 1)[-1])
+            if draft and _abandoned(draft[1], draft[2], time.time() - entry.get("mtime", math.inf)):
+                self._sweep(name)
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _abandoned(machine: str | None, process: str | None, age: float) -> bool:
+    """Nobody writes this draft any more: its process has ended, or, where that cannot be asked, it is old."""
+    if machine == _machine() and process and os.name == "posix":
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass  # of another user
+    return age > ABANDONED

@@ -12,29 +12,30 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from ..data import ImageSet
-from ..errors import Skip, StoreError
+from ..errors import NotFound, Skip, StoreError
 from ..flags import Flag, flag
 from ..measurement import Backdoor
 from ..registry import registry
 from ..seeds import rng
 from ..training import watching
-from .codecs import Files, dump, parts_of, undump
+from .codecs import dump, parts_of, undump
 from .graph import Stage, digest
+from .records import Damaged, Files, Record
 from .steps import STEPS
-from .store import Record, Store
+from .store import Store
 
 STREAMS = {"attacks": "attack", "condensers": "condense", "defenses": "defense", "detectors": "detect"}
 
 
-def work(stages: Sequence[Stage], url: str, device: str | None = None) -> list[Record]:
+def work(stages: Sequence[Stage], url: str, device: str | None = None, replace: bool = False) -> list[Record]:
     """Run a stage, or several that may be carried out `together`; write them into the store, and return their records.
 
     A method's `Skip`, and any error in a stage, become its record with state "skipped" or "failed"; only a store
-    that cannot be written raises.
+    that cannot be written raises, and a stage there that cannot be used. Whoever wrote a stage meanwhile has made it,
+    unless what is done is to be replaced.
     """
     store, place = Store(url), torch.device(device or "cpu")
     start = time.perf_counter()
@@ -52,8 +53,7 @@ def work(stages: Sequence[Stage], url: str, device: str | None = None) -> list[R
     seconds = round((time.perf_counter() - start) / len(tries), 3)
     for one in tries:
         one.record |= {"env": environment(), "seconds": seconds}
-        store.save(one.stage.key, one.record, one.files)
-    return [one.record for one in tries]
+    return [store.save(one.stage.key, one.record, one.files, replace) for one in tries]
 
 
 class _Try:
@@ -61,10 +61,7 @@ class _Try:
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.made, self.files = stage, None, Files()
-        self.record: Record = {
-            "state": "done", "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
-            "parents": [p.key for p in stage.parents], "taint": list(stage.taint), "flags": [],
-        }  # fmt: skip
+        self.record: Record = {"state": "done", **described(stage), "flags": []}
 
     @property
     def going(self) -> bool:
@@ -143,6 +140,14 @@ def _unseen(step: int, steps: int, loss: float) -> None:
     """Tells nobody."""
 
 
+def described(stage: Stage) -> Record:
+    """What a record says of a stage before it is carried out."""
+    return {
+        "kind": stage.kind, "label": stage.label, "recipe": recipe_of(stage),
+        "parents": [p.key for p in stage.parents], "taint": list(stage.taint),
+    }  # fmt: skip
+
+
 def recipe_of(stage: Stage) -> dict[str, Any]:
     """A stage as a record shows it: its call, the calls of inputs that are not stored, and its seed."""
     made = {name: recipe_of(source) for name, source in stage.inputs.items() if not source.kept}
@@ -153,7 +158,7 @@ def product(stage: Stage, store: Store, name: str = "") -> Any:
     """What a stage made, or of several things the one that a parameter of this name asks for.
 
     Raises:
-        StoreError: the store does not have it, or it is damaged.
+        Damaged: the store does not have it whole.
     """
     if stage.kept:
         parts = _stored(stage, store)
@@ -173,14 +178,17 @@ def _planted(key: str) -> dict[str, Backdoor]:
 
 
 def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
-    record = store.record(stage.key)
-    if record is None or record["state"] != "done":
-        raise StoreError(f"stage {stage.key} has nothing in {store.url}. Run the study again.")
-    read, fetch = functools.partial(store.read, stage.key), lambda name: product(stage.inputs[name], store, name)
+    record, files = store.load(stage.key)
+    if record["state"] != "done":
+        raise Damaged(stage.key, "it has made nothing")
     try:
-        return undump(record, stage, read, fetch)
-    except SafetensorError as error:
-        raise store.damaged(stage.key, error) from None
+        return undump(record, stage, files.__getitem__, lambda name: product(stage.inputs[name], store, name))
+    except (Damaged, NotFound):
+        raise
+    except Exception as error:
+        if "files" in record:
+            raise
+        raise Damaged(stage.key, f"it cannot be read ({error})") from None  # of an earlier version, without checksums
 
 
 def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from ...errors import BadInput, NotFound
 from .arrays import read_digits, read_idx, read_npz
 from .decode import decoded, fitted
-from .parts import Read, Splits, checked
-from .tables import find_folder, find_hub, find_parquet
+from .folders import find_folder
+from .parts import Read, Splits, checked, reading
+from .tables import find_hub, find_parquet
 
 __all__ = ["Splits", "images"]
 
@@ -31,11 +32,12 @@ def images(
       Face layout. A column `group` or `track` names images that must not be split apart: group ids are unique
       in the whole split, track numbers only within a class; a negative or missing one belongs to no group.
     - A folder `train/<class>/*.png|jpg|…` and `test/<class>/…`, searched recursively, in sorted order; hidden
-      and other files are ignored. With class folders alone: a fixed stratified split, 80 % to train.
+      and other files are ignored. With class folders alone: a fixed stratified split, 80 % to train. A test split
+      without class folders needs a text file in it or above that gives each picture's class: `PICTURE CLASS` a line.
     - A folder of IDX files: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, …, plain or .gz.
-    - An `.npz` file with `x_train, y_train, x_test, y_test`, or `images, labels` or `x, y` (then a fixed
-      stratified split, 80 % to train), and perhaps `classes`. Images are NHWC, NCHW or NHW, uint8 0..255 or
-      float 0..1 (rounded to 8 bits).
+    - An `.npz` file with `x_train, y_train, x_test, y_test` or `train_images, train_labels, …`, or `images, labels` or
+      `x, y` (then a fixed stratified split, 80 % to train), and perhaps `classes`. Images are NHWC, NCHW or NHW,
+      uint8 0..255 or float 0..1 (rounded to 8 bits).
     - `"hub:owner/name"` or `"hub:owner/name@revision"`: a Hugging Face data set; its first image and first
       class column are used.
 
@@ -74,7 +76,8 @@ def images(
     if path is None:
         name, read, size, channels = "digits", read_digits(), size or 16, channels or 3
     elif path.is_file():
-        name, read = path.stem, read_npz(path)
+        with reading(path):
+            name, read = path.stem, read_npz(path)
     elif arrays := read_idx(path, asked):
         name, read = path.name, arrays
     else:
@@ -87,8 +90,9 @@ def _locate(source: str | Path) -> Path:
     """The file or folder that `source` names, under `DISTRUST_DATA` first."""
     root = os.environ.get("DISTRUST_DATA")
     path = Path(source).expanduser()
-    if root and isinstance(source, str) and (Path(root) / path).exists():
-        return Path(root) / path
+    named = [Path(root) / path, Path(root) / f"{path}.npz"] if root and isinstance(source, str) else []
+    if found := next((place for place in named if place.exists()), None):
+        return found
     if path.exists():
         return path.resolve()  # so that "." has a name
     known = {"digits"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from ...errors import BadInput, UnsafeFile
 from .parts import TEST, Part, Read, fixed_parts, train_and_test
 
-_NPZ = (("images", "labels"), ("x", "y"))  # keys of an .npz without a split
+_NPZ = (("images", "labels"), ("x", "y"), ("data", "labels"), ("data", "targets"))  # keys of an .npz without a split
+_SPLIT = (("x_{}", "y_{}"), ("{}_x", "{}_y"), ("{}_images", "{}_labels"), ("{}_data", "{}_labels"))  # of one with it
+PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 
 
 def read_digits() -> Read:
@@ -24,10 +27,28 @@ def read_digits() -> Read:
     return Read(*fixed_parts(x, bunch.target, 0.25, "digits"))
 
 
+def pairs_in(archive: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Names of images and labels by split, as different people write them; under "" those that have none."""
+    keys = {key.lower(): key for key in archive}  # X_train, too
+    for images, labels in _SPLIT:
+        words = {name: (images.format(name), labels.format(name)) for name in ("train", *TEST)}
+        if found := {name: (keys[x], keys[y]) for name, (x, y) in words.items() if {x, y} <= keys.keys()}:
+            return found
+    return next(({"": (keys[x], keys[y])} for x, y in _NPZ if {x, y} <= keys.keys()), {})
+
+
 def read_npz(path: Path) -> Read:
     """An archive with a split, or without one: then 20 % become test images."""
     if not zipfile.is_zipfile(path):
-        raise BadInput(f"{path} is not an .npz archive. Give one, or a folder of images, parquet or IDX files.")
+        other = path.suffix.lower() in PACKED
+        told = "Unpack it, and give the folder." if other else "Give one, or a folder of images, parquet or IDX files."
+        raise BadInput(f"{path} is not an .npz archive. {told}")
+    with zipfile.ZipFile(path) as packed:
+        names = packed.namelist()
+    if not any(name.endswith(".npy") for name in names):
+        raise BadInput(
+            f"{path} is an archive of {len(names)} files ({', '.join(names[:3])} …). Unpack it, and give the folder."
+        )
 
     def take(key: str) -> np.ndarray:
         try:
@@ -46,19 +67,17 @@ def read_npz(path: Path) -> Read:
         return Part(_raw(take(images), f"{path} {images}"), y)
 
     with np.load(path, allow_pickle=False) as archive:
-        keys = set(archive)
-        classes = tuple(map(str, take("classes"))) if "classes" in keys else None
-        found = {name: name for name in ("train", *TEST) if {f"x_{name}", f"y_{name}"} <= keys}
-        if found:
-            train, test = train_and_test(found, path)
-            return Read(part(f"x_{train}", f"y_{train}"), part(f"x_{test}", f"y_{test}"), classes)
-        pair = next((pair for pair in _NPZ if set(pair) <= keys), None)
-        if pair is None:
+        classes = tuple(map(str, take("classes"))) if "classes" in archive else None
+        pairs = pairs_in(archive)
+        if "" not in pairs and pairs:
+            train, test = train_and_test(pairs, path)
+            return Read(part(*train), part(*test), classes)
+        if not pairs:
             raise BadInput(
-                f"{path} holds {', '.join(sorted(keys)) or 'nothing'}; name its arrays x_train, y_train, "
+                f"{path} holds {', '.join(sorted(archive)[:12]) or 'nothing'}; name its arrays x_train, y_train, "
                 "x_test and y_test, or images and labels."
             )
-        x, y, _ = part(*pair)
+        x, y, _ = part(*pairs[""])
     if len(x) != len(y):
         raise BadInput(f"{path}: {len(x)} images but {len(y)} labels; give one label per image.")
     return Read(*fixed_parts(x, y, 0.2, path), classes)
@@ -73,7 +92,7 @@ def _raw(x: np.ndarray, where: str) -> np.ndarray:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise BadInput(
             f"{where}: images must be [N,H,W], [N,H,W,C] or [N,C,H,W] with 1 or 3 channels; got "
-            f"{list(x.shape)}. Reshape them."
+            f"{list(x.shape)}. {'Leave the alpha channel out: x[..., :3].' if 4 in x.shape[1:] else 'Reshape them.'}"
         )
     if x.dtype.kind == "f" and x.size:
         low, high = float(x.min()), float(x.max())

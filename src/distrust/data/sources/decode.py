@@ -12,23 +12,24 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ...errors import BadInput, DistrustError, NotFound, StoreError
+from ...errors import BadInput, NotFound, StoreError, notice
 from ...files import cache_directory, draft
 from ..mapped import array_in
-from .parts import Part, Read, Splits, Tables, checked, shape_of, whole_numbers
+from .parts import Part, Read, Splits, Tables, checked, reading, shape_of, whole_numbers
 from .tables import no_bars
 
 _CACHE_FORMAT = 3  # raise it when what is kept changes
 _DTYPES = {"U8": np.uint8, "I64": np.int64}  # of what is kept, by safetensors' names
 ORIENTATION = 0x0112  # the EXIF tag: how a camera was held
+LABELS = ("label", "labels", "fine_label", "target", "class", "y")  # columns of class numbers without names
 BATCH = 16  # images that a thread decodes at a time
 ABANDONED = 3600  # seconds after which a half-written file has no writer any more
 
@@ -86,7 +87,7 @@ def _write(
     which comes first, is written last, into a room that is wide enough.
     """
     with no_bars(), file.open("wb") as out:
-        with _reading(tables.name):
+        with reading(tables.name):
             opened = zip(Splits._fields, tables.open(), strict=True)
             parts = {
                 split: _Pictures(table, f"{tables.name}: {split}", size, channels, group) for split, table in opened
@@ -118,17 +119,6 @@ def _write(
         out.write(room.to_bytes(8, "little") + json.dumps(header).encode().ljust(room))
 
 
-@contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Say which source it is that cannot be read."""
-    try:
-        yield
-    except DistrustError:
-        raise
-    except (OSError, ValueError) as error:  # a broken parquet file
-        raise BadInput(f"{name} cannot be read ({error}). Fetch or write it again.") from error
-
-
 class _Pictures:
     """The images of a `datasets` table, decoded in order by as many threads as there are cores.
 
@@ -148,10 +138,13 @@ class _Pictures:
 
         features = table.features
         image = next((name for name, kind in features.items() if isinstance(kind, ImageColumn) or _is_struct(kind)), "")
-        label = next((name for name, kind in features.items() if isinstance(kind, ClassLabel)), "label")
-        if not image or label not in features:
+        several = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+        label = next((name for name in (*several, *LABELS) if name in features), "")
+        if not image or not label:
             missing = "label" if image else "image"
-            raise BadInput(f"{where}: no {missing} column among {', '.join(features)}. Add or rename one.")
+            raise BadInput(f"{where}: no {missing} column among {', '.join(features)}. Call one {missing}.")
+        if len(several) > 1:
+            notice(f"{where}: labels are those of the column {label}; {', '.join(several[1:])} is left aside.")
         if group is not None and group not in features:
             raise NotFound.among("column", group, features)
         self.group = group or next((name for name in ("group", "track") if name in features), None)
@@ -160,7 +153,8 @@ class _Pictures:
         table = table.cast_column(image, ImageColumn(decode=False))
         self.table = table.select_columns([image, label, *([self.group] if self.group else [])])
         self.image, self.label, self.where = image, label, where
-        self.read = partial(_read_rows, where=where, size=size, channels=channels)
+        self.moving: list[str] = []  # pictures of several frames, as threads find them
+        self.read = partial(_read_rows, where=where, size=size, channels=channels, moving=self.moving)
         self.y: list[Any] = []
         self.groups: list[Any] = []
 
@@ -177,11 +171,16 @@ class _Pictures:
                 yield one
         if first is None:
             raise BadInput(f"{self.where} split is empty. Give at least one image.")
+        if self.moving:
+            notice(
+                f"{self.where}: of pictures with several frames the first is taken ({len(self.moving)} in all, such as "
+                f"{min(self.moving)})."
+            )
 
     def _batches(self) -> Iterator[tuple[list[dict[str, Any]], int, list[np.ndarray]]]:
         workers = os.cpu_count() or 1
         waiting: deque[tuple[list[dict[str, Any]], int, Future[list[np.ndarray]]]] = deque()
-        with _reading(self.where), ThreadPoolExecutor(workers) as pool:  # Pillow lets go of the interpreter's lock
+        with reading(self.where), ThreadPoolExecutor(workers) as pool:  # Pillow lets go of the interpreter's lock
             for batch in self.table.iter(batch_size=BATCH):
                 cells, start = batch[self.image], len(self.y)
                 self.y += batch[self.label]
@@ -196,6 +195,8 @@ class _Pictures:
 
     def labels(self) -> np.ndarray:
         """Int64 [N]."""
+        if None in self.y:
+            raise BadInput(f"{self.where}: image {self.y.index(None)} has no label. Leave such images out.")
         several = any(isinstance(label, list) for label in self.y)
         return whole_numbers(np.empty((0, 2)) if several else np.array(self.y), self.where)
 
@@ -211,7 +212,7 @@ def _is_struct(kind: object) -> bool:
 
 
 def _read_rows(
-    cells: list[dict[str, Any]], first: int, *, where: str, size: int | None, channels: int | None
+    cells: list[dict[str, Any]], first: int, *, where: str, size: int | None, channels: int | None, moving: list[str]
 ) -> list[np.ndarray]:
     """Decode some images, the first of which is row `first` of its split."""
     pictures = []
@@ -219,10 +220,24 @@ def _read_rows(
         try:
             with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as picture:
                 pictures.append(np.ascontiguousarray(picture_array(picture, size, channels)))
+                if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo with its preview
+                    moving.append(str(cell["path"]))
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, …
             path = cell["path"] if cell else "no image"
-            raise BadInput(f"{where} image {row} ({path}) cannot be read: {error}. Replace or remove it.") from error
+            why = _start(cell) if isinstance(error, UnidentifiedImageError) else error
+            raise BadInput(f"{where} image {row} ({path}) cannot be read: {why}. Replace or remove it.") from error
     return pictures
+
+
+def _start(cell: dict[str, Any]) -> str:
+    """What a file is that is no picture, by how it begins."""
+    start = (Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"])[:64].lstrip()
+    known = {
+        b"version https://git-lfs": "it is a Git LFS pointer; fetch the file: git lfs pull",
+        b"<": "it is a web page",
+    }
+    told = next((what for begin, what in known.items() if start.startswith(begin)), "Pillow knows no such picture")
+    return told if start else "it is empty"
 
 
 def picture_array(picture: Image.Image, size: int | None, channels: int | None) -> np.ndarray:

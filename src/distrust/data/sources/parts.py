@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from ...errors import BadInput
+from ...errors import BadInput, DistrustError
 from ..images import ImageSet
 from ..mapped import tensor_of
 
@@ -46,6 +48,17 @@ class Tables(NamedTuple):
     fingerprint: object  # changes when the content does; None: unknown, so nothing is kept
     open: Callable[[], tuple[Any, Any]]  # the train and the test `datasets` table
     split: str = "as given"  # how train and test were told apart, for the cache's record
+
+
+@contextmanager
+def reading(name: object) -> Iterator[None]:
+    """Say which source it is that cannot be read."""
+    try:
+        yield
+    except DistrustError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # a broken parquet file, or archive
+        raise BadInput(f"{name} cannot be read ({error}). Fetch or write it again.") from error
 
 
 def train_and_test(found: Mapping[str, T], where: object) -> tuple[T, T]:
@@ -95,12 +108,22 @@ def checked(name: str, read: Read) -> Splits:
 
 def whole_numbers(y: np.ndarray, where: object) -> np.ndarray:
     """Labels as int64."""
-    if y.dtype.kind == "O" or y.ndim > 1:
-        raise BadInput(f"{where}: several labels a picture are not taken. Keep one class number for each.")
+    if y.ndim > 1:
+        one_hot = len(y) > 0 and y.dtype.kind in "iufb" and bool(((y != 0).sum(1) == 1).all())
+        told = "Take y.argmax(1) of these one-hot ones." if one_hot else "Keep one class number for each."
+        raise BadInput(f"{where}: several labels a picture are not taken. {told}")
     if y.dtype.kind not in "iu":
-        raise BadInput(f"{where} labels must be whole numbers 0..K-1; got {y.dtype}. Number the classes.")
+        kinds = {"f": "floats", "b": "true or false"}
+        such = kinds.get(y.dtype.kind, f"words such as {str(y[0])!r}" if len(y) else "nothing")
+        raise BadInput(
+            f"{where} labels must be whole numbers 0..K-1; these are {such}. Number the classes: "
+            "numpy.unique(y, return_inverse=True)."
+        )
     if len(y) and (y == -1).all():
-        raise BadInput(f"{where} labels are hidden (all are -1). Give a split with labels under this name.")
+        raise BadInput(
+            f"{where} labels are hidden (all are -1). Give a split with labels under this name, or leave it out, and a "
+            "validation split serves as test."
+        )
     return y.astype(np.int64)
 
 

@@ -18,7 +18,7 @@ def acc(seen: Seen, undefended: Seen | None = None) -> Rate:
     """Share of all clean test images that the model calls what they are, with Wilson's 95 % interval.
 
     Raises the flag acc-floor where a defence cost more than 10 points, and chance-level where the interval reaches down
-    to the share of the most frequent of several classes, which a model has that always answers this one.
+    to the share of the most frequent class, which a model has that always answers this one.
 
     Args:
         seen: the model's answers.
@@ -29,7 +29,6 @@ def acc(seen: Seen, undefended: Seen | None = None) -> Rate:
     if undefended is not None and paired(undefended.clean == seen.y, seen.clean == seen.y).value > ACC_FLOOR:
         flag("acc-floor")
     rate = accuracy(seen)
-    counts = seen.y.bincount()
-    if int((counts > 0).sum()) > 1 and rate.interval[0] <= float(counts.max()) / len(seen.y):
+    if rate.interval[0] <= float(seen.y.bincount().max()) / len(seen.y):
         flag("chance-level")
     return rate
