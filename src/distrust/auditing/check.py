@@ -121,7 +121,9 @@ def _written(path: Path, text: str) -> Facts:
 
         plan = make_plan(read_study(path))
         said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
+        said += f"; it names code, which a run executes: {', '.join(plan.code)}" if plan.code else ""
         facts = {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": said}
+        facts |= {"code": list(plan.code)} if plan.code else {}
         return {**facts, "next": f"distrust run {quote(str(path))} --dry-run"}
     if other := what_else(path):
         raise BadInput(f"{path} is {other}.")

@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..allowed import code_from, typed
 from ..errors import DistrustError, Notice
 from ..flags import MEANING
 
@@ -45,6 +46,8 @@ ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report of ours.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
+NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
+
 # Click's UsageError, of which Typer may bring its own copy.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 
@@ -60,6 +63,9 @@ class Face:
     device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
+    allow_code: Annotated[
+        list[Path] | None, typer.Option(help="Python file that may be run where a study or its store names it.")
+    ] = None
 
     def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
         """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
@@ -144,12 +150,13 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def call(**given: Any) -> int:
+        texts = [text for name in NAMING for text in _listed(given.get(name))]
         made = {name: b(**{f.name: given.pop(f.name) for f in dataclasses.fields(b)}) for name, b in bundles.items()}
         face: Face = made["face"]
         from ..registry import registry
 
         try:
-            with _noticed(face):
+            with _noticed(face), code_from([*(face.allow_code or ()), *typed(*texts)]):
                 for file in face.plugin or ():
                     registry.add(file)
                 return body(**made, **given)
@@ -166,6 +173,10 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _typed(message: str) -> str:
