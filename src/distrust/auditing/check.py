@@ -26,7 +26,8 @@ from ..errors import BadInput, NotFound, Notice
 from ..marks import KINDS
 from ..measurement import Backdoor
 from ..measurement.strangers import Found, is_picture, named_parts, trigger_in
-from ..tensors import open_picture, opened, read_record, what_else
+from ..pictures import open_picture
+from ..tensors import opened, read_record, what_else
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]

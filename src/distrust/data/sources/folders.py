@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import BadInput, notice
+from ...pictures import FORMATS
 from .parts import TEST, Tables, fixed_parts, reading, train_and_test
 from .tables import fingerprint
 
@@ -230,4 +231,4 @@ def _files(at: str | Path) -> Iterator[str]:
 def _picture(child: os.DirEntry[str]) -> bool:
     """By its ending, of those that Pillow opens; a link that leads nowhere is none."""
     kind = Image.registered_extensions().get(os.path.splitext(child.name)[1].lower())
-    return kind in Image.OPEN and child.is_file()
+    return kind in FORMATS and child.is_file()
