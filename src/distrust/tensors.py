@@ -265,10 +265,14 @@ def state_bytes(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     return save(tensors, {"distrust": json.dumps(facts)})
 
 
+Word = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]  # of a method: it goes into names of files
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,400}$")]
+
+
 class _Spec(BaseModel, extra="forbid", strict=True):
     """A network, as `model(**spec)` takes it."""
 
-    name: str
+    name: Name
     classes: Annotated[int, Field(ge=1, le=10**6)] = 1
     channels: Annotated[int, Field(ge=1, le=10**4)] = 3
     size: Annotated[int, Field(ge=1, le=10**5)] | Annotated[list[int], Field(min_length=2, max_length=2)] = 32
@@ -286,9 +290,9 @@ class _Record(BaseModel, extra="allow", strict=True):
     """What metadata must look like to be believed."""
 
     spec: _Spec | _Head | None = None
-    taint: list[str] = []
-    set: str = ""
-    classes: list[str] | None = None
+    taint: Annotated[list[Word], Field(max_length=20)] = []
+    set: Name = ""
+    classes: list[Name] | None = None
     training: dict[str, Any] | None = None
     off_range: bool = False
 

@@ -48,6 +48,9 @@ Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a ne
 
 NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
 
+# Control characters but tab and newline, marks of direction, halves of characters.
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 # Click's UsageError, of which Typer may bring its own copy.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 
@@ -72,19 +75,19 @@ class Face:
         told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
         text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
         if text:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(inert(text) + "\n")
         return 0
 
     def say(self, line: str) -> None:
         """A line of progress."""
         if not self.quiet:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(inert(line) + "\n")
 
     def fail(self, kind: str, message: str) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
             self.show({"error": kind, "message": message})
-        sys.stderr.write(f"{kind}: {message}\n")
+        sys.stderr.write(inert(f"{kind}: {message}\n"))
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
@@ -101,7 +104,7 @@ class Face:
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
                 nonlocal done
                 if event == "step":
-                    text = f"{stage.label}: loss {record['loss']:.3g}"
+                    text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
                 elif event in ("done", "failed", "skipped"):
                     done += 1
@@ -112,7 +115,7 @@ class Face:
                     if bar.disable:
                         self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
                     elif event != "done":
-                        bar.console.print(f"{told}{note}", markup=False)
+                        bar.console.print(inert(f"{told}{note}"), markup=False)
 
             yield tell
 
@@ -173,6 +176,11 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def inert(text: str) -> str:
+    """A text whose names may be a stranger's, without what would steer a terminal or turn its lines around."""
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _listed(value: Any) -> list[Any]:
