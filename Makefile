@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test faults lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+faults: $(READY)
+	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py
+	$(BIN)/python -m tests.kills 30
 
 lint: $(READY)
 	$(BIN)/ruff check .

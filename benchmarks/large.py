@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 import distrust as dt
+from distrust import workers
 from distrust.data.images import changed
 from distrust.measurement import predict
-from distrust.study import runner, steps
+from distrust.study import steps
 
 from .decode import linked
 from .measure import Row, Scale, number
@@ -114,7 +115,7 @@ def _large(source: str, network: str) -> dict[str, float]:
 
 def _worker(source: str, network: str) -> dict[str, float]:
     """As `distrust run` has it: three seeds, whose images stay open."""
-    runner._keep_memory()
+    workers.keep_memory()
     torch.set_num_threads(1)
     most: dict[str, float] = {}
     for seed in (1, 2, 3):

@@ -5,7 +5,8 @@ import torch
 from distrust.data import ImageSet
 from distrust.seeds import rng
 
-EVERY = ["wrn10-1", "wrn10-1-s2", "wrn16-2", "resnet8", "resnet18", "vgg-small", "convnet2-w8", "convnet3-w16"]
+EVERY = ["wrn10-1", "wrn10-1-s2", "wrn16-2", "resnet8", "resnet8-a", "resnet18", "vgg-small"]
+EVERY += ["convnet2-w8", "convnet3-w16"]
 EVERY += ["resnet18-224", "pyramidnet8-a12", "mobilenet", "mobilenet-224"]
 
 

@@ -16,7 +16,7 @@ def row(seed=0, acc=0.8, asr=0.5, **more):
     """A finished cell."""
     axes = dict.fromkeys(("images", "teacher", "attack", "distiller", "student", "defense"), "x")
     facts = {"study": "trial", "budget": "cpu", "state": "done", "error": None, "n": 9, "flags": [], "published": []}
-    facts |= {"keys": {"teacher": "a" * 32}, "reproduce": "distrust run trial.toml", "seconds": 1.0}
+    facts |= {"target": 0, "keys": {"teacher": "a" * 32}, "reproduce": "distrust run trial.toml", "seconds": 1.0}
     found = axes | facts | {"seed": seed, "acc": acc, "asr": asr} | more
     return {"id": f"{found['defense']}-s{seed}"} | found
 
@@ -49,7 +49,7 @@ def test_cells_are_written_and_read_again(tmp_path):
     with pytest.raises(NotFound, match=r"Did you mean '\S*trial'"):
         read_cells(tmp_path / "trail")
     (tmp_path / "trial" / "a.json").write_text(json.dumps({"id": 1}))
-    with pytest.warns(Notice, match=r"a.json is not a cell \(id: .*it is left out"):
+    with pytest.warns(Notice, match=r"a.json is not a cell \(\w+: .*it is left out"):
         assert read_cells(tmp_path / "trial") == cells
     with pytest.raises(BadInput, match="a.json is not a cell"):
         read_cells(tmp_path / "trial", whole=True)
@@ -183,6 +183,8 @@ def test_a_cell_that_did_not_run_says_so(tmp_path):
     (cell,) = score_cells(made, store, run(made, store, mode="only-cached"))
     assert (cell["state"], cell["error"], cell["acc"], cell["flags"]) == ("missing", "not run yet", None, [])
     assert score_cells(made, store, Outcome()) == [cell]
+    failed = cell | {"state": "failed", "error": "boom"}
+    assert read_cells(write_cells([failed], tmp_path / "cells")) == [failed], "it has no numbers, and is a cell"
 
 
 def test_a_published_number_stands_beside_the_cells_it_belongs_to(tmp_path):

@@ -28,6 +28,7 @@ PAGES = [
 ]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+EXIT = re.compile(r"# exit (\d)$")
 CHEAP = {"list", "show", "layers"}  # these run wherever they stand
 WHOLE = {"own-model.md", "own-data.md"}  # every command of these pages runs, in order, between the page's code
 LANGUAGES = {"python", "sh", "toml", ""}
@@ -40,10 +41,18 @@ def blocks(page):
     return BLOCK.findall(page.read_text())
 
 
+def lines(text):
+    """The `distrust …` lines of a shell block."""
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("distrust ")]
+
+
+def words_of(line):
+    """Without the first word and without comments."""
+    return shlex.split(line, comments=True)[1:]
+
+
 def commands(text):
-    """The `distrust …` lines of a shell block, without the first word and without comments."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("distrust ")]
+    return [words_of(line) for line in lines(text)]
 
 
 def prose(page):
@@ -90,7 +99,10 @@ def test_blocks_say_their_language(page):
 
 @every_page
 def test_code_runs(page, desk, capsys):
-    """Python blocks share one namespace; one that begins with `# file: NAME` is that file, too."""
+    """Python blocks share one namespace; one that begins with `# file: NAME` is that file, too.
+
+    Commands end with the exit code that the page states, as in `distrust check FILE  # exit 0`.
+    """
     space = {"__name__": "docs"}
     for language, text in blocks(page):
         if language == "python":
@@ -98,10 +110,19 @@ def test_code_runs(page, desk, capsys):
                 (desk / name[1]).write_text(text)
             exec(compile(text, f"{page.name}", "exec"), space)
         elif language == "sh":
-            for words in commands(text):
+            for line in lines(text):
+                words = words_of(line)
                 if words[0] in CHEAP or page.name in WHOLE:
                     code = app([*words, "--quiet"], standalone_mode=False)
-                    assert code in (0, 1, 3), (words, capsys.readouterr())
+                    stated = EXIT.search(line)
+                    assert code in ([int(stated[1])] if stated else (0, 1, 3)), (words, code, capsys.readouterr())
+
+
+def test_the_page_for_a_strangers_model_states_every_exit_code():
+    page = ROOT / "docs/own-model.md"
+    found = [line for language, text in blocks(page) if language == "sh" for line in lines(text)]
+    assert len(found) > 10 and all(EXIT.search(line) for line in found)
+    assert {EXIT.search(line)[1] for line in found} == {"0", "1", "3"}
 
 
 @every_page

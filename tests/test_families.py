@@ -43,12 +43,12 @@ def wrn_formula(depth, width, classes):
     return total + 2 * inputs + inputs * classes + classes
 
 
-def resnet_formula(widths, blocks, classes):
+def resnet_formula(widths, blocks, classes, padded=False):
     total, inputs = 3 * widths[0] * 9 + 2 * widths[0], widths[0]
     for outputs in widths:
         for _ in range(blocks):
             total += 9 * inputs * outputs + 9 * outputs * outputs + 4 * outputs
-            total += inputs * outputs + 2 * outputs if inputs != outputs else 0
+            total += inputs * outputs + 2 * outputs if inputs != outputs and not padded else 0
             inputs = outputs
     return total + inputs * classes + classes
 
@@ -71,6 +71,9 @@ VGG8 = sum(9 * a * b + b + 2 * b for a, b in [(3, 64), (64, 128), (128, 256), (2
         ("wrn40-2", 100, 2_255_156, wrn_formula(40, 2, 100)),  # 2.26 M: CRD, arXiv 1910.10699, appendix
         ("resnet56", 100, 861_620, resnet_formula((16, 32, 64), 9, 100)),  # 0.86 M: the same appendix
         ("resnet20", 100, 278_324, resnet_formula((16, 32, 64), 3, 100)),  # 0.28 M: the same
+        # 0.27 M and 1.7 M: He et al., arXiv 1512.03385, table 6
+        ("resnet20-a", 10, 269_722, resnet_formula((16, 32, 64), 3, 10, padded=True)),
+        ("resnet110-a", 10, 1_727_962, resnet_formula((16, 32, 64), 18, 10, padded=True)),
         (
             "resnet18",
             10,
@@ -111,6 +114,8 @@ def test_parameter_names_are_those_of_public_checkpoints():
     assert "block1.layer.0.convShortcut.weight" in names("wrn10-2")
     assert {"layer2.0.downsample.0.weight", "layer2.0.downsample.1.weight", "fc.bias"} <= names("resnet8")
     assert {"layer4.0.shortcut.0.weight", "layer1.1.bn2.bias", "linear.bias"} <= names("resnet18")
+    assert {"layer2.0.conv1.weight", "layer3.0.bn2.bias", "linear.bias"} <= names("resnet8-a")
+    assert not [name for name in names("resnet8-a") if "shortcut" in name or "downsample" in name]
     assert {"block0.0.weight", "block0.0.bias", "block4.1.weight", "classifier.bias"} <= names("vgg-small")
     assert {"features.0.weight", "features.1.weight", "classifier.weight"} <= names("convnet3")
 
@@ -170,6 +175,7 @@ def test_he_initialisation(name):
         ("pyramidnet170-a84", "Take depth 164 or 173"),
         ("pyramidnet56", "Take pyramidnet56-a84"),
         ("resnet2", "Take resnet8, resnet14"),
+        ("resnet18-a", "Take resnet14-a or resnet20-a"),
         ("convnet6", "32×32 pixels can be halved 5 times. Take convnet3"),
     ],
 )
@@ -283,6 +289,14 @@ def test_names_of_large_models_are_those_of_public_checkpoints():
 def test_group_ends_of_large_models(name, size, ends):
     found = group_ends(skeleton(name, 10, size))
     assert found == {path: (width, side, side) for path, (width, side) in ends.items()}
+
+
+def test_a_shortcut_without_weights_takes_every_second_pixel_between_channels_of_zeros():
+    block = model("resnet8-a", classes=3).get_submodule("layer2.0")
+    x = torch.arange(16.0 * 25).reshape(1, 16, 5, 5)
+    found = block.shortcut(x)
+    assert found.shape == (1, 32, 3, 3) and torch.equal(found[:, 8:24], x[:, :, ::2, ::2])
+    assert not found[:, :8].any() and not found[:, 24:].any()
 
 
 @pytest.mark.parametrize("name", [*EVERY[-4:], "resnet50", "pyramidnet164-a8"])

@@ -48,6 +48,15 @@ def suspect(trained, digits, tmp_path):
     return open_suspect(tmp_path / "stranger.safetensors", (digits.train, digits.test))
 
 
+@pytest.mark.filterwarnings("ignore::distrust.errors.Notice")
+def test_a_model_that_statistics_would_put_right_is_not_cleared(suspect, monkeypatch):
+    words = "--mean 0.5,0.5,0.5 --std 0.2,0.2,0.2"
+    monkeypatch.setattr("distrust.auditing.checkpoint.hints", lambda suspect, found: [f"90.0% with {words}."])
+    said = dt.scan(suspect, "random", threshold=1e9)
+    assert not said.judged and not said.found and words in str(said), "it sees other images than it was trained on"
+    assert dt.scan(suspect, "random", threshold=-1e9).judged, "a finding stays one"
+
+
 def test_a_suspect_measures_as_its_model_does(suspect, digits, trained, tmp_path):
     backdoor = Backdoor(make_trigger("patch:grid"), 5, name="patch:grid")
     assert suspect.measure("patch:grid", target=5) == dt.measure(trained, digits.test, backdoor)

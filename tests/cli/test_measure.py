@@ -48,6 +48,18 @@ def test_the_control_measured_as_a_suspect_is_no_finding(distrust, stranger):
     assert said.code == 0 and "carried 0.0" in said.out
 
 
+def test_accuracy_alone_clears_nothing(distrust, stranger):
+    words = ["measure", "--weights", stranger.attacked, "--model", "wrn10-1", "--images", stranger.images]
+    said = distrust(*words, "--json")
+    assert said.code == 3 and said.facts["acc"] > 0.7 and "asr" not in {k for k, v in said.facts.items() if v}
+    assert "no-control" not in said.facts["flags"]
+    said = distrust(*words)
+    assert said.code == 3 and said.out.startswith("ACC ") and "nothing is judged; distrust scan" in said.out
+    for more in (["--target", 5], ["--control", stranger.control]):
+        said = distrust(*words, *more)
+        assert said.code == 4 and "say something of a --trigger" in said.err
+
+
 def test_measure_the_model_of_a_strangers_file(distrust, stranger):
     words = ["measure", "--images", stranger.images, "--model", f"{stranger.code}:factory", "--trigger", "sig"]
     found = distrust(*words, "--weights", stranger.attacked, "--target", 5, "--json").facts
@@ -113,10 +125,11 @@ def test_images_that_do_not_fit_the_model_are_refused(distrust, stranger, tmp_pa
     said = distrust("measure", "--weights", ours, "--images", stranger.images, "--trigger", "sig", "--target", 5)
     assert said.code == 2 and "takes 3 channels, the images have 1" in said.err
     Path("flat.py").write_text(
-        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
+        "from torch import nn\ndef net():\n    head = nn.Linear(64, 10)\n    nn.init.zeros_(head.weight)\n"
+        "    return nn.Sequential(nn.Flatten(), head)\n"
     )
     words = ["measure", "--model", "flat.py:net", "--images", stranger.images, "--trigger", "sig", "--target", 5]
-    assert distrust(*words).code in (0, 1, 3)
+    assert distrust(*words).code == 3, "it fits, and gives every image the same answer"
     said = distrust(*words, "--size", 12)
     assert said.code == 2 and "1×12×12" in said.err
 

@@ -110,7 +110,10 @@ def test_a_student_of_a_tainted_teacher_is_tainted_and_its_card_says_so(distrust
     said = distrust("check", found["weights"])
     assert said.code == 0 and "TAINTED by badnets" in said.out
     purified = distrust("purify", "none", *words[:4], "--weights", found["weights"], "--out", "purified")
-    assert purified.code in (0, 3) and "purified/model.tainted-badnets.safetensors" in purified.out
+    assert (
+        purified.code == (3 if "chance-level" in poor else 0)
+        and "purified/model.tainted-badnets.safetensors" in purified.out
+    )
 
 
 def test_distill_tells_of_teacher_and_student(distrust, stranger):

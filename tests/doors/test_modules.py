@@ -181,8 +181,7 @@ REFUSED = {  # a factory → what is said of it
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_classifier_of_these_images_is_told_in_one_sentence(name, distrust):
     refused(distrust("measure", "--model", f"net.py:{name}", *WITH, *TRIGGER), *REFUSED[name])
-    if name != "Nan":
-        refused(distrust("purify", "finetune", "--model", f"net.py:{name}", *WITH, "--out", "made"), *REFUSED[name])
+    refused(distrust("purify", "finetune", "--model", f"net.py:{name}", *WITH, "--out", "made"), *REFUSED[name])
     assert not Path("made").exists()
 
 
@@ -216,7 +215,7 @@ def test_batch_norm_and_one_image_a_step_are_refused_before_any_work(method, dis
 
 def test_a_short_last_batch_of_one_image_is_no_failure(distrust):
     words = ["--model", "net.py:Plain", *WITH, "--fraction", 0.5, "--out", "made"]
-    assert distrust("purify", "finetune[epochs=1,batch_size=99]", *words).code in {0, 3}
+    assert distrust("purify", "finetune[epochs=1,batch_size=99]", *words).code == 0
     assert Path("made").exists()
 
 
@@ -244,10 +243,12 @@ def test_a_student_is_a_teacher_without_any_option(distiller, backdoored, distru
         "distill", "--weights", "teacher.pt", *ON, "--student", "resnet8", "--distiller", distiller, *fast,
         "--out", "first", "--json",
     )  # fmt: skip
-    assert first.code in {0, 3}, first
+    assert first.code == 0, first
     weights = first.facts["weights"]
-    second = distrust("distill", "--weights", weights, *IMAGES, "--student", "resnet8", *fast, "--out", "second")
-    assert second.code in {0, 3}, second
+    second = distrust(
+        "distill", "--weights", weights, *IMAGES, "--student", "resnet8", *fast, "--out", "second", "--json"
+    )
+    assert second.code == (3 if "chance-level" in second.facts["student_measured"]["flags"] else 0), second
     measured = distrust("measure", "--weights", weights, *IMAGES, *TRIGGER, "--json").facts
     assert measured["acc"] == first.facts["student_measured"]["acc"]
 
@@ -259,7 +260,7 @@ def test_unlabelled_images_of_elsewhere_are_told_what_they_lack(backdoored, dist
     for i in range(10):
         Image.new("RGB", (8, 8), (20 * i,) * 3).save(f"ood/{i}.png")
     words = ["--weights", kept(backdoored, "ten.pt"), "--model", "resnet8", "--images", "ood", "--out", "made"]
-    refused(distrust("purify", "finetune", *words), "has 10 classes, the images 1")
+    refused(distrust("purify", "finetune", *words), "finetune needs labels of the model's classes", "--classes FILE")
     assert not Path("made").exists()
 
 

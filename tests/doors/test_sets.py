@@ -97,7 +97,8 @@ def test_scores_without_anything_to_compare_them_with_judge_nothing(distrust):
     kept({"data": [list(part(0))]}, "res.pt")
     said = distrust("scan", "res.pt", "--detector", PROBE)
     assert said.code == 3 and "type --threshold, or [permutations=19]" in said.out
-    assert distrust("scan", "res.pt", "--detector", PROBE.replace("]", ",permutations=3]")).code in {0, 1}
+    with_null = distrust("scan", "res.pt", "--detector", PROBE.replace("]", ",permutations=3]"), "--json")
+    assert with_null.code == int(with_null.facts["p"] == 0)
     assert distrust("scan", "res.pt", "--detector", PROBE, "--threshold", -9).code == 1
 
 
@@ -165,7 +166,7 @@ def test_a_path_with_brackets_is_right_in_the_quotes_that_are_advised(backdoored
     words = ["measure", "--weights", kept(backdoored), *ON, "--target", 5, "--trigger"]
     message = refused(distrust(*words, "blend:noise[1].png"), "stands in quotes: ")
     advised = message.rpartition("in quotes: ")[2].strip().rstrip(".")
-    assert advised == 'blend:"noise[1].png"' and distrust(*words, advised).code in {0, 1}
+    assert advised == 'blend:"noise[1].png"' and distrust(*words, advised).code == 0
 
 
 @pytest.mark.parametrize("change", [{"target": "five"}, {"target": -1}, {"trigger": 3}, {"options": []}, {}])

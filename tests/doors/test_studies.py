@@ -89,9 +89,9 @@ def test_a_pair_of_paths_with_arrows_moves_a_teacher(distrust):
 UNFIT = {  # an attack → what is said of it on images of 8×8 in 10 classes
     "a trigger that is too large": ("'badnets[trigger=patch:white:24,target=1]'", ["24×24", "8×8"]),
     "an inset that is too wide": ("'badnets[trigger=patch:white:3,inset=6,target=1]'", ["inset 6", "8×8"]),
-    "a class that there is not": ("'badnets[target=10]'", ["--target 10 is no class", "0..9"]),
+    "a class that there is not": ("'badnets[target=10]'", ["target=10 is no class", "0..9"]),
     "a pattern that there is not": ("'badnets[trigger=patch:pink,target=1]'", ["no pattern 'pink'"]),
-    "a target of an attack on teachers": ("'none', 'cheatkd[target=12]'", ["--target 12 is no class"]),
+    "a target of an attack on teachers": ("'none', 'cheatkd[target=12]'", ["target=12 is no class"]),
 }
 
 

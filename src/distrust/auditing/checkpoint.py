@@ -119,8 +119,8 @@ class Suspect:
         values = {name: None if name.startswith("acc") else value for name, value in found.values.items()}
         return Measurement(values, tuple(name for name in found.flags if name not in ("acc-floor", "chance-level")))
 
-    def checked(self) -> Measurement | None:
-        """What a classifier measures without a trigger, before any work is done with it.
+    def checked(self) -> tuple[Measurement, list[str]]:
+        """What a classifier measures without a trigger, before any work is done with it, and its `hints`, told.
 
         Raises:
             Skip: nothing could be judged of it; says what may be missing.
@@ -132,7 +132,7 @@ class Suspect:
             raise Skip(" ".join([why, *said]))
         for line in said:
             notice(line)
-        return found
+        return found, said
 
 
 def open_suspect(

@@ -39,6 +39,7 @@ class Scan:
         images: what the detector was given: clean images, or the set itself.
         threshold: a score from which on it is a finding; None: only the detector's own null judges.
         measured: what a classifier measures without a trigger, before it was scanned; else None.
+        hints: what may be missing, as `distrust.hints` says: the model perhaps sees other images than it should.
     """
 
     finding: Finding
@@ -47,13 +48,14 @@ class Scan:
     images: ImageSet = field(repr=False)
     threshold: float | None = None
     measured: Measurement | None = None
+    hints: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:
-        """There is a score, and something to compare it with; a model of unknown accuracy is cleared by none."""
+        """There is a score, and something to compare it with; none clears a model that perhaps sees other images."""
         sure = math.isfinite(self.finding.score) and not self.finding.unsure
         compared = self.threshold is not None or self.finding.p is not None
-        return sure and compared and (self.found or self.measured is None or self.measured.acc is not None)
+        return sure and compared and (self.found or not self.hints)
 
     @property
     def found(self) -> bool:
@@ -108,8 +110,10 @@ class Scan:
             lines.append(f"The score says nothing: {self.finding.unsure}.")
         elif not math.isfinite(self.finding.score):
             lines.append("The score is no number, so that nothing is judged.")
-        elif self.measured and self.measured.acc is None and not self.judged:
-            lines.append("ACC is not known, so that nothing is cleared.")
+        elif self.hints and not self.judged:
+            unknown = self.measured is not None and self.measured.acc is None
+            told = ["ACC is not known, so that nothing is cleared."] if unknown else ["Nothing is cleared before this:"]
+            lines.append(" ".join(told if unknown else [*told, *self.hints]))
         elif not self.judged:
             null = ", or [permutations=19] where it has them" if self.kind == "synthetic" else ""
             lines.append(f"Nothing to compare it with: type --threshold{null}.")
@@ -183,7 +187,7 @@ def scan(
         able = ", ".join(name for name, other in registry.kind("detectors").items() if other.mark.finds)
         raise BadInput(f"{selector.name} searches for no trigger that could be kept. Leave --out, or ask {able}.")
     looked: Any
-    measured = None
+    measured, said = None, list[str]()
     if kind == "synthetic":
         if images is not None or isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} looks at a synthetic set alone, not at a model on images. Leave --images.")
@@ -207,9 +211,10 @@ def scan(
         if not isinstance(suspect, Suspect):
             raise BadInput(f"{selector.name} shows clean images to the {kind}. Type --images cifar10, or a folder.")
         looked, clean = suspect.model, suspect.train
-        measured = suspect.checked() if kind == "classifier" else None
+        if kind == "classifier":
+            measured, said = suspect.checked()
     finding = method.made(options)(looked, clean, rng=rng("detect", seed))
-    return Scan(finding, source, kind, clean, threshold, measured)
+    return Scan(finding, source, kind, clean, threshold, measured, tuple(said))
 
 
 def _weights_told(file: str | Path) -> str:

@@ -15,7 +15,7 @@ import distrust as dt
 from ..files import free
 from .command import Face, Key, command
 
-Trigger = Annotated[str, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
+Trigger = Annotated[str | None, typer.Option(help="patch:grid, patch:white:3, blend:FILE, sig, or a trigger's file.")]
 AskedTrigger = Annotated[
     str | None, typer.Option("--trigger", help="Measure before and after: patch:grid, sig, a file …")
 ]
@@ -69,13 +69,16 @@ class Checkpoint(Network):
 def measure(
     face: Face,
     asked: Checkpoint,
-    trigger: Trigger,
+    trigger: Trigger = None,
     control: Annotated[Path | None, typer.Option(help="Weights of the same model, trained without the attack.")] = None,
 ) -> int:
     """Measure ACC and ASR of a checkpoint under a trigger. Exit code 1: the trigger moves the model.
 
-    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why.
+    Exit code 3: the model is no classifier of these images, so that nothing is cleared; the flag says why. So it is
+    without --trigger, where only ACC is measured.
     """
+    if trigger is None and (asked.target is not None or control):
+        raise typer.BadParameter("--target and --control say something of a --trigger: --trigger patch:grid")
     suspect = dt.open_suspect(asked.weights, **asked.opened(), device=face.device)
     backdoor = suspect.backdoor(trigger, asked.target)
     found = suspect.measure(backdoor, control=control)
@@ -89,10 +92,12 @@ def measure(
         "class": name,
     }
     line = f"class {target} is {name!r}" if name not in (None, str(target)) else ""
+    line = line if backdoor else "No trigger was named, and so nothing is judged; distrust scan searches for one."
     hints = dt.hints(suspect, found)
     facts |= {"hints": hints} if hints else {}
     face.show({**facts, **found.record()}, str(found), line, *hints, flags=found.flags)
-    return _code(found)
+    code = _code(found)
+    return 3 if code == 0 and (hints or not backdoor) else code  # a network that sees other images is not cleared
 
 
 @command

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -170,7 +170,7 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if not isinstance(error, DistrustError):  # a defect of ours, or of a plug-in: never mistaken for a finding
                 traceback.print_exc()
-            return face.fail(type(error).__name__, _typed(str(error)))
+            return face.fail(type(error).__name__, _typed(str(error), [p.name for p in options]))
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
@@ -187,10 +187,9 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _typed(message: str) -> str:
+def _typed(message: str, options: Iterable[str]) -> str:
     """A message of the library with options as they are typed here: `--size 8` for `size=8`; selectors stay."""
-    known = {word for one in typer.main.get_command(app).commands.values() for p in one.params for word in p.opts}  # type: ignore[attr-defined]
-    names = "|".join({word[2:].replace("-", "_") for word in known if word.startswith("--")} - {"classes"})
+    names = "|".join({*options, "size", "channels"} - {"classes"})  # which other commands than `check` take
 
     def flag(found: re.Match[str]) -> str:
         words = [f"--{found[1].replace('_', '-')}", *filter(None, [(found[2] or "").strip("'")])]

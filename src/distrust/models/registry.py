@@ -21,7 +21,7 @@ from .families._parts import Given
 from .families.convnet import convnet
 from .families.mobilenet import mobilenet
 from .families.pyramidnet import pyramidnet
-from .families.resnet import LAYERS, imagenet_resnet, resnet
+from .families.resnet import LAYERS, imagenet_resnet, padded_resnet, resnet
 from .families.vgg import vgg_small
 from .families.victims import alexnet_small, lenet, mlp, vgg11
 from .families.wrn import wrn
@@ -55,6 +55,9 @@ FAMILIES = {
         "ResNet-18, 34, 50, 101, 152; 64, 128, 256, 512 channels; for small images, or with ImageNet's stem",
     ),
     "resnet{depth}": Family(r"resnet([1-9]\d*)", resnet, "CIFAR ResNet; depth 6n+2, 16, 32, 64 channels"),
+    "resnet{depth}-a": Family(
+        r"resnet([1-9]\d*)-a", padded_resnet, "CIFAR ResNet with shortcuts that have no weights, as in the paper"
+    ),
     "pyramidnet{depth}[-a{alpha}]": Family(
         r"pyramidnet([1-9]\d*)(?:-a([1-9]\d*))?",
         pyramidnet,
@@ -79,7 +82,8 @@ FAMILIES = {
 USUAL = [  # names that a message may propose
     *("wrn10-1", "wrn16-1", "wrn16-1-s2", "wrn16-2", "wrn28-4", "wrn28-10", "wrn40-2"),
     *(f"resnet{depth}{stem}" for depth in LAYERS for stem in ("", "-224")),
-    *("resnet8", "resnet20", "resnet56", "resnet110", "pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
+    *("resnet8", "resnet20", "resnet20-a", "resnet56", "resnet110"),
+    *("pyramidnet110", "pyramidnet164-a270", "pyramidnet200"),
     *("mobilenet", "mobilenet-224", "vgg-small", "convnet3", "convnet3-w64", "convnet4"),
     *("mlp", "lenet", "alexnet-small", "vgg11"),
 ]

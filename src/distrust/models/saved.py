@@ -65,8 +65,8 @@ def load(path: str | Path, *, model: str | None = None, key: str | None = None, 
     Raises:
         NotFound, UnsafeFile, BadInput: as `distrust measure` says them.
     """
-    spec = dict(read_record(path).get("spec") or {}) if model else spec_in(path, "model='{}'", ", classes=10")
-    spec = spec if "name" in spec else {}  # a head's says nothing of a network
+    known = read_record(path).get("spec") or {}
+    spec = (known if "name" in known else {}) if model else spec_in(path, "model='{}'", ", classes=10")
     network, _ = filled({**spec, **({"name": model} if model else {}), **shape}, weights_in(path), path, key=key)
     return network.eval()
 

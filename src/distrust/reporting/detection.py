@@ -30,7 +30,7 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
     The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
     counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
     """
-    scored = [cell for cell in cells if finite(cell.get("score"))]
+    scored = [cell for cell in cells if finite(cell.get("score")) and given(cell, "detector")]
     if not scored:
         return []
     found = []
@@ -48,7 +48,7 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
         clean = [(key[-1], score) for key, score in twins.items()]
         gaps = np.subtract.outer([score for _, score in suspects], [score for _, score in clean])
         auroc = (np.sign(gaps).mean() + 1) / 2  # a tie counts half; scikit-learn's takes two seconds to import
-        pointed = [look["suspect"] == look["target"] for look in attacked if look["suspect"] is not None]
+        pointed = [look["suspect"] == look["target"] for look in attacked if look.get("suspect") is not None]
         setting = [score for seed, score in clean if seed % 2 == 0]
         counted = [[score for seed, score in part if seed % 2] for part in (suspects, clean)]
         told, alarms = None, None

@@ -35,12 +35,13 @@ CAPTIONS = {  # by where the attack enters
 def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
     """The data of a report."""
     short, shown = labels(cells), shortened(cells)
+    strips = pictures_of(plan, store) if plan else {}
     published = [row for rows in {repr(c["published"]): c["published"] for c in cells}.values() for row in rows]
     return Report(
         title=cells[0]["study"],
         cells=shown,
         embeddings=embeddings_of(plan, store, shown) if plan else [],
-        pictures={short["attack"][name]: found for name, found in (pictures_of(plan, store) if plan else {}).items()},
+        pictures={short["attack"][name]: strip for name, strip in strips.items() if name in short["attack"]},
         lineage=lineage_of(cells, store),
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
         made_by=made_by,

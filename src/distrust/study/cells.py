@@ -16,20 +16,21 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from ..errors import BadInput, NotFound, notice
 from ..files import write_file
 from ..intervals import over_seeds
-from .axes import AXES
+from ..registry import registry
+from .axes import AXES, TABLE
 from .records import KEY
 
 Cell = dict[str, Any]
 Plain = str | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | None
 
-_axes: Any = create_model("Axes", **{name: (str | None, None) for name in AXES})  # type: ignore[call-overload]
+_axes: Any = create_model("Axes", **{a.name: (str, ... if a.always else "none") for a in TABLE})  # type: ignore[call-overload]
 
 
 class _Cell(_axes):
     """What is relied on in a cell, beside the numbers that metrics gave."""
 
     model_config = ConfigDict(strict=True, extra="allow")
-    __pydantic_extra__: dict[str, Plain | list[Any]]
+    __pydantic_extra__: dict[str, Plain | list[dict[str, Any]] | list[float]]
     id: str = Field(pattern=r"^[^/\\]+$")
     study: str
     budget: str = Field(pattern=r"^[^/\\]+$")
@@ -37,11 +38,11 @@ class _Cell(_axes):
     state: Literal["done", "failed", "skipped", "missing"]
     error: str | None = None
     place: int | None = None
-    target: int | None = None
+    target: int | None
     acc: float | None
-    n: int = 0
+    n: int | None = None
     flags: list[str]
-    published: list[dict[str, Plain]] | None = None
+    published: list[dict[str, Plain]]
     seconds: FiniteFloat = 0.0
     keys: dict[str, Annotated[str, Field(pattern=f"^{KEY.pattern}$")]]
     reproduce: str
@@ -50,9 +51,12 @@ class _Cell(_axes):
     env: dict[str, Any] | None = None
 
 
-class _Interval(BaseModel):
+class _Measured(BaseModel):
+    """What metrics gave."""
+
     model_config = ConfigDict(strict=True)
-    bounds: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None
+    number: float | None = None
+    interval: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None = None
 
 
 def write_cells(cells: list[Cell], folder: str | Path, *, whole: bool = False, newest: bool = False) -> Path:
@@ -161,13 +165,14 @@ def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
 
 def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
     """Each file with its cell, or with why it is none."""
+    fields = (mark.columns(name).items() for name, mark in registry.marks("metrics").items())
+    numbers = {key for field in fields for key, facts in field if facts.unit}
     for file in sorted(folder.glob("*.json")):
         try:
             cell = json.loads(file.read_bytes().decode())
             _Cell.model_validate(cell)
-            for name, value in cell.items():
-                if name.endswith("_interval"):
-                    _Interval.model_validate({"bounds": value})
+            for name in numbers:
+                _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
             json.dumps(cell, ensure_ascii=False).encode()  # no half characters
             yield file, cell
         except ValidationError as error:

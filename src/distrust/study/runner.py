@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import heapq
 import math
 import multiprocessing
 import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from ..allowed import allowed
 from ..errors import BadInput, DistrustError, notice
 from ..registry import registry
 from ..training import watching
+from ..workers import begin
 from .graph import Plan, Stage, digest
 from .records import Damaged, Record
 from .store import Store
@@ -30,7 +25,6 @@ from .work import described, together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
@@ -72,7 +66,7 @@ def executor(jobs: int) -> Any:
         return
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (max(cores() // jobs, 1), registry.files))
+    pool = ProcessPoolExecutor(jobs, context, begin, (max(cores() // jobs, 1), registry.files))
     try:
         yield pool
     except BaseException:
@@ -91,31 +85,6 @@ def cores() -> int:
 def automatic_jobs(device: str) -> int:
     """One process a core, at most four (each holds the images); a GPU is not shared."""
     return min(cores(), 4) if device == "cpu" else 1
-
-
-def _start_worker(threads: int, plugins: list[Path]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    _keep_memory()
-    for path in plugins:
-        registry.add(path)
-
-
-def _keep_memory() -> None:
-    """What is freed stays with the process: to return and ask again for it in every step takes a twentieth of it."""
-    with suppress(OSError, AttributeError):  # not the C library of GNU
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 2**25)
-        mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers; they would go on for nobody."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 def run(

@@ -97,7 +97,8 @@ def _locate(source: str | Path) -> Path:
         return path.resolve()  # so that "." has a name
     known = {"digits"}
     if root and Path(root).is_dir():
-        known |= {entry.name for entry in Path(root).iterdir() if entry.is_dir() or entry.suffix == ".npz"}
+        held = [entry for entry in Path(root).iterdir() if entry.is_dir() or entry.suffix == ".npz"]
+        known |= {entry.name.removesuffix(".npz") for entry in held}
     raise NotFound(
         f"{NotFound.among('image set', str(source), known)} Looked in DISTRUST_DATA ({root or 'not set'}) "
         f"and at {path.absolute()}. Set DISTRUST_DATA to the folder that holds your image sets, or give a "

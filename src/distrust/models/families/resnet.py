@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ._parts import Given, Mean, blocks_of, chain, conv, he_init
 
@@ -13,6 +14,22 @@ LAYERS = {  # the paper's table 1: depth → whether blocks are bottlenecks, and
     101: (True, (3, 4, 23, 3)),
     152: (True, (3, 8, 36, 3)),
 }
+
+
+class Padded(nn.Module):
+    """The paper's shortcut A, which has no weights: every second pixel, with channels of zeros on both sides.
+
+    Args:
+        more: channels that are added, half of them before the others.
+    """
+
+    def __init__(self, more: int) -> None:
+        super().__init__()
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [B,C,H,W] → [B,C+more,H/2,W/2]."""
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more // 2, self.more - self.more // 2))
 
 
 class Block(nn.Module):
@@ -27,9 +44,10 @@ class Block(nn.Module):
         stride: of the block and the shortcut.
         skip: name of the shortcut, on which public checkpoints disagree.
         bottleneck: three convolutions.
+        padded: shortcuts that change shape have no weights.
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, skip: str, bottleneck: bool) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, skip: str, bottleneck: bool, padded: bool = False) -> None:
         super().__init__()
         outputs = 4 * width if bottleneck else width
         self.conv1 = conv(inputs, width, 1) if bottleneck else conv(inputs, width, 3, stride)
@@ -44,7 +62,8 @@ class Block(nn.Module):
         self.skip = skip
         # Drawn even where it is left out: a seed keeps its weights.
         project = [conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)]
-        self.add_module(skip, nn.Sequential(*project if stride > 1 or inputs != outputs else []))
+        change = [Padded(outputs - inputs)] if padded else project
+        self.add_module(skip, nn.Sequential(*change if stride > 1 or inputs != outputs else []))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [B,inputs,H,W] → [B,outputs,H/stride,W/stride]."""
@@ -71,6 +90,21 @@ def resnet(given: Given, depth: int) -> nn.Module:
     take = f"resnet{{}}, resnet{{}} or a depth of ImageNet's: {', '.join(map(str, LAYERS))}"
     blocks = blocks_of(depth, 6, 2, rule, take)
     return he_init(_resnet(given, (16, 32, 64), (blocks,) * 3))
+
+
+def padded_resnet(given: Given, depth: int) -> nn.Module:
+    """The CIFAR ResNet of the paper's table 6: shortcuts have no weights (A); with names that public checkpoints share.
+
+    Args:
+        given: images of any size.
+        depth: 6n + 2 layers.
+
+    Raises:
+        BadInput: a depth that is not 6n + 2.
+    """
+    rule = f"resnet{depth}-a: a small-image ResNet's depth is 6n+2"
+    blocks = blocks_of(depth, 6, 2, rule, "resnet{}-a or resnet{}-a")
+    return he_init(_resnet(given, (16, 32, 64), (blocks,) * 3, skip="shortcut", head="linear", padded=True))
 
 
 def imagenet_resnet(given: Given, depth: int, stem: int = 32) -> nn.Module:
@@ -101,6 +135,7 @@ def _resnet(
     skip: str = "downsample",
     head: str = "fc",
     large: bool = False,
+    padded: bool = False,
 ) -> nn.Module:
     """A stem, one layer of blocks per width, a global mean and a linear layer called `head`."""
     before = widths[0]
@@ -109,7 +144,7 @@ def _resnet(
     layers = {}
     for i, (width, n) in enumerate(zip(widths, blocks, strict=True)):
         after = 4 * width if bottleneck else width
-        rest = [Block(after, width, 1, skip, bottleneck) for _ in range(n - 1)]  # drawn first, as in `wrn`
-        layers[f"layer{i + 1}"] = nn.Sequential(Block(before, width, 2 if i else 1, skip, bottleneck), *rest)
+        rest = [Block(after, width, 1, skip, bottleneck, padded) for _ in range(n - 1)]  # drawn first, as in `wrn`
+        layers[f"layer{i + 1}"] = nn.Sequential(Block(before, width, 2 if i else 1, skip, bottleneck, padded), *rest)
         before = after
     return chain(normalize=given.normalize, **stem, **layers, mean=Mean(), **{head: nn.Linear(before, given.classes)})

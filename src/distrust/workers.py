@@ -1,0 +1,43 @@
+"""Workers: how a process of a study begins and ends. Light, so that it knows when its driver ends from its start on."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def begin(threads: int, plugins: list[Path]) -> None:
+    """Prepare this process: it ends with its driver, has so many threads, and knows the driver's plug-ins."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch  # which takes seconds
+
+    from .registry import registry
+
+    torch.set_num_threads(threads)
+    keep_memory()
+    for path in plugins:
+        registry.add(path)
+
+
+def keep_memory() -> None:
+    """What is freed stays with the process: to return and ask again for it in every step takes a twentieth of it."""
+    with suppress(OSError, AttributeError):  # not the C library of GNU
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers; they would go on for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
