@@ -29,6 +29,7 @@ COMPUTED = "a name that it computes"
 LAYING = {"MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}
 CALLS = {"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
 FIRST = re.compile(rb"\x80[\x00-\x05]|[(c}\]lIVSX]")  # how a pickle may begin
+LAMBDA = re.compile(rb'"class_name":\s*"(Lambda|__lambda__)"')
 ENCRYPTED = 1  # a bit in the flags of an archive's entry
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -92,6 +93,26 @@ def damage(path: Path) -> str:
             if left or found != entry.CRC:
                 return entry.filename
     return ""
+
+
+def keras_code(path: Path) -> str:
+    """What a Keras file with a Lambda layer is, which holds Python's byte code; "" of any other."""
+    with path.open("rb") as file:
+        content, kind = file.read(most("pickle")), "an HDF5 file of Keras"
+        if found := [entry for entry in entries(path) if entry.filename == "config.json"]:
+            content, kind = _content(file, found[0])[0], "a Keras archive"
+        elif not content.startswith(b"\x89HDF"):
+            return ""
+    return f"{kind} with a Lambda layer, which is a program" if LAMBDA.search(content) else ""
+
+
+def protocol_of(path: Path) -> int:
+    """The protocol of the pickle in a zip archive that is whole; 0 where none says so."""
+    for content, _ in _pickles(path) if entries(path) else ():
+        with contextlib.suppress(Exception):  # it may break in any way
+            if content[:1] == b"\x80" and [*_read(io.BytesIO(content))]:
+                return content[1]
+    return 0
 
 
 def _pickles(path: Path) -> Iterator[tuple[bytes, bool]]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .bounds import RATIO, check_bound
 from .errors import BadInput, DistrustError, NotFound, UnsafeFile
-from .pickles import MAGIC, asked_by, damage, entries, oddity
+from .pickles import MAGIC, asked_by, damage, entries, keras_code, oddity, protocol_of
 
 _REBUILT = ("scalar", "_reconstruct")
 _NUMPY = importlib.import_module("numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray")
@@ -147,8 +147,15 @@ def _pickled(path: Path, held: bool) -> Any:
                 f"{path} is an odd archive: {odd}, as in files that hide from scanners. Not loaded. Download it again, "
                 "or ask for a .safetensors file."
             ) from None
+        if program := keras_code(path):
+            raise UnsafeFile(f"{path} is {program}. Not loaded. Ask for weights that PyTorch opens.") from None
         if other := what_else(path):
             raise BadInput(f"{path} is {other}.") from None
+        if (protocol := protocol_of(path)) > 2:
+            raise BadInput(
+                f"{path} cannot be read: it is a pickle of protocol {protocol}, and torch opens protocol 2 alone without "
+                "running anything. Save it again with torch.save as it is."
+            ) from None
         # torch's own message is not repeated: it advises to load the file all the same
         raise BadInput(
             f"{path} is damaged, or no checkpoint. Download it again, or save one with "
