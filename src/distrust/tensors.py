@@ -153,7 +153,7 @@ def _pickled(path: Path, held: bool) -> Any:
             raise BadInput(f"{path} is {other}.") from None
         if (protocol := protocol_of(path)) > 2:
             raise BadInput(
-                f"{path} cannot be read: it is a pickle of protocol {protocol}, and torch opens protocol 2 alone without "
+                f"{path} cannot be read: it is a pickle of protocol {protocol}, and torch opens only 2 without "
                 "running anything. Save it again with torch.save as it is."
             ) from None
         # torch's own message is not repeated: it advises to load the file all the same
