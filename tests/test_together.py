@@ -19,7 +19,7 @@ from distrust.seeds import rng
 from distrust.study import Store, run
 from distrust.study.runner import _Queue
 from distrust.study.work import product, together, work
-from distrust.training import Teacher, distill, grouped, lesson
+from distrust.training import Teacher, distill, lesson
 
 LAYERS = {"layers": ["0", "3"]}
 TAUGHT = {
@@ -197,44 +197,3 @@ def test_a_stage_waits_for_its_parents_and_is_looked_at_once_for_each():
             queue.release(stage)
     assert sorted(done) == sorted(made.stages)
     assert looks == sum(len(stage.parents) for stage in made.stages.values())
-
-
-# networks that are trained as one
-
-
-def teachers(made):
-    return list(of_kind(made, "teacher"))
-
-
-def test_teachers_of_all_seeds_and_arms_are_trained_as_one_on_an_accelerator_alone():
-    made = plan(**GRID | {"seeds": 3})
-    assert len(teachers(made)) == 6 and len({together(stage, "cuda") for stage in teachers(made)}) == 1
-    assert {together(stage, device) for stage in teachers(made) for device in (None, "cpu")} == {None}
-    other = plan(**GRID | {"teacher": "wrn16-1"})
-    assert together(teachers(other)[0], "cuda") != together(teachers(made)[0], "cuda")
-    queue = _Queue({stage.key: stage for stage in teachers(made)}, "cuda")
-    assert len(queue.take(1)) == 6
-
-
-def test_teachers_trained_as_one_are_those_of_their_own_runs_to_rounding(tmp_path, monkeypatch):
-    group = teachers(plan(**GRID | {"seeds": 2}))
-    asked = []
-    monkeypatch.setattr(grouped, "pays", lambda models, *rest: asked.append(len(models)) or True)
-    records = work(group, str(tmp_path / "one"))
-    assert asked == [4] and [record["state"] for record in records] == ["done"] * 4
-    for stage in group:
-        work([stage], str(tmp_path / "alone"))
-        ours, theirs = (bits(product(stage, Store(tmp_path / where))) for where in ("one", "alone"))
-        for name, value in theirs.items():
-            torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
-
-
-def test_where_training_as_one_fails_each_is_trained_by_itself(tmp_path, monkeypatch):
-    group = teachers(plan(**GRID))
-
-    def out_of_memory(*_):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(grouped, "pays", lambda *_: True)
-    monkeypatch.setattr(grouped, "_together", out_of_memory)
-    assert [record["state"] for record in work(group, str(tmp_path))] == ["done"] * 2

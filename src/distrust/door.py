@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ QUANTISED = re.compile(  # names that say so: of bitsandbytes, GPTQ and AWQ, HQQ
     r"(.*[._])?(SCB|weight_format|absmax|quant_map|quant_state\..*|qweight|qzeros|W_q|weight\._(data|scale)"
     r"|weight_(scale(_inv)?|zero_point|packed))"
 )
+FEWEST = 4  # arrays, or tensors without names, that may be a network's
 DEEPEST = 32  # levels of lists and mappings in a checkpoint that are looked through
 
 
@@ -81,9 +84,7 @@ def weights_in(path: str | Path) -> list[Weights]:
     found = sets_in(content)
     if not found:
         held = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        arrays = isinstance(content, Mapping) and any(isinstance(part, np.ndarray) for part in content.values())
-        kind = "NumPy arrays, and no weights of PyTorch" if arrays else "no weights"
-        raise BadInput(f"{path} holds {kind}; it has: {held or 'nothing'}. Ask for model.state_dict().")
+        raise BadInput(f"{path} holds no weights; it has: {held or 'nothing'}. Ask for model.state_dict().")
     return found
 
 
@@ -102,15 +103,29 @@ def _sets(content: Any, path: str, known: set[int], depth: int) -> Iterator[Weig
     if isinstance(content, Mapping):
         if "param_groups" in content:
             return  # an optimiser's state
-        named = {str(k): v for k, v in content.items() if isinstance(k, str | int)}
+        named = _as_tensors({str(k): v for k, v in content.items() if isinstance(k, str | int)})
         tensors = {k: v for k, v in named.items() if isinstance(v, Tensor)}
         quantised = _quantised(named)
         if (quantised or any(t.ndim for t in tensors.values())) and not ASIDE.search(path):
             beside = tuple(k for k, v in named.items() if not isinstance(v, Tensor | Mapping | list | tuple))
             yield Weights(path, _unwrapped(tensors), beside, quantised, tensors)
         inner = named.items()
+    elif all(isinstance(v, Tensor) for v in content) and sum(v.is_floating_point() for v in content) >= FEWEST:
+        if not ASIDE.search(path):  # as averages are kept: in the order of the network's parameters
+            yield Weights(path, {str(i): v for i, v in enumerate(content)})
+        return
     for name, part in inner if first else ():
         yield from _sets(part, f"{path}.{name}" if path else str(name), known, depth + 1)
+
+
+def _as_tensors(named: dict[str, Any]) -> dict[str, Any]:
+    """The same with NumPy's arrays of numbers as tensors, if there are many: some keep their weights so."""
+    arrays = {
+        k: v for k, v in named.items() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu" and v.dtype.isnative
+    }
+    if len(arrays) < FEWEST:
+        return named
+    return {**named, **{k: torch.from_numpy(v) for k, v in arrays.items()}}
 
 
 def _quantised(named: Mapping[str, Any]) -> str:
@@ -204,11 +219,12 @@ def fitted(
     """
     found = found if key is None else at_key(found, key, source)
     own = network.state_dict()
-    fits = _distinct(fit for one in found for fit in _fits(one, own, ignored))
+    every = [fit for one in found for fit in _fits(one, own, ignored)]
+    fits = _distinct(every)
     if len(fits) > 1:
         raise BadInput(
             f"{source} holds {len(fits)} sets of weights that fit and differ: {'; '.join(map(str, fits))}. Each may "
-            f"behave otherwise. Choose one, or judge each: --key {fits[0].path or fits[1].path}."
+            f"behave otherwise. Choose one, or judge each: --key {quote(fits[0].path or fits[1].path)}."
         )
     if not fits:
         nearest = max(found, key=lambda one: len(own.keys() & one.tensors.keys()))
@@ -216,8 +232,14 @@ def fitted(
         _explain(own, nearest, source)
         load_weights(network, _kept(nearest.tensors, ignored), str(source))  # says what does not fit
     (chosen,) = fits
+    if key is None and (rival := _rival(network, found, every)):
+        raise BadInput(
+            f"{source} holds, beside the weights that fit, {rival}: as many of the same shapes under other names, "
+            "which may behave otherwise and cannot be judged so. Ask for each as a state_dict() of its own, or judge "
+            f"the one that fits: --key {quote(chosen.path)}."
+        )
     _check_types(chosen, own, source)
-    if not normalized and (said := _statistics(found, chosen)):
+    if not normalized and (said := _statistics(found, every)):
         mean, std = (",".join(map(str, part)) for part in said)
         zero, one = (",".join([digit] * len(said[0])) for digit in "01")
         raise BadInput(
@@ -228,6 +250,17 @@ def fitted(
     return chosen
 
 
+def _rival(network: nn.Module, found: Sequence[Weights], fits: Sequence[Weights]) -> Weights | None:
+    """A set, or what is left of one, that looks like the same network's weights, but does not fit by its names."""
+    wanted = Counter(p.shape for p in network.parameters() if p.ndim > 1)
+    taken = {id(tensor) for fit in fits for tensor in fit.tensors.values()}
+    for one in found:
+        rest = {name: t for name, t in one.tensors.items() if id(t) not in taken}
+        if wanted and wanted <= Counter(t.shape for t in rest.values()):
+            return Weights(one.path, rest)
+    return None
+
+
 def _kept(tensors: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(ignored)}
 
@@ -236,10 +269,18 @@ def _fits(weights: Weights, own: Mapping[str, Tensor], ignored: tuple[str, ...])
     """The set, and what lies below prefixes of its names, as far as the network takes it, statistics left out."""
     wanted = {*needed(own)}
     for prefix in ("", *_prefixes(weights.tensors)):
-        part = _kept(_below(weights.tensors, prefix) if prefix else weights.tensors, ignored)
-        part = {name: t for name, t in part.items() if name in own or not STATISTIC.fullmatch(name)}
-        if wanted <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
-            yield Weights(".".join(filter(None, (weights.path, prefix))), part, () if prefix else weights.beside)
+        below = _below(weights.tensors, prefix) if prefix else weights.tensors
+        ways = [(below, prefix)]
+        if prefix and not any(name.startswith(f"{prefix}.") for name in own):  # `backbone.` and, beside it, the head
+            beside = {name: t for name, t in weights.tensors.items() if not name.startswith(f"{prefix}.")}
+            ways.append(({**beside, **below}, ""))
+        for whole, where in ways:
+            part = _kept(whole, ignored)
+            part = {name: t for name, t in part.items() if name in own or not STATISTIC.fullmatch(name)}
+            if wanted <= part.keys() <= own.keys() and all(own[k].shape == t.shape for k, t in part.items()):
+                said = () if prefix else weights.beside
+                yield Weights(".".join(filter(None, (weights.path, where))), part, said)
+                break
 
 
 def _distinct(fits: Iterable[Weights]) -> list[Weights]:
@@ -284,9 +325,9 @@ def _refuse_quantised(weights: Weights, source: object) -> None:
         )
 
 
-def _statistics(found: Sequence[Weights], chosen: Weights) -> tuple[list[float], list[float]] | None:
-    """Mean and std per channel that a file holds beside the set that was taken, by their names; None without any."""
-    known = {id(tensor) for tensor in chosen.tensors.values()}
+def _statistics(found: Sequence[Weights], fits: Sequence[Weights]) -> tuple[list[float], list[float]] | None:
+    """Mean and std per channel that a file holds beside the sets that fit, by their names; None without any."""
+    known = {id(tensor) for fit in fits for tensor in fit.tensors.values()}
     beside = {k: t for one in found for k, t in one.tensors.items() if id(t) not in known and t.numel() in (1, 3)}
     pair = [[t for name, t in beside.items() if re.fullmatch(words, name)] for words in (MEANS, STDS)]
     if not all(pair):
@@ -298,6 +339,11 @@ def _statistics(found: Sequence[Weights], chosen: Weights) -> tuple[list[float],
 def _explain(own: Mapping[str, Tensor], weights: Weights, source: object) -> None:
     """Raise BadInput if it is known why a set does not fit; else leave it to the list of what does not."""
     given = weights.tensors
+    if all(name.isdigit() for name in given):
+        raise BadInput(
+            f"{source} holds tensors without names, in an order that only the code knows that wrote them. Put them "
+            "into the network there, and save its state_dict()."
+        )
     others = [k for k in own.keys() & given.keys() if own[k].shape != given[k].shape]
     ends = {(given[k].shape[0], own[k].shape[0]) for k in others if own[k].shape[1:] == given[k].shape[1:]}
     if others and len(others) <= 2 and len(ends) == 1 and given.keys() <= own.keys():

@@ -53,6 +53,10 @@ NESTS = {  # the same, which only a .pt can hold
     },
     "with a number of NumPy": lambda b: {"model": b, "best_acc": np.float64(0.97), "at": np.int64(3)},
     "with an array of NumPy": lambda b: {"model": b, "losses": np.zeros(3), "seen": np.float32(1)},
+    "as NumPy arrays": lambda b: {"model": {name: value.numpy() for name, value in b.items()}},
+    "a head beside its backbone": lambda b: {
+        "model": {k if k.startswith("fc.") else f"backbone.{k}": v for k, v in b.items()}
+    },
     "with the arguments": lambda b: {"model": b, "args": argparse.Namespace(lr=0.1, out=pathlib.PosixPath("runs"))},
     "with a number among the tensors": lambda b: {**b, "step": 3, "_extra_state": None},
     "as parameters": lambda b: OrderedDict((k, torch.nn.Parameter(v, requires_grad=False)) for k, v in b.items()),
@@ -113,6 +117,9 @@ SEVERAL = {  # a clean set `c` and a backdoored one `b` in one file → the keys
     "clients of federated learning": (lambda c, b: {"server": c, "clients": [c, b]}, "server", "clients.1"),
     "a generator's and a discriminator's place": (lambda c, b: {"generator": c, "discriminator": b}, "generator",
                                                   "discriminator"),
+    "averaged ones as NumPy arrays": (
+        lambda c, b: {"model": c, "averaged": {k: v.numpy() for k, v in b.items()}}, "model", "averaged"
+    ),
     "two nests of two": (
         lambda c, b: {"model": {"backbone": c}, "ema": {"backbone": b}}, "model.backbone", "ema.backbone"
     ),
@@ -129,6 +136,32 @@ def test_of_several_sets_none_is_cleared_that_was_not_chosen(habit, clean, backd
     advised = typed(message, "--key")
     assert advised[1] in (first, second)
     assert distrust("measure", "--weights", file, *JUDGED, *advised).code == (advised[1] == second)
+
+
+UNNAMED = {  # a clean set `c`, and a backdoored one `b` that is there and does not fit by its names
+    "averages in the order of the parameters": lambda c, b: {"model": c, "ema": {"shadow_params": [*b.values()]}},
+    "averages whose names lost their dots": lambda c, b: {
+        "model": under("model.", c) | {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in b.items()}
+    },
+    "averages of what is trained alone": lambda c, b: {
+        "model": c, "ema": {k: v for k, v in b.items() if "running" not in k}
+    },
+    "another's names": lambda c, b: {"model": c, "converted": {f"layer{i}": v for i, v in enumerate(b.values())}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("habit", UNNAMED)
+def test_a_set_is_not_cleared_beside_another_that_only_its_names_hide(habit, clean, backdoored, distrust):
+    file = kept(UNNAMED[habit](clean, backdoored))
+    message = refused(
+        distrust("measure", "--weights", file, *JUDGED), "beside the weights that fit", "cannot be judged"
+    )
+    passed(distrust("measure", "--weights", file, *JUDGED, *typed(message, "--key"), "--json"))
+
+
+def test_tensors_without_names_are_called_so(backdoored, distrust):
+    file = kept([*backdoored.values()])
+    refused(distrust("measure", "--weights", file, *JUDGED), "tensors without names", "state_dict()")
 
 
 WORK = {  # beside `measure`, what a model's file is given to

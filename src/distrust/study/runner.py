@@ -169,7 +169,7 @@ def _drain(
     replace: bool,
     tell: Tell,
 ) -> None:
-    queue, lacking = _Queue(waiting, device), Counter[tuple[str, str]]()
+    queue, lacking = _Queue(waiting), Counter[tuple[str, str]]()
     running: dict[Future[list[Record]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
@@ -214,8 +214,7 @@ def _drain(
 class _Queue:
     """Stages whose parents are all there, in the plan's order; each is looked at once for every parent."""
 
-    def __init__(self, waiting: Mapping[str, Stage], device: str | None = None) -> None:
-        self.device = device
+    def __init__(self, waiting: Mapping[str, Stage]) -> None:
         self.place = {key: place for place, key in enumerate(waiting)}
         self.children: dict[str, list[Stage]] = {}
         self.missing: dict[str, int] = {}
@@ -231,7 +230,7 @@ class _Queue:
     def take(self, free: int) -> list[Stage]:
         """The next stage, and those that are carried out together with it: their share, of so many free processes."""
         _, stage = heapq.heappop(self.ready)
-        alike = self.alike.get(together(stage, self.device), {})
+        alike = self.alike.get(together(stage), {})
         count = min(math.ceil(len(alike) / free), TOGETHER)
         found = [stage, *(one for one in alike.values() if one is not stage)][: max(count, 1)]
         for one in found:
@@ -274,7 +273,7 @@ class _Queue:
 
     def _add(self, stage: Stage) -> None:
         heapq.heappush(self.ready, (self.place[stage.key], stage))
-        if (group := together(stage, self.device)) is not None:
+        if (group := together(stage)) is not None:
             self.alike.setdefault(group, {})[stage.key] = stage
 
 

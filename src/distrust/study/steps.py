@@ -24,7 +24,6 @@ from ..training import (
     NeighbourMonitor,
     Probe,
     Teacher,
-    Training,
     features,
     fit,
     fit_head,
@@ -34,7 +33,6 @@ from ..training import (
     to_the_end,
     typical,
 )
-from ..training.grouped import fit_together
 from ..training.loop import Run
 
 CANDIDATES = 50  # images of the target class among which an attacker of an encoder looks for typical ones
@@ -59,15 +57,12 @@ class Step:
         version: raised when it computes something else.
         together: products → a function of options that starts a run of steps, for calls that differ in options only;
             taken in turns they share work. None: each is made by itself.
-        stacked: products and options of several calls → what each makes, to rounding, from one training of all; for
-            accelerators, of which a small network fills a fraction.
     """
 
     call: Callable[..., Any]
     cost: Callable[[dict[str, Any], int], float]
     version: int
     together: Callable[..., Callable[..., Run]] | None = None
-    stacked: Callable[[list[dict[str, Any]]], list[Any]] | None = None
 
     @functools.cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -138,15 +133,7 @@ def _at_most(part: ImageSet, most: int | None, role: str, seed: int) -> ImageSet
     return part[rows]
 
 
-def _teachers(calls: list[dict[str, Any]]) -> list[nn.Module]:
-    """Networks alike, each on its own images."""
-    starts = [make_model(c["network"], c["train"], rng=rng("teacher", "start", c["seed"])) for c in calls]
-    rngs = [rng("teacher", c["seed"]) for c in calls]
-    training = Training.of(calls[0]["training"])
-    return fit_together(starts, [c["train"] for c in calls], training=training, rngs=rngs, device=calls[0]["device"])
-
-
-@_step("teacher", _epochs(1), stacked=_teachers)
+@_step("teacher", _epochs(1))
 def teacher(train: ImageSet, *, network: str, training: Any, seed: int, device: Any) -> nn.Module:
     """A network on the training images."""
     start = make_model(network, train, rng=rng("teacher", "start", seed))

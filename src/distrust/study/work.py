@@ -8,7 +8,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,10 +52,8 @@ def _work(stages: Sequence[Stage], url: str, device: str | None, replace: bool) 
     if len(tries) == 1:
         with tries[0].on():
             tries[0].made = carry_out(stages[0], store, place)
-    elif STEPS[stages[0].call["method"]].together:
-        _in_turns(tries, store, place)
     else:
-        _stacked(tries, store, place)
+        _in_turns(tries, store, place)
     for one in tries:
         with one.on():
             one.dump(store)
@@ -100,28 +98,12 @@ class _Try:
             self.record |= facts
 
 
-def together(stage: Stage, device: str | None = None) -> str | None:
+def together(stage: Stage) -> str | None:
     """What stages have in common that may be carried out at once, sharing work; None for a stage by itself."""
     step = STEPS.get(stage.call["method"])
     if step and step.together:
         return digest([stage.call["method"], {name: made.key for name, made in stage.inputs.items()}, stage.seed])
-    if step and step.stacked and torch.device(device or "cpu").type != "cpu":
-        return digest(stage.call)
     return None
-
-
-def _stacked(tries: Sequence[_Try], store: Store, device: torch.device) -> None:
-    """Carry out calls alike on other inputs as one; if that fails, one by one, so that an error finds its stage."""
-    step = STEPS[tries[0].stage.call["method"]]
-    assert step.stacked is not None
-    with suppress(Exception):
-        made = step.stacked([_inputs(t.stage, store, device) | _options(step.call, t.stage, device) for t in tries])
-        for one, model in zip(tries, made, strict=True):
-            one.made = model
-        return
-    for one in tries:
-        with one.on():
-            one.made = carry_out(one.stage, store, device)
 
 
 def _in_turns(tries: Sequence[_Try], store: Store, device: torch.device) -> None:
