@@ -140,7 +140,7 @@ class Tied(nn.Module):
 def test_a_block_under_two_names_is_stored_and_read_again(distrust):
     Path("net.py").write_text(TIED)
     study(attack=MARKED, teacher="net.py:Tied", more='defense = ["none", "finetune[epochs=1]"]')
-    assert ran(distrust)["cells"] == 2
+    assert ran(distrust, "--allow-code", "net.py")["cells"] == 2
 
 
 def test_two_runs_on_one_store_at_once_agree(distrust):
