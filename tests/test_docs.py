@@ -188,6 +188,15 @@ def test_every_option_is_documented():
     assert {flag for flag in options - {"--help"} if f"`{flag}`" not in text} == set()
 
 
+def test_every_promise_about_safety_names_tests_that_exist():
+    page = ROOT / "docs/safety.md"
+    for promise in re.split(r"^(?=- )", prose(page), flags=re.MULTILINE)[1:]:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promise.partition("\n## ")[0])
+        assert named, promise[:60]
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{test}"
+
+
 def test_every_flag_is_documented():
     page = ROOT / "docs/flags.md"
     assert headings(page)[1:] == list(MEANING)

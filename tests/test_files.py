@@ -17,7 +17,8 @@ from distrust.door import at_key, fitted, weights_in
 from distrust.errors import BadInput, NotFound, StoreError, UnsafeFile
 from distrust.files import artefact_name, write_file, write_folder
 from distrust.models import model as make_model
-from distrust.tensors import load_weights, model_bytes, open_picture, read_record
+from distrust.pictures import open_picture
+from distrust.tensors import load_weights, model_bytes, read_record
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +373,9 @@ def test_a_picture_that_cannot_be_read_is_said(tmp_path):
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(BadInput, match="is not a readable picture"):
+    monkeypatch.setenv("DISTRUST_MOST_PIXELS", "1000")
+    with pytest.raises(BadInput, match="at most 1,000 are taken.*DISTRUST_MOST_PIXELS=4096"):
+        open_picture(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own
+    with pytest.raises(BadInput, match="more pixels than are taken"):
         open_picture(tmp_path / "a.png")

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .allowed import Files as Code
+from .allowed import allowed, check_allowed, code_from
 from .devices import usable
 from .errors import DistrustError, NotFound, notice
 from .files import replaceable, write_file
@@ -47,6 +49,7 @@ class Planned:
         whole: it has every cell of the study.
         own: the folder is the store's, where cells made by other stages give way.
         again: words that a command needs besides file, budget and id to make a cell again; {seed} is the cell's.
+        code: files that may be run, if the study names them.
     """
 
     plan: Plan
@@ -60,6 +63,7 @@ class Planned:
     whole: bool
     own: bool
     again: list[str]
+    code: tuple[Path, ...] = ()
 
     @functools.cached_property
     def estimate(self) -> Estimate:
@@ -73,16 +77,21 @@ class Planned:
             "study": self.plan.study.name, "budget": self.plan.study.budget, "cells": len(self.plan.cells),
             "stages": len(self.plan.stages), "to_run": len(self.waiting), "training_images": round(cost.images),
             "estimated_seconds": None if cost.unknown else round(cost.seconds), "not_timed": list(cost.unknown),
+            "code": list(self.plan.code),
         }  # fmt: skip
 
     def __str__(self) -> str:
         cost = self.estimate
         said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, ".format(**self.record())
+        names = f"; a run executes code: {', '.join(self.plan.code)}" if self.plan.code else ""
+        return said + self._cost(cost) + names
+
+    def _cost(self, cost: Estimate) -> str:
         if not cost.unknown:
-            return f"{said}about {duration(cost.seconds)}"
+            return f"about {duration(cost.seconds)}"
         least = f"more than {duration(cost.seconds)}" if cost.seconds else "in a time that is not known yet"
         images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
-        return f"{said}{least}: {images}; never timed on this machine: {names}"
+        return f"{least}: {images}; never timed on this machine: {names}"
 
     def check(self) -> None:
         """Hold triggers and targets against the images that are at hand, if anything has to run.
@@ -93,8 +102,27 @@ class Planned:
         if self.waiting and self.mode != "only-cached":
             look(self.plan)
 
+    def check_code(self) -> None:
+        """Make sure that the code that the study names may be run, if anything is.
+
+        Raises:
+            UnsafeFile: names the code, and what to type.
+        """
+        if self.mode != "only-cached":
+            with code_from(self.code):
+                check_allowed(self.plan.code, self.plan.study.source or self.plan.study.name)
+
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
-        """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`."""
+        """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`.
+
+        Raises:
+            UnsafeFile: the study names code that is not allowed.
+        """
+        self.check_code()
+        with code_from(self.code):
+            return self._run(tell)
+
+    def _run(self, tell: Tell) -> Results:
         self.check()
         speed = Speed(self.device, self.jobs)
 
@@ -115,7 +143,8 @@ class Planned:
 
     def look(self) -> Results:
         """Score the cells from what the store has; nothing is run and nothing written."""
-        return self._scored(run_plan(self.plan, self.store, mode="only-cached"))
+        with code_from(self.code):
+            return self._scored(run_plan(self.plan, self.store, mode="only-cached"))
 
     def _scored(self, outcome: Outcome) -> Results:
         cells = score_cells(self.plan, self.store, outcome)
@@ -140,6 +169,7 @@ def plan(
     jobs: int = 0,
     device: str = "cpu",
     first_seed: int = 0,
+    allow_code: Code = (),
 ) -> Planned:
     """Check every name and option of a study, and say what it would run and cost; nothing runs yet.
 
@@ -158,6 +188,7 @@ def plan(
         jobs: stages at a time, 0 decides by itself; 1 runs in this process.
         device: torch device of the work.
         first_seed: seeds are first_seed, first_seed + 1, …
+        allow_code: Python files that may be run, if the study names `FILE.py:FACTORY`; a study alone runs no code.
 
     Raises:
         NotFound, BadInput: an unknown file, name or option, with what is near; a value that is out of bounds.
@@ -171,6 +202,8 @@ def plan(
     here = Path.cwd()
     files = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in registry.files]
     again = [word for file in files for word in ("--plugin", file)]
+    code = dict.fromkeys(name.rpartition(":")[0] for name in made.code)
+    again += [word for file in code for word in ("--allow-code", file)]
     again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
     again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
     if expect and results:
@@ -178,8 +211,14 @@ def plan(
     own = folder_of(read.name, store) / ("" if read.budget == read.usual_budget else named(read.budget))
     return Planned(
         made, kept_in, waiting, None if expect else Path(results or own), mode,
-        jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again,
+        jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again, _code(allow_code),
     )  # fmt: skip
+
+
+def _code(files: Code) -> tuple[Path, ...]:
+    """Those files, and what is allowed here already."""
+    with code_from(files):
+        return allowed()
 
 
 def _expected(folder: str | Path, study: Study, only: str) -> list[Cell]:
@@ -197,11 +236,12 @@ def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **
     Args:
         study: a study file, or "demo".
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record.
-        **asked: budget, seeds, changes, only, store, results, expect, mode, jobs, device, first_seed, as `plan` takes
-            them.
+        **asked: budget, seeds, changes, only, store, results, expect, mode, jobs, device, first_seed,
+            allow_code, as `plan` takes them.
 
     Raises:
         NotFound, BadInput, StoreError: as `plan`.
+        UnsafeFile: the study names code that is not allowed.
         DistrustError: a worker process was killed; what was finished stays.
     """
     return plan(study, **asked).run(tell)
@@ -217,6 +257,7 @@ def report(
     first_seed: int = 0,
     made_by: str = "",
     overwrite: bool = False,
+    allow_code: Code = (),
 ) -> Results:
     """Write one HTML file that shows a study; nothing is run.
 
@@ -229,6 +270,7 @@ def report(
         first_seed: where seeds begin.
         made_by: the command that made it, for the page.
         overwrite: replace a file that an earlier report did not write.
+        allow_code: Python files that may be run, as `plan` takes them; pictures that need others are left out.
 
     Returns:
         What the page shows.
@@ -247,7 +289,8 @@ def report(
         found = plan(study, budget=budget, seeds=seeds, first_seed=first_seed, store=store).look()
     else:
         found = results(study, store=store)
-    shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
+    with code_from(allow_code):
+        shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
     write_file(out, page(shown).encode())
     return found
 

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,8 @@ MARKS = (  # by one of them a file says that Distrust wrote it
 
 def artefact_name(taint: tuple[str, ...] | list[str]) -> str:
     """`model.safetensors`, or `model.tainted-badnets.safetensors` when an attack is among the ancestors."""
-    return f"model.tainted-{'+'.join(taint)}.safetensors" if taint else "model.safetensors"
+    words = re.sub(r"[^\w.+-]", "_", "+".join(taint))[:150]  # whatever a plug-in is called, it is one short name
+    return f"model.tainted-{words}.safetensors" if taint else "model.safetensors"
 
 
 @contextlib.contextmanager

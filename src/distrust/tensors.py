@@ -6,31 +6,26 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import pathlib
-import pickletools
-import re
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .errors import BadInput, NotFound, UnsafeFile
+from .bounds import RATIO, check_bound
+from .errors import BadInput, DistrustError, NotFound, UnsafeFile
+from .pickles import MAGIC, asked_by, damage, entries, keras_code, oddity, protocol_of
 
-HARMLESS = re.compile(  # what torch.load(weights_only=True) takes, as far as checkpoints have it
-    r"torch\.(\w+Storage|storage\.\w+|_utils\._rebuild\w+|Size|device|Tensor|bool|[a-z]+\d+\w*|nn\.parameter\.Parameter)"
-    r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode|builtins\.(bytearray|set|complex)"
-    r"|numpy(\._?core\.multiarray\.(scalar|_reconstruct)|\.dtype|\.ndarray|\.dtypes\.\w+)|argparse\.Namespace|pathlib\.PosixPath"
-)
 _REBUILT = ("scalar", "_reconstruct")
 _NUMPY = importlib.import_module("numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray")
 PLAIN: list[Any] = [  # what checkpoints hold beside tensors, and nothing of which runs: a best accuracy, the arguments
@@ -43,13 +38,17 @@ STARTS = {  # how files begin that are no weights → what they are, and what to
     b"\x89HDF": "an HDF5 file, as Keras writes them. Convert it to PyTorch, and save its state_dict()",
     b"GGUF": "a GGUF file of quantised weights. Ask for the float weights as .safetensors",
     b"\x1f\x8b": "packed by gzip. Unpack it first: gunzip",
+    b"7z\xbc\xaf\x27\x1c": "packed by 7-Zip. Unpack it, and give what is in it",
+    b"Rar!\x1a": "packed by RAR. Unpack it, and give what is in it",
+    b"BZh": "packed by bzip2. Unpack it first: bunzip2",
+    b"\xfd7zXZ": "packed by xz. Unpack it first: unxz",
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard. Unpack it first: unzstd",
     b"PAR1": "a parquet table. Give its folder as --images",
     b"%PDF": "a PDF document. Give a file of weights or images",
     b"\0\0\x08": "an IDX file of numbers. Give its folder as --images",
     b"<": "a web page, not a file of weights. Download the file itself",
     b"{": "JSON, not a file of weights. Give the .safetensors or .pt file",
 }
-MAGIC = b"\n\x6c\xfc\x9cF\xf9 j\xa8P\x19"  # begins what torch wrote before version 1.6, within its first pickle
 LARGE = 2**24  # bytes that are looked at without being asked for
 LONGEST = 10**8  # bytes of a header of safetensors, as the format has it
 
@@ -87,30 +86,22 @@ def opened(path: str | Path, *, held: bool = True) -> Any:
 
 def arrays_in(path: Path) -> dict[str, int] | None:
     """The arrays of an .npz by name, with how many bytes each takes in memory; None of anything else."""
-    found = {entry.filename: entry.file_size for entry in _entries(path)}
+    found = {entry.filename: entry.file_size for entry in entries(path)}
     own = found and all(name.endswith(".npy") for name in found)
     return {name.removesuffix(".npy"): size for name, size in found.items()} if own else None
-
-
-def _entries(path: Path) -> list[zipfile.ZipInfo]:
-    """What a zip archive lists; [] if it is none that can be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except Exception:  # a damaged file can fail in any way
-        return []
 
 
 def _arrays(path: Path, held: bool) -> Any:
     try:
         sizes = arrays_in(path)
+        check_bound("unpacked", sum((sizes or {}).values()), path, "bytes", RATIO * path.stat().st_size)
         if sizes is None:
             return np.load(path, allow_pickle=False, mmap_mode=None if held else "c")
         with np.load(path, allow_pickle=False) as found:
-            return {
-                name: found[name] if held or size < LARGE else _shape_in(found.zip, f"{name}.npy")
-                for name, size in sizes.items()
-            }
+            shapes = {name: _shape_in(found.zip, f"{name}.npy", size) for name, size in sizes.items()}
+            return {name: found[name] if held or sizes[name] < LARGE else shape for name, shape in shapes.items()}
+    except DistrustError:
+        raise
     except Exception as error:  # a damaged file can fail in any way
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise UnsafeFile(
@@ -120,7 +111,7 @@ def _arrays(path: Path, held: bool) -> Any:
         raise BadInput(f"{path} is a damaged archive of arrays ({error}). Fetch or write it again.") from None
 
 
-def _shape_in(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def _shape_in(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
     """An array of the right type and shape, all of it one zero."""
     with archive.open(name) as part:
         old = np.lib.format.read_magic(part) == (1, 0)
@@ -128,32 +119,64 @@ def _shape_in(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         shape, _, dtype = read(part)
     if dtype.hasobject:
         raise ValueError("allow_pickle")
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"{name} says {list(shape)}, and holds {size} bytes")
     return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, [0] * len(shape))
 
 
 def _pickled(path: Path, held: bool) -> Any:
     """What torch wrote, as far as it is nothing but tensors and plain data."""
+    odd = oddity(path)
     try:
+        if odd:
+            raise ValueError(odd)
         mapped = _stored(path) and path.suffix != ".safetensors"  # by which torch goes, if it is told the name
         place = "cpu" if held or mapped or path.stat().st_size < LARGE else "meta"
         with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle's protocol
-            return torch.load(path if mapped else file, map_location=place, weights_only=True, mmap=mapped)
+            content = torch.load(path if mapped else file, map_location=place, weights_only=True, mmap=mapped)
     except Exception:  # a damaged file can fail in any way
-        asked = _globals_of(path)
-        if asked:
+        if asked := asked_by(path):
             plural = f"{len(asked)} globals that are not tensors" if len(asked) > 1 else "a global that is no tensor"
             raise UnsafeFile(
-                f"{path}{_script(path)} needs {plural} ({', '.join(asked)}). Not loaded. Ask for a .safetensors file, "
+                f"{path}{_script(path)} needs {plural} ({_few(asked, 12)}). Not loaded. Ask for a .safetensors file, "
                 "or for one saved with torch.save(model.state_dict(), …)."
             ) from None
+        if odd:
+            raise UnsafeFile(
+                f"{path} is an odd archive: {odd}, as in files that hide from scanners. Not loaded. Download it again, "
+                "or ask for a .safetensors file."
+            ) from None
+        if program := keras_code(path):
+            raise UnsafeFile(f"{path} is {program}. Not loaded. Ask for weights that PyTorch opens.") from None
         if other := what_else(path):
             raise BadInput(f"{path} is {other}.") from None
+        if (protocol := protocol_of(path)) > 2:
+            raise BadInput(
+                f"{path} cannot be read: it is a pickle of protocol {protocol}, and torch opens only 2 without "
+                "running anything. Save it again with torch.save as it is."
+            ) from None
         # torch's own message is not repeated: it advises to load the file all the same
         raise BadInput(
             f"{path} is damaged, or no checkpoint. Download it again, or save one with "
             "torch.save(model.state_dict(), …)."
         ) from None
+    if (held or path.stat().st_size < LARGE) and (broken := damage(path)):
+        raise BadInput(f"{path} is damaged: the checksum of {broken} is wrong. Download it again.")
+    _check_sizes(content, path)
+    return content
+
+
+def _check_sizes(content: Any, path: Path) -> None:
+    """Refuse tensors that are more than their file: one number, repeated, can be any size."""
+    waiting, known, size = [content], set[int](), 0
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in known:
+            known.add(id(part))
+            size += part.numel() * part.element_size() if isinstance(part, Tensor) else 0
+            waiting += part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
+    check_bound("unpacked", size, path, "bytes of tensors", RATIO * path.stat().st_size)
 
 
 def _stored(path: Path) -> bool:
@@ -161,7 +184,7 @@ def _stored(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":  # as torch tells its two formats apart
             return False
-    return all(entry.compress_type == zipfile.ZIP_STORED for entry in _entries(path))
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries(path))
 
 
 def what_else(path: Path) -> str | None:
@@ -189,7 +212,7 @@ def _tar(path: Path) -> str:
 
 
 def _zip(path: Path) -> str | None:
-    names = [entry.filename for entry in _entries(path)]
+    names = [entry.filename for entry in entries(path)]
     if "model.weights.h5" in names:
         return "a Keras archive. Convert it to PyTorch, and save its state_dict()"
     if names and not any(name.endswith(".pkl") for name in names):
@@ -199,48 +222,7 @@ def _zip(path: Path) -> str | None:
 
 def _script(path: Path) -> str:
     """Told of an archive of TorchScript, which holds a program."""
-    return ", a TorchScript archive," if any("/code/" in entry.filename for entry in _entries(path)) else ""
-
-
-def _globals_of(path: Path) -> list[str]:
-    """Names that unpickling would import, read from the opcodes without running them; [] if it is no pickle."""
-    names: set[str] = set()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for entry in archive.infolist():
-                    if entry.filename.endswith(".pkl"):
-                        with archive.open(entry) as part:
-                            _collect_globals(part, entry.file_size, names)
-        else:
-            with path.open("rb") as file:
-                _collect_globals(file, path.stat().st_size, names)
-    except Exception:  # a damaged file can fail in any way; what was found so far counts, but in plain text
-        with path.open("rb") as file:
-            if file.read(1) not in (b"\x80", b"P"):
-                return []
-    safe = torch.serialization.get_safe_globals()  # what the user has allowed
-    allowed = {f[1] if isinstance(f, tuple) else f"{f.__module__}.{f.__qualname__}" for f in safe}
-    return sorted(n for n in names if n not in allowed and not HARMLESS.fullmatch(n))
-
-
-def _collect_globals(stream: IO[bytes], size: int, names: set[str]) -> None:
-    """Add the globals of every pickle in a stream of so many bytes; files of before torch 1.6 hold several."""
-    while stream.tell() < size:
-        words: list[str] = []
-        memo: dict[Any, Any] = {}
-        last: Any = None
-        for code, argument, _ in pickletools.genops(stream):
-            if code.name in ("GLOBAL", "INST"):
-                names.add(str(argument).replace(" ", "."))
-            elif code.name == "STACK_GLOBAL":
-                names.add(".".join(words[-2:]))
-            elif code.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-                memo[len(memo) if argument is None else argument] = last
-                continue
-            last = memo.get(argument) if code.name in ("GET", "BINGET", "LONG_BINGET") else argument
-            if isinstance(last, str):
-                words.append(last)
+    return ", a TorchScript archive," if any("/code/" in entry.filename for entry in entries(path)) else ""
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
@@ -290,10 +272,14 @@ def state_bytes(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     return save(tensors, {"distrust": json.dumps(facts)})
 
 
+Word = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]  # of a method: it goes into names of files
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,400}$")]
+
+
 class _Spec(BaseModel, extra="forbid", strict=True):
     """A network, as `model(**spec)` takes it."""
 
-    name: str
+    name: Name
     classes: Annotated[int, Field(ge=1, le=10**6)] = 1
     channels: Annotated[int, Field(ge=1, le=10**4)] = 3
     size: Annotated[int, Field(ge=1, le=10**5)] | Annotated[list[int], Field(min_length=2, max_length=2)] = 32
@@ -311,9 +297,9 @@ class _Record(BaseModel, extra="allow", strict=True):
     """What metadata must look like to be believed."""
 
     spec: _Spec | _Head | None = None
-    taint: list[str] = []
-    set: str = ""
-    classes: list[str] | None = None
+    taint: Annotated[list[Word], Field(max_length=20)] = []
+    set: Name = ""
+    classes: list[Name] | None = None
     training: dict[str, Any] | None = None
     off_range: bool = False
 
@@ -330,28 +316,3 @@ def read_record(path: str | Path) -> dict[str, Any]:
         return dict(record)
     except (SafetensorError, ValueError, RecursionError, OSError):  # no such file, no JSON, or not of this shape
         return {}
-
-
-def open_picture(path: str | Path, *, alpha: bool = False) -> Tensor:
-    """A picture file as uint8 [3,H,W].
-
-    Args:
-        path: of any kind that Pillow knows; an animated one gives its first frame.
-        alpha: of a picture with transparency, that is kept as a fourth channel.
-
-    Raises:
-        NotFound: no such file.
-        BadInput: it is not a readable picture, or has more than 8 bits a channel.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise NotFound(f"no picture {path}. Give a PNG or JPEG file.")
-    try:
-        with Image.open(path) as picture:
-            if picture.mode[0] in "IF":
-                raise ValueError(f"mode {picture.mode}: more than 8 bits a channel")
-            clear = alpha and ("A" in picture.getbands() or "transparency" in picture.info)
-            pixels = np.array(picture.convert("RGBA" if clear else "RGB"))
-            return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
-        raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file of 8 bits.") from None

@@ -88,7 +88,7 @@ def test_many_files_are_checked_in_a_line_each_and_none_stops_the_others(distrus
     torch.save({"a": print}, home / "evil.pt")
     found = distrust(*words, home / "evil.pt", "--json")
     assert found.code == 1, "what is unsafe goes before what cannot be read"
-    assert [one.get("is", one.get("error")) for one in found.facts["files"]] == [
+    assert [one.get("error", one["is"]) for one in found.facts["files"]] == [
         "text", "BadInput", "study", "weights", "NotFound", "UnsafeFile"
     ]  # fmt: skip
     assert [one.get("safe") for one in found.facts["files"]] == [True, None, True, True, None, False]

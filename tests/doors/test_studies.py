@@ -141,7 +141,7 @@ class Tied(nn.Module):
 def test_a_block_under_two_names_is_stored_and_read_again(distrust):
     Path("net.py").write_text(TIED)
     study(attack=MARKED, teacher="net.py:Tied", more='defense = ["none", "finetune[epochs=1]"]')
-    assert ran(distrust)["cells"] == 2
+    assert ran(distrust, "--allow-code", "net.py")["cells"] == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads, which here only wait

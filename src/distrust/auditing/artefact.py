@@ -49,13 +49,18 @@ def _card(name: str, taint: tuple[str, ...], facts: dict[str, Any]) -> str:
         if facts.get("origin") == "known"
         else "**Origin unknown.** It was made from a stranger's file, of whose ancestors nothing is recorded.\n\n"
     )
-    rows = "\n".join(f"| {k} | `{json.dumps(v, default=str)}` |" for k, v in facts.items() if k != "spec")
+    rows = "\n".join(f"| {k} | `{_inert(json.dumps(v, default=str))}` |" for k, v in facts.items() if k != "spec")
     opened = f'network.load_state_dict(safetensors.torch.load_file("{name}"))'
     code = f"```python\n{opened}\n```\n\nopens it in the network's own code; `distrust measure --weights {name}` and "
     strange = ".py:" in (made := (facts["spec"] or {}).get("name", ""))
     code += (
-        f"`distrust.load` need `{made}` beside the file, whose code they run."
+        f"`distrust.load` need `{_inert(made)}` beside the file, whose code they run."
         if strange
         else ("`distrust.load` need no more than the file.")
     )
     return f"# {name}\n\n{warning}{code}\n\n| fact | value |\n|---|---|\n{rows}\n"
+
+
+def _inert(text: str) -> str:
+    """What a stranger may have written, so that it stays within its code and its cell of a table."""
+    return text.replace("`", "'").replace("|", "\\|").replace("\n", " ")

@@ -26,7 +26,8 @@ from ..errors import BadInput, NotFound, Notice
 from ..marks import KINDS
 from ..measurement import Backdoor
 from ..measurement.strangers import Found, is_picture, named_parts, trigger_in
-from ..tensors import open_picture, opened, read_record, what_else
+from ..pictures import open_picture
+from ..tensors import opened, read_record, what_else
 
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
@@ -121,7 +122,9 @@ def _written(path: Path, text: str) -> Facts:
 
         plan = make_plan(read_study(path))
         said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
+        said += f"; it names code, which a run executes: {', '.join(plan.code)}" if plan.code else ""
         facts = {"is": "study", "cells": len(plan.cells), "stages": len(plan.stages), "text": said}
+        facts |= {"code": list(plan.code)} if plan.code else {}
         return {**facts, "next": f"distrust run {quote(str(path))} --dry-run"}
     if other := what_else(path):
         raise BadInput(f"{path} is {other}.")

@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..allowed import code_from, typed
 from ..errors import DistrustError, Notice
 from ..flags import MEANING
 
@@ -45,6 +46,11 @@ ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report of ours.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
+NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
+
+# Control characters but tab and newline, marks of direction, halves of characters.
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 # Click's UsageError, of which Typer may bring its own copy.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
 
@@ -60,25 +66,28 @@ class Face:
     device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
+    allow_code: Annotated[
+        list[Path] | None, typer.Option(help="Python file that may be run where a study or its store names it.")
+    ] = None
 
     def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
         """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
         told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
         text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
         if text:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(inert(text) + "\n")
         return 0
 
     def say(self, line: str) -> None:
         """A line of progress."""
         if not self.quiet:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(inert(line) + "\n")
 
     def fail(self, kind: str, message: str) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
             self.show({"error": kind, "message": message})
-        sys.stderr.write(f"{kind}: {message}\n")
+        sys.stderr.write(inert(f"{kind}: {message}\n"))
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
@@ -95,7 +104,7 @@ class Face:
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
                 nonlocal done
                 if event == "step":
-                    text = f"{stage.label}: loss {record['loss']:.3g}"
+                    text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
                 elif event in ("done", "failed", "skipped"):
                     done += 1
@@ -106,7 +115,7 @@ class Face:
                     if bar.disable:
                         self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
                     elif event != "done":
-                        bar.console.print(f"{told}{note}", markup=False)
+                        bar.console.print(inert(f"{told}{note}"), markup=False)
 
             yield tell
 
@@ -144,12 +153,13 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def call(**given: Any) -> int:
+        texts = [text for name in NAMING for text in _listed(given.get(name))]
         made = {name: b(**{f.name: given.pop(f.name) for f in dataclasses.fields(b)}) for name, b in bundles.items()}
         face: Face = made["face"]
         from ..registry import registry
 
         try:
-            with _noticed(face):
+            with _noticed(face), code_from([*(face.allow_code or ()), *typed(*texts)]):
                 for file in face.plugin or ():
                     registry.add(file)
                 return body(**made, **given)
@@ -166,6 +176,15 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {p.name: p.annotation for p in options}
     app.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def inert(text: str) -> str:
+    """A text whose names may be a stranger's, without what would steer a terminal or turn its lines around."""
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _typed(message: str, options: Iterable[str]) -> str:

@@ -101,14 +101,14 @@ def check(
 ) -> int:
     """Say what files are, whether they are safe to open, and what to type next, without running them.
 
-    Exit code 1: one is unsafe; 2: one cannot be read.
+    Exit code 1: one is unsafe, as opening it would run something; 2: one is damaged, or unreadable here.
     """
     if len(files) == 1:
         (file,) = files
         try:
             facts = dt.check(file, key, experiment)
         except dt.UnsafeFile as error:
-            face.show({"file": file, "safe": False, "reason": str(error)}, f"UnsafeFile: {error}")
+            face.show({"file": file, "is": "unsafe", "safe": False, "reason": str(error)}, f"UnsafeFile: {error}")
             return 1
         return face.show({"file": file, "safe": True, **facts}, facts["text"], f"Next: {facts['next']}")
     found: list[dict[str, Any]] = []
@@ -116,9 +116,12 @@ def check(
         try:
             found.append({"file": file, "safe": True, **dt.check(file, key, experiment)})
         except dt.UnsafeFile as error:
-            found.append({"file": file, "safe": False, "reason": str(error), "error": "UnsafeFile"})
+            said = {"is": "unsafe", "safe": False, "error": "UnsafeFile", "reason": str(error)}
+            found.append({"file": file, **said})
         except dt.DistrustError as error:
-            found.append({"file": file, "error": type(error).__name__, "reason": str(error)})
+            other = "damaged" if "damaged" in str(error) else "unreadable"
+            what = "missing" if isinstance(error, dt.NotFound) else other
+            found.append({"file": file, "is": what, "error": type(error).__name__, "reason": str(error)})
     face.show({"files": found}, *map(_line, found))
     return 1 if any(one.get("safe") is False for one in found) else 2 if any("error" in one for one in found) else 0
 

@@ -75,6 +75,8 @@ def _run(
         replaceable(report, overwrite)
     planned = dt.plan(study, store=face.store, jobs=face.jobs, device=face.device, first_seed=face.seed, **asked)
     facts, cost = planned.record(), str(planned)
+    if not dry_run:
+        planned.check_code()
     planned.check()
     if dry_run:
         return face.show(facts, cost)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..bounds import check_bound
 from ..errors import BadInput, notice
 from ..files import write_file
 from ..tensors import read_record
@@ -100,6 +101,7 @@ def load_set(
     x = to_pixels(x, units, statistics, str(path))
     y = _probabilities(y, labels, path) if y.ndim == 2 else y
     most = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
+    check_bound("classes", most, path, "classes")
     names = tuple(map(str, range(most))) if classes is None else tuple(classes)
     if len(names) < most or (y.ndim == 2 and len(names) != most):
         raise BadInput(f"{path} has labels for {most} classes, but {len(names)} are named. Name all, or none.")

@@ -10,22 +10,21 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import BadInput, NotFound, notice
+from ..pictures import open_picture, picture_in
 from ..registry import registry
 from ..selectors import checked, schema
-from ..tensors import open_picture, opened
+from ..tensors import opened
 
 PAIRS = (  # names of a pattern and its mask; of "t" and "tm" as BadEncoder has them: x·tm + t, so tm is what is kept
     ("pattern", "mask"), ("trigger", "mask"), ("patch", "mask"), ("mark", "mask"), ("delta", "mask"),
     ("trigger_pattern", "trigger_mask"), ("trigger", "trigger_mask"), ("mark", "alpha"), ("t", "tm"),
 )  # fmt: skip
 ALONE = ("pattern", "trigger", "trigger_pattern", "patch", "mark", "perturbation", "uap", "noise", "delta")
-PICTURES = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # that can be told by how they begin
 CHANNELS = (1, 3, 4)
 
 
@@ -47,9 +46,11 @@ class Found:
 def is_picture(path: Path) -> bool:
     """Whether its content is a picture's, whatever it is called."""
     try:
-        with Image.open(path, formats=PICTURES):
+        with picture_in(path):
             return True
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all of them Pillow's
+    except BadInput:  # of too many pixels
+        return True
+    except (OSError, SyntaxError, ValueError):  # all of them Pillow's
         return False
 
 

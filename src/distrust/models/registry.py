@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Generator, Tensor, nn
 
+from ..bounds import check_bound
 from ..data.images import ImageSet
 from ..errors import BadInput, NotFound
 from ..seeds import rng as make_rng
@@ -86,6 +89,9 @@ USUAL = [  # names that a message may propose
 ]
 
 
+SMALL = 600  # product of the numbers in a name, up to which a network is small enough
+
+
 def families() -> dict[str, str]:
     """What can be asked for: pattern of the name → one line about it."""
     return {pattern: family.summary for pattern, family in FAMILIES.items()} | STRANGERS
@@ -143,6 +149,7 @@ def model(
             f"model {name!r}: normalize has {first.mean.shape[1]} channels, the images {channels}. "
             "Give one mean and one std per channel."
         )
+    _check_size(name, classes, channels, (height, width))
     with seeded(rng if rng is not None else make_rng(0, "model")):
         strange = stranger(name, classes=classes, channels=channels, size=side)
         if strange is None:
@@ -162,6 +169,21 @@ def model(
             spec["normalize"] = first.statistics
     built.spec = spec  # type: ignore[assignment]
     return built if head else _beheaded(built)
+
+
+@functools.lru_cache(256)
+def _check_size(name: str, classes: int, channels: int, size: tuple[int, int]) -> None:
+    """Refuse a network of ours with more parameters than are taken, before there is memory for them."""
+    if found := next((f for f in FAMILIES.values() if re.fullmatch(f.name, name)), None):
+        _, numbers = _family(name)
+        usual = name in USUAL or math.prod(numbers) <= SMALL
+        if usual and classes <= 10**4 and channels <= 64 and max(size) <= 512:
+            return  # to count takes a second where it is done first
+        check_bound("number", max(numbers, default=0), name, "layers or channels")
+        with torch.device("meta"):
+            first = Normalize.identity(channels)
+            built = found.build(Given(first, classes, channels, size), *numbers)
+        check_bound("parameters", sum(p.numel() for p in built.parameters()), name, "parameters")
 
 
 def _beheaded(model: nn.Module) -> nn.Module:

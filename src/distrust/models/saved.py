@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import Tensor, nn
@@ -153,5 +154,6 @@ def spec_in(path: str | Path, named: str = "--model {}", more: str = "") -> dict
         ours, own = named.format("wrn16-1"), named.format("my.py:factory")
         raise BadInput(f"{path} does not say which model it is. Type {ours}{more}, or {own}{more}.")
     if ".py:" in (name := spec["name"]):
-        raise BadInput(f"{path} is a {name}, a Python file that would be run. Type {named.format(name)}.")
+        typed = named.format(quote(name) if "'" not in named else name)
+        raise BadInput(f"{path} is a {name}, a Python file that would be run. Type {typed}.")
     return spec

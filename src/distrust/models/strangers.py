@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from ..allowed import FACTORY, check_allowed
 from ..errors import BadInput, NotFound
 
 STRANGERS = {
@@ -27,11 +27,13 @@ def stranger(name: str, *, classes: int, channels: int, size: int | list[int]) -
     """The model, if the name is one of `STRANGERS`; else None.
 
     Raises:
+        UnsafeFile: the name comes from somebody's data, and nobody allowed the file; see `allowed.code_from`.
         NotFound: no such file, no such name in it, or no such model of the library.
         BadInput: the file or the factory fails, needs another argument, or makes something that is no module; or the
             library is not installed.
     """
-    if match := re.fullmatch(r"(.+\.py):(\w+)", name):
+    if match := FACTORY.fullmatch(name):
+        check_allowed([name])
         return _from_file(match[1], match[2], classes=classes, num_classes=classes, channels=channels, size=size)
     library, _, inner = name.partition(":")
     if not inner or library not in ("timm", "torchvision"):

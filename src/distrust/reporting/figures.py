@@ -129,4 +129,4 @@ def _point(axes: Any, row: Row, shape: str, color: str, told: str) -> None:
     face = "none" if is_teacher(row.axes) else color  # hollow: the teacher itself
     axes.plot(x, y, shape, color=color, markerfacecolor=face, markersize=6.5, clip_on=False)
     if told:
-        axes.annotate(told, (x, y), (5, 4), textcoords="offset points", fontsize=6, color=color)
+        axes.annotate(told, (x, y), (5, 4), textcoords="offset points", fontsize=6, color=color, parse_math=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 import typing
 from pathlib import Path
 from typing import Any
 
+from ..allowed import FACTORY, digest_of, factories
 from ..data import Views
 from ..errors import BadInput, NotFound
 from ..measurement.backdoor import trigger_file, trigger_files
@@ -39,6 +39,7 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
         call["trigger"] = "file" if trigger_file(trigger) else registry.get("triggers", name).version
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
+    files |= {name: digest_of(_file(name)) for name in factories(options)}
     return {**call, "files": files} if files else call
 
 
@@ -56,16 +57,22 @@ def plain(value: Any) -> Any:
     raise BadInput(f"{value!r} cannot stand in a study; write a number, a word or a list.")
 
 
-@functools.cache
 def network(name: str) -> dict[str, Any]:
     """A network as options of a step; a wrong name stops the plan. A user's file is looked at, not run."""
-    file, _, factory = name.rpartition(":")
-    if not file.endswith(".py"):
-        make_model(name, classes=10)
-        return {"network": name}
-    if not Path(file).is_file():
-        raise NotFound(f"no file {file} for model {name}. Give the path of a Python file that defines {factory}.")
-    return {"network": name, "network_file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    if FACTORY.fullmatch(name):
+        return {"network": name, "network_file": digest_of(_file(name))}
+    _known(name)
+    return {"network": name}
+
+
+@functools.cache
+def _known(name: str) -> None:
+    make_model(name, classes=10)
+
+
+def _file(name: str) -> str:
+    """Of `FILE.py:FACTORY` the file."""
+    return name.rpartition(":")[0]
 
 
 @functools.cache

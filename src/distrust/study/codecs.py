@@ -8,6 +8,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..allowed import code_from
 from ..data import ImageSet
 from ..data.images import changed, rows_in
 from ..data.synthetic import pack_set, unpack_set
@@ -69,7 +70,9 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
         parts[""] = Probe(fetch("encoder"), head).eval()
     elif "spec" in record:
         weights = load(read(record["file"]))
-        parts[""] = load_weights(make_model(**record["spec"]), weights, f"stage {stage.key}").eval()
+        with code_from():  # a record is data: it chooses no code
+            network = make_model(**record["spec"])
+        parts[""] = load_weights(network, weights, f"stage {stage.key}").eval()
     elif "images" in record:
         data, derived = read(SET), "transfer" in stage.inputs
         parts[""] = _changed(fetch("transfer"), load(data), stage.taint) if derived else unpack_set(data)

@@ -147,3 +147,4 @@ class Plan:
     study: Study
     cells: list[PlannedCell]
     stages: Env = field(default_factory=dict)
+    code: tuple[str, ...] = ()  # the FILE.py:FACTORY that it names, which a run executes

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 
+from ..allowed import code_from, factories
 from ..data.sources import images
 from ..errors import BadInput, NotFound
 from ..measurement import Backdoor, make_trigger
@@ -29,6 +30,11 @@ def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
         NotFound: an unknown method, model or option, with near matches.
         BadInput: an option out of bounds, or a method that has no place in the pipeline of its combination.
     """
+    with code_from():  # nothing is run here
+        return _made(study, only, first_seed)
+
+
+def _made(study: Study, only: str, first_seed: int) -> Plan:
     planner = Planner(study)
     seeds = range(first_seed, first_seed + study.seeds)
     cells = [
@@ -44,7 +50,9 @@ def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
     needed: Env = {}
     for cell in cells:
         collect(cell.needed, needed)
-    return Plan(study, cells, {key: stage for key, stage in needed.items() if stage.kept})
+    options = [value for s in needed.values() for name, value in s.call["options"].items() if name != "source"]
+    code = tuple(dict.fromkeys(factories(options)))
+    return Plan(study, cells, {key: stage for key, stage in needed.items() if stage.kept}, code)
 
 
 def look(plan: Plan) -> None:

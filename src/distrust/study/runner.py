@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..allowed import allowed
 from ..errors import BadInput, DistrustError, notice
 from ..registry import registry
 from ..training import watching
@@ -182,7 +183,7 @@ def _drain(
                     tell("start", stage, {})
             if not broken:
                 with watching(_step_teller(stages[0], tell)):
-                    running[pool.submit(work, stages, store.url, device, replace)] = stages
+                    running[pool.submit(work, stages, store.url, device, replace, allowed())] = stages
         for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
             stages = running.pop(future)
             try:

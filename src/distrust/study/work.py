@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..allowed import Files as Code
+from ..allowed import code_from
 from ..data import ImageSet
-from ..errors import NotFound, Skip, StoreError
+from ..errors import NotFound, Skip, StoreError, UnsafeFile
 from ..flags import Flag, flag
 from ..measurement import Backdoor
 from ..registry import registry
@@ -30,13 +32,20 @@ from .store import Store
 STREAMS = {"attacks": "attack", "condensers": "condense", "defenses": "defense", "detectors": "detect"}
 
 
-def work(stages: Sequence[Stage], url: str, device: str | None = None, replace: bool = False) -> list[Record]:
+def work(
+    stages: Sequence[Stage], url: str, device: str | None = None, replace: bool = False, code: Code = ()
+) -> list[Record]:
     """Run a stage, or several that may be carried out `together`; write them into the store, and return their records.
 
     A method's `Skip`, and any error in a stage, become its record with state "skipped" or "failed"; only a store
     that cannot be written raises, and a stage there that cannot be used. Whoever wrote a stage meanwhile has made it,
-    unless what is done is to be replaced.
+    unless what is done is to be replaced. Of files of code that options or records name, only those of `code` are run.
     """
+    with code_from(code):
+        return _work(stages, url, device, replace)
+
+
+def _work(stages: Sequence[Stage], url: str, device: str | None, replace: bool) -> list[Record]:
     store, place = Store(url), torch.device(device or "cpu")
     start = time.perf_counter()
     tries = [_Try(stage) for stage in stages]
@@ -165,7 +174,7 @@ def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
         raise Damaged(stage.key, "it has made nothing")
     try:
         return undump(record, stage, files.__getitem__, lambda name: product(stage.inputs[name], store, name))
-    except (Damaged, NotFound):
+    except (Damaged, NotFound, UnsafeFile):
         raise
     except Exception as error:
         if "files" in record:
@@ -176,6 +185,11 @@ def _stored(stage: Stage, store: Store) -> Mapping[str, Any]:
 def carry_out(stage: Stage, store: Store, device: torch.device) -> Any:
     """Bind a stage's inputs by parameter name and call it."""
     given = _inputs(stage, store, device)
+    with code_from():
+        return _called(stage, given, device)
+
+
+def _called(stage: Stage, given: dict[str, Any], device: torch.device) -> Any:
     kind, sign, name = stage.call["method"].partition("/")
     options = stage.call["options"]
     if not sign:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...bounds import RATIO, check_bound
 from ...errors import BadInput, UnsafeFile
 from .parts import TEST, Part, Read, fixed_parts, train_and_test
 
@@ -45,6 +47,8 @@ def read_npz(path: Path) -> Read:
         raise BadInput(f"{path} is not an .npz archive. {told}")
     with zipfile.ZipFile(path) as packed:
         names = packed.namelist()
+        size = sum(entry.file_size for entry in packed.infolist())
+    check_bound("unpacked", size, path, "bytes", RATIO * path.stat().st_size)
     if not any(name.endswith(".npy") for name in names):
         raise BadInput(
             f"{path} is an archive of {len(names)} files ({', '.join(names[:3])} …). Unpack it, and give the folder."
@@ -53,7 +57,7 @@ def read_npz(path: Path) -> Read:
     def take(key: str) -> np.ndarray:
         try:
             return archive[key]
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             if "allow_pickle" in str(error):
                 raise UnsafeFile(
                     f"{path}: {key!r} holds Python objects, which can run code when opened. Not loaded. "
@@ -114,7 +118,7 @@ def read_idx(folder: Path, where: str) -> Read | None:
     """The images and labels of a folder of IDX files; None if it holds none."""
     found = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
-        files = [sorted(folder.glob(f"{prefix}-{kind}?idx*")) for kind in ("images", "labels")]
+        files = [[*filter(Path.is_file, sorted(folder.glob(f"{prefix}-{kind}?idx*")))] for kind in ("images", "labels")]
         if all(files):
             found[part] = [file[0] for file in files]
     if not found:
@@ -127,14 +131,20 @@ def read_idx(folder: Path, where: str) -> Read | None:
 def _idx_array(path: Path) -> np.ndarray:
     """One IDX file: two zero bytes, type, number of dimensions, each as big-endian uint32, then the data."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:3] != b"\0\0\x08":
+                raise BadInput(f"{path} is not an IDX file of bytes: it begins with {head.hex()}. Fetch it again.")
+            shape = [int.from_bytes(file.read(4), "big") for _ in range(head[3])]
+            expected = math.prod(shape)
+            check_bound("unpacked", expected, path, "bytes", RATIO * path.stat().st_size)
+            data = file.read(expected + 1)
+    except BadInput:
+        raise
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{path} cannot be unpacked ({error}). Fetch it again.") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise BadInput(f"{path} is not an IDX file of bytes: it begins with {data[:4].hex()}. Fetch it again.")
-    start = 4 + 4 * data[3]
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
-    expected = start + int(np.prod(shape, dtype=object))
     if len(data) != expected:
-        raise BadInput(f"{path}: {shape} needs {expected} bytes, but the file holds {len(data)}. Fetch it again.")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
+        start = 4 + 4 * len(shape)
+        held = "more" if len(data) > expected else start + len(data)
+        raise BadInput(f"{path}: {shape} needs {start + expected} bytes, but the file holds {held}. Fetch it again.")
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()

@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ...errors import BadInput, NotFound, StoreError, notice
 from ...files import cache_directory, draft
+from ...pictures import picture_in
 from ..mapped import array_in
 from .parts import Part, Read, Splits, Tables, checked, reading, shape_of, whole_numbers
 from .tables import no_bars
@@ -218,10 +219,13 @@ def _read_rows(
     pictures = []
     for row, cell in enumerate(cells, first):
         try:
-            with Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])) as picture:
+            encoded = cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"])
+            with picture_in(encoded, cell["path"]) as picture:
                 pictures.append(np.ascontiguousarray(picture_array(picture, size, channels)))
                 if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo with its preview
                     moving.append(str(cell["path"]))
+        except BadInput as error:  # too many pixels
+            raise BadInput(f"{where} image {row}: {error}") from None
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, …
             path = cell["path"] if cell else "no image"
             why = _start(cell) if isinstance(error, UnidentifiedImageError) else error

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...bounds import check_bound
 from ...errors import BadInput, notice
+from ...pictures import FORMATS
 from .parts import TEST, Tables, fixed_parts, reading, train_and_test
 from .tables import fingerprint
 
@@ -33,14 +35,41 @@ def find_folder(path: Path) -> Tables:
     Split folders are known whatever their case, `Train` and `testing` too, and as a word of `seg_train`. A folder
     without a picture in any split is no class; those left out are told.
     """
+    root = _Root(path)
     with reading(path):
-        return _found(path)
+        found = _found(path, root)
+    if root.left:
+        notice(
+            f"{path}: links that leave the folder, or lead round in it, are not followed ({len(root.left)}, such as "
+            f"{min(root.left)}). Put what they lead to in their place."
+        )
+    return found
 
 
-def _found(path: Path) -> Tables:
+class _Root:
+    """A folder, within which links are followed; and those that were left aside."""
+
+    def __init__(self, path: Path) -> None:
+        self.given, self.real, self.left = os.fspath(path), os.path.realpath(path), set[str]()
+
+    def holds(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is no link, or one to a file or a folder inside that is not reached through another."""
+        if not entry.is_symlink():
+            return True
+        target, above = os.path.realpath(entry.path), os.path.dirname(entry.path)
+        inside = target.startswith(os.path.join(self.real, ""))
+        if inside and os.path.isdir(target):
+            at = os.path.normpath(os.path.join(self.real, os.path.relpath(above, self.given)))
+            inside = at == os.path.realpath(above) and not os.path.join(at, "").startswith(os.path.join(target, ""))
+        if not inside and os.path.exists(target):
+            self.left.add(entry.path)
+        return inside
+
+
+def _found(path: Path, root: _Root) -> Tables:
     split, beside = "as given", list[str]()
-    if named := _splits(path):
-        train, test, beside = _train_and_test(path, named)
+    if named := _splits(path, root):
+        train, test, beside = _train_and_test(path, named, root)
         classes = _classes(path, named["train"], [train, test])
         if unknown := [name for name in classes if not train.get(name)]:
             near = next((f" Is it {own}?" for own in train if own.lower() == unknown[0].lower()), "")
@@ -48,8 +77,8 @@ def _found(path: Path) -> Tables:
             raise BadInput(f"{path}: {told} Add, rename or remove its folder.")
         rows = [[(file, k) for k, name in enumerate(classes) for file in part.get(name, [])] for part in (train, test)]
     else:
-        found = _by_class(path)
-        if not any(found.values()) and (alone := list(_files(path))):
+        found = _by_class(path, root)
+        if not any(found.values()) and (alone := list(_files(path, root))):
             found = {"unlabelled": alone}  # as a defender of an encoder has them
         classes = _classes(path, path, [found])
         rows = [[(file, k) for k, name in enumerate(classes) for file in found[name]]]
@@ -73,12 +102,12 @@ def _found(path: Path) -> Tables:
     return Tables(path.name, [*files, classes], tables, split)  # a class may have no file
 
 
-def _splits(path: Path) -> dict[str, str]:
+def _splits(path: Path, root: _Root) -> dict[str, str]:
     """Which folder is which split, by the names that people give them; {} where there are class folders alone."""
     found: dict[str, str] = {}
-    folders = [child for child in _visible(path) if child.is_dir()]
+    folders = [child for child in _visible(path, root) if child.is_dir()]
     plain = [child for child in folders if child.name.lower() in SPLITS]
-    for child in plain or [child for child in folders if not any(map(_picture, _visible(child)))]:
+    for child in plain or [child for child in folders if not any(map(_picture, _visible(child, root)))]:
         words = {child.name.lower()} if plain else {word.lower() for word in WORD.findall(child.name)}
         for name in {SPLITS[word] for word in words & SPLITS.keys()}:
             if name in found:
@@ -87,7 +116,7 @@ def _splits(path: Path) -> dict[str, str]:
     return found if plain or ("train" in found and len(found) > 1) else {}
 
 
-def _train_and_test(path: Path, named: dict[str, str]) -> tuple[Sorted, Sorted, list[str]]:
+def _train_and_test(path: Path, named: dict[str, str], root: _Root) -> tuple[Sorted, Sorted, list[str]]:
     """Pictures by class of both splits, and the file that lists the classes of the latter, if one does.
 
     Of several splits that may serve as test the first is taken whose pictures have classes.
@@ -98,22 +127,26 @@ def _train_and_test(path: Path, named: dict[str, str]) -> tuple[Sorted, Sorted, 
         if len(named) > 1 or "train" not in named:
             raise
         raise BadInput(f"{error} Or give {named['train']}, of which a part becomes the test.") from None
-    train = _by_class(named["train"])
+    train = _by_class(named["train"], root)
     known = {name for name, files in train.items() if files}
     bare = None
     for split in (split for split in TEST if split in named):
-        part, files = _by_class(named[split]), list(_files(named[split]))
+        part, files = _by_class(named[split], root), list(_files(named[split], root))
         own = {name for name, pictures in part.items() if pictures}
-        listed, where = _listed(path, named[split], files, known) if not own & known else ({}, [])
+        listed, where = _listed(path, named[split], files, known, root) if not own & known else ({}, [])
         if (own & known) or listed:
             if bare:
                 notice(f"{path}: the pictures in {bare} have no classes; {split} serves as test.")
             return train, listed or part, where
         bare = bare or split
-        if own and (known or not any(_files(named["train"]))) and len([name for name in TEST if name in named]) == 1:
+        if (
+            own
+            and (known or not any(_files(named["train"], root)))
+            and len([name for name in TEST if name in named]) == 1
+        ):
             return train, part, []
     for split in ("train", str(bare)):
-        files = list(_files(named[split]))
+        files = list(_files(named[split], root))
         if files and (split != "train" or not known):
             told = "" if split == "train" else ", or list them in a file beside them: a line PICTURE CLASS for each"
             name = os.path.basename(named[split])
@@ -122,12 +155,16 @@ def _train_and_test(path: Path, named: dict[str, str]) -> tuple[Sorted, Sorted, 
     return train, {}, []  # which is told as an empty split
 
 
-def _listed(root: Path, folder: str, files: list[str], known: set[str]) -> tuple[Sorted, list[str]]:
+def _listed(path: Path, folder: str, files: list[str], known: set[str], root: _Root) -> tuple[Sorted, list[str]]:
     """Pictures by class as a file says that lies beside them or above: `val_0.JPEG n01443537 …`, or a class a line."""
     if not files or not known:
         return {}, []
     stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
-    for child in (child for place in (folder, root) for child in _visible(place) if child.name.lower().endswith(LISTS)):
+    lists = (child for place in (folder, path) for child in _visible(place, root) if child.name.lower().endswith(LISTS))
+    for child in lists:
+        if not child.is_file():
+            continue
+        check_bound("text", child.stat().st_size, child.path, "bytes")
         lines = Path(child).read_text(errors="replace").splitlines()
         words = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
         by_name = {os.path.splitext(os.path.basename(first))[0]: rest[0] for first, *rest in words if rest}
@@ -206,23 +243,24 @@ def _instead(path: Path) -> str:
     return f" It holds files with {', '.join(ends[:6])}; convert pictures to .png or .jpg." if ends else ""
 
 
-def _visible(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+def _visible(folder: str | os.PathLike[str], root: _Root) -> list[os.DirEntry[str]]:
     """What lies in a folder, in sorted order; entries know what they are, paths would ask the disk again."""
     with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        kept = (entry for entry in entries if not entry.name.startswith(".") and root.holds(entry))
+        return sorted(kept, key=lambda entry: entry.name)
 
 
-def _by_class(folder: str | Path) -> Sorted:
+def _by_class(folder: str | Path, root: _Root) -> Sorted:
     """Class name → image files, both in sorted order."""
     # By hand, because `datasets`' imagefolder guesses splits and labels from every folder name on the way:
     # of a class named "train", the test images would be read as training images too.
-    return {child.name: list(_files(child.path)) for child in _visible(folder) if child.is_dir()}
+    return {child.name: list(_files(child.path, root)) for child in _visible(folder, root) if child.is_dir()}
 
 
-def _files(at: str | Path) -> Iterator[str]:
-    for child in _visible(at) if os.path.basename(at) not in JUNK else ():
+def _files(at: str | Path, root: _Root) -> Iterator[str]:
+    for child in _visible(at, root) if os.path.basename(at) not in JUNK else ():
         if child.is_dir():
-            yield from _files(child.path)
+            yield from _files(child.path, root)
         elif _picture(child):
             yield child.path
 
@@ -230,4 +268,4 @@ def _files(at: str | Path) -> Iterator[str]:
 def _picture(child: os.DirEntry[str]) -> bool:
     """By its ending, of those that Pillow opens; a link that leads nowhere is none."""
     kind = Image.registered_extensions().get(os.path.splitext(child.name)[1].lower())
-    return kind in Image.OPEN and child.is_file()
+    return kind in FORMATS and child.is_file()

@@ -82,5 +82,5 @@ def _jpeg(x: Tensor, quality: int) -> Tensor:
     for image in x.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy():
         file = io.BytesIO()
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(file, "JPEG", quality=quality)
-        found.append(np.atleast_3d(np.asarray(Image.open(file))))
+        found.append(np.atleast_3d(np.asarray(Image.open(file, formats=["JPEG"]))))
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(x).div(255)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ...errors import BadInput
 from ...marks import Rate, trigger
+from ...pictures import open_picture
 from ...seeds import rng
-from ...tensors import open_picture
 from ._base import Trigger
 
 

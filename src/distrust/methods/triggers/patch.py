@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import BadInput
 from ...marks import Count, Pixels, trigger
-from ...tensors import open_picture
+from ...pictures import open_picture
 from ._base import Trigger
 
 # Rows -3..-1 by columns -3..-1 of the image, as in the released code of NAD (github.com/bboylyg/NAD).
