@@ -50,7 +50,6 @@ Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a ne
 NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
 
 LONG = 600  # characters of an error that nobody foresaw
-UNFORESEEN = "It was not foreseen here; --debug shows where."
 DEFECT = "This is a defect: please report it, with the command and what it prints with --debug."
 
 # Control characters but tab and newline, marks of direction, halves of characters.
@@ -204,8 +203,8 @@ def _told(error: BaseException) -> str:
     if isinstance(error, DistrustError):
         return said
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename is not None else ""
-        return f"{place}{error.strerror}. {UNFORESEEN}"
+        at = "" if error.filename is None else f"{str(error.filename)[:LONG]}: "  # which somebody named
+        return f"{at}{error.strerror}. Give another place."
     if isinstance(error, MemoryError):
         return "there is not enough memory for this."
     if isinstance(error, SystemExit):
