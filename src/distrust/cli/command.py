@@ -50,7 +50,9 @@ Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a ne
 NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
 
 LONG = 600  # characters of an error that nobody foresaw
-DEFECT = "This is a defect: please report it, with the command and what it prints with --debug."
+DEFECT = (
+    "Nobody foresaw this. Unless it comes from code of yours, report it: the command, and what it prints with --debug."
+)
 
 # Control characters but tab and newline, marks of direction, halves of characters.
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -189,12 +191,18 @@ def inert(text: str) -> str:
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Write at once; what nobody reads any more, as behind `| head -1`, is let go."""
+    """Write at once; what nobody reads any more, as behind `| head -1`, is let go.
+
+    Raises:
+        OSError: results cannot be written, as on a full disk.
+    """
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what waits would be tried again at the end
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise
 
 
 def _told(error: BaseException) -> str:
@@ -260,12 +268,14 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except WrongUsage as error:
-        if "--json" in sys.argv:
-            put(sys.stdout, json.dumps({"error": "Usage", "message": error.format_message()}) + "\n")
-        error.show()
         code = 4
-    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            if "--json" in sys.argv:
+                put(sys.stdout, json.dumps({"error": "Usage", "message": error.format_message()}) + "\n")
+            error.show()
+    except (SystemExit, OSError):  # nobody reads the help to its end, of which Click makes an exit code 1
         code = 0
     for stream in (sys.stdout, sys.stderr):
-        put(stream, "")
+        with contextlib.suppress(OSError):
+            put(stream, "")
     sys.exit(code)

@@ -168,6 +168,8 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
                 f"{maker} {names[maker]} {why}; {other} {names[other]!r} has no place there. Leave the {other} out, or "
                 f"the {maker}."
             )
+    if names["teacher"] == "none" and names["condenser"] == "none":
+        raise BadInput("teacher 'none' leaves nothing to measure: only a condenser goes without. Name a network.")
     if names["encoder"] != "none":
         return {"student": Selector("linear") if same else chosen["student"]}
     if names["condenser"] != "none":
@@ -232,7 +234,8 @@ def _with_budgets(content: dict[str, Any], path: Path) -> dict[str, Any]:
         )
     own = content.get("budgets", {})
     theirs = read_toml(other).get("budgets", {})
-    if not all(isinstance(part, dict) for part in (own, theirs, *own.values(), *theirs.values())):
+    tables = [table for table in (own, theirs) if isinstance(table, dict)]
+    if len(tables) < 2 or not all(isinstance(part, dict) for table in tables for part in table.values()):
         raise BadInput(f"{path} and {other}: each of the budgets is a table, as [budgets.cpu].")
     return content | {"budgets": {name: theirs.get(name, {}) | own.get(name, {}) for name in {**theirs, **own}}}
 
