@@ -50,6 +50,7 @@ class Planned:
         own: the folder is the store's, where cells made by other stages give way.
         again: words that a command needs besides file, budget and id to make a cell again; {seed} is the cell's.
         code: files that may be run, if the study names them.
+        stage_timeout: seconds after which a stage that is not done is ended.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class Planned:
     own: bool
     again: list[str]
     code: tuple[Path, ...] = ()
+    stage_timeout: float | None = None
 
     @functools.cached_property
     def estimate(self) -> Estimate:
@@ -132,7 +134,10 @@ class Planned:
             tell(event, stage, record)
 
         try:
-            outcome = run_plan(self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, tell=heard)
+            outcome = run_plan(
+                self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, limit=self.stage_timeout,
+                tell=heard,
+            )  # fmt: skip
         finally:
             speed.keep()
         found = self._scored(outcome)
@@ -170,6 +175,7 @@ def plan(
     device: str = "cpu",
     first_seed: int = 0,
     allow_code: Code = (),
+    stage_timeout: float | None = None,
 ) -> Planned:
     """Check every name and option of a study, and say what it would run and cost; nothing runs yet.
 
@@ -189,6 +195,7 @@ def plan(
         device: torch device of the work.
         first_seed: seeds are first_seed, first_seed + 1, …
         allow_code: Python files that may be run, if the study names `FILE.py:FACTORY`; a study alone runs no code.
+        stage_timeout: seconds after which a stage that is not done is ended and has failed, so that the study goes on.
 
     Raises:
         NotFound, BadInput: an unknown file, name or option, with what is near; a value that is out of bounds.
@@ -212,6 +219,7 @@ def plan(
     return Planned(
         made, kept_in, waiting, None if expect else Path(results or own), mode,
         jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again, _code(allow_code),
+        stage_timeout,
     )  # fmt: skip
 
 
@@ -237,7 +245,7 @@ def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **
         study: a study file, or "demo".
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record.
         **asked: budget, seeds, changes, only, store, results, expect, mode, jobs, device, first_seed,
-            allow_code, as `plan` takes them.
+            allow_code, stage_timeout, as `plan` takes them.
 
     Raises:
         NotFound, BadInput, StoreError: as `plan`.

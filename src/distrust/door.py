@@ -345,7 +345,8 @@ def _explain(own: Mapping[str, Tensor], weights: Weights, source: object) -> Non
             "into the network there, and save its state_dict()."
         )
     others = [k for k in own.keys() & given.keys() if own[k].shape != given[k].shape]
-    ends = {(given[k].shape[0], own[k].shape[0]) for k in others if own[k].shape[1:] == given[k].shape[1:]}
+    alike = [k for k in others if own[k].ndim == given[k].ndim and own[k].shape[1:] == given[k].shape[1:]]
+    ends = {(given[k].shape[0], own[k].shape[0]) for k in alike}
     if others and len(others) <= 2 and len(ends) == 1 and given.keys() <= own.keys():
         ((theirs, ours),) = ends
         raise BadInput(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .cards import card
-from .errors import BadInput, NotFound
+from .errors import BadInput, DistrustError, NotFound
 from .files import remembered
 from .marks import KINDS, Mark
 from .selectors import checked, schema
@@ -246,7 +246,7 @@ class Registry:
 
         Raises:
             NotFound: no such file.
-            BadInput: the file does not hold exactly one marked method.
+            BadInput: the file fails, or does not hold exactly one marked method.
         """
         path = Path(path).resolve()
         if not path.is_file():
@@ -255,7 +255,13 @@ class Registry:
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
         sys.modules[name] = module
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        try:
+            spec.loader.exec_module(module)  # type: ignore[union-attr]
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            if isinstance(error, DistrustError):
+                raise
+            raise BadInput(f"{path} failed: {type(error).__name__}: {error}. Mend it, then ask again.") from error
         call = _marked(module, path.stem)
         method = Method(path.stem, call.method, call)
         self.kind(call.method.kind)

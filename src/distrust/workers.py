@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def begin(threads: int, plugins: list[Path]) -> None:
-    """Prepare this process: it ends with its driver, has so many threads, and knows the driver's plug-ins."""
+def begin(threads: int, plugins: list[Path], ready: Semaphore) -> None:
+    """Prepare this process: it ends with its driver, has so many threads, knows the driver's plug-ins, and says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch  # which takes seconds
@@ -25,6 +26,7 @@ def begin(threads: int, plugins: list[Path]) -> None:
     keep_memory()
     for path in plugins:
         registry.add(path)
+    ready.release()
 
 
 def keep_memory() -> None:

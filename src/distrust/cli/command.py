@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -48,6 +49,11 @@ Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a ne
 
 NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
 
+LONG = 600  # characters of an error that nobody foresaw
+DEFECT = (
+    "Nobody foresaw this. Unless it comes from code of yours, report it: the command, and what it prints with --debug."
+)
+
 # Control characters but tab and newline, marks of direction, halves of characters.
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -65,6 +71,7 @@ class Face:
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0
     device: Annotated[str, typer.Option(help="Torch device, e.g. cpu or cuda.")] = "cpu"
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a method of yours; it is run.")] = None
     allow_code: Annotated[
         list[Path] | None, typer.Option(help="Python file that may be run where a study or its store names it.")
@@ -75,19 +82,19 @@ class Face:
         told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
         text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
         if text:
-            sys.stdout.write(inert(text) + "\n")
+            put(sys.stdout, inert(text) + "\n")
         return 0
 
     def say(self, line: str) -> None:
         """A line of progress."""
         if not self.quiet:
-            sys.stderr.write(inert(line) + "\n")
+            put(sys.stderr, inert(line) + "\n")
 
     def fail(self, kind: str, message: str) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
             self.show({"error": kind, "message": message})
-        sys.stderr.write(inert(f"{kind}: {message}\n"))
+        put(sys.stderr, inert(f"{kind}: {message}\n"))
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
@@ -167,10 +174,10 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except KeyboardInterrupt:
             return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.")
-        except Exception as error:
-            if not isinstance(error, DistrustError):  # a defect of ours, or of a plug-in: never mistaken for a finding
+        except (Exception, SystemExit) as error:  # never mistaken for a finding
+            if face.debug:
                 traceback.print_exc()
-            return face.fail(type(error).__name__, _typed(str(error), [p.name for p in options]))
+            return face.fail(type(error).__name__, _typed(_told(error), [p.name for p in options]))
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
@@ -181,6 +188,36 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 def inert(text: str) -> str:
     """A text whose names may be a stranger's, without what would steer a terminal or turn its lines around."""
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def put(stream: TextIO, text: str) -> None:
+    """Write at once; what nobody reads any more, as behind `| head -1`, is let go.
+
+    Raises:
+        OSError: results cannot be written, as on a full disk.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what waits would be tried again at the end
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise
+
+
+def _told(error: BaseException) -> str:
+    """What an error says. One that nobody foresaw is a defect, of ours or of a plug-in."""
+    said = str(error)
+    if isinstance(error, DistrustError):
+        return said
+    if isinstance(error, OSError) and error.strerror:
+        at = "" if error.filename is None else f"{str(error.filename)[:LONG]}: "  # which somebody named
+        return f"{at}{error.strerror}. Give another place."
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this."
+    if isinstance(error, SystemExit):
+        return f"code that was run, of a plug-in or a factory, asked to end the program ({said or 0})."
+    return f"{' '.join(said.split())[:LONG] or 'it says no more'}. {DEFECT}"
 
 
 def _listed(value: Any) -> list[Any]:
@@ -222,11 +259,23 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a busy machine
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what its encoding lacks
     try:
         code = app(standalone_mode=False)
     except WrongUsage as error:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"error": "Usage", "message": error.format_message()}) + "\n")
-        error.show()
         code = 4
+        with contextlib.suppress(OSError):
+            if "--json" in sys.argv:
+                put(sys.stdout, json.dumps({"error": "Usage", "message": error.format_message()}) + "\n")
+            error.show()
+    except (SystemExit, OSError):  # nobody reads the help to its end, of which Click makes an exit code 1
+        code = 0
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            put(stream, "")
     sys.exit(code)

@@ -42,6 +42,9 @@ def run(
     overwrite: Overwrite = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan and cost, then stop.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed or was skipped.")] = False,
+    stage_timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a stage that is not done is ended and has failed.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run everything again.")] = False,
     only_cached: Annotated[bool, typer.Option("--only-cached", help="Run nothing; show what is there.")] = False,
 ) -> int:
@@ -52,6 +55,7 @@ def run(
     return _run(
         face, study, report, overwrite, dry_run, budget=budget, seeds=seeds,
         changes=dict(map(_assignment, change or ())), only=only, results=results, expect=expect, mode=mode,
+        stage_timeout=stage_timeout,
     )  # fmt: skip
 
 

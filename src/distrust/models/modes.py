@@ -117,7 +117,7 @@ def told(what: str, then: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, DistrustError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = next(iter(str(error).splitlines()), "")
         if not why or not isinstance(error, RuntimeError | ValueError | AssertionError):
             why = f"{type(error).__name__}: {why}"

@@ -79,7 +79,7 @@ def _from_file(file: str, factory: str, **offered: Any) -> nn.Module:
         ) from error
     try:
         made = make(**taken)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(asked, error) from error
     if not isinstance(made, nn.Module):
         raise BadInput(f"{asked} made a {type(made).__name__}, no torch.nn.Module. Return the model itself.")
@@ -95,7 +95,7 @@ def _run(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise _failed(path, error) from error
     finally:
@@ -104,5 +104,5 @@ def _run(path: Path) -> ModuleType:
     return module
 
 
-def _failed(what: object, error: Exception) -> BadInput:
+def _failed(what: object, error: BaseException) -> BadInput:
     return BadInput(f"{what} failed: {type(error).__name__}: {error}. Mend it, then ask again.")

@@ -6,6 +6,7 @@ import heapq
 import math
 import multiprocessing
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -21,10 +22,11 @@ from ..workers import begin
 from .graph import Plan, Stage, digest
 from .records import Damaged, Record
 from .store import Store
-from .work import described, together, work
+from .work import described, given_up, together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
+START = 120.0  # seconds until a process is there, at most
 TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
@@ -53,28 +55,54 @@ class InProcess(Executor):
         return future
 
 
-@contextmanager
-def executor(jobs: int) -> Any:
-    """In-process for one job; else spawned processes that share the processor's cores evenly.
+class Processes(Executor):
+    """Spawned processes that share the processor's cores evenly."""
 
-    On an interrupt the processes are stopped at once; the store keeps what was finished.
+    def __init__(self, jobs: int, timed: bool = False) -> None:
+        self.jobs, self.timed, self.others = jobs, timed, set(multiprocessing.active_children())
+        self.begin()
+
+    def begin(self) -> None:
+        """Make them; if what they do is timed, wait until they are there, which takes seconds."""
+        context, share = multiprocessing.get_context("spawn"), max(cores() // self.jobs, 1)
+        ready = context.Semaphore(0)
+        self.pool = ProcessPoolExecutor(self.jobs, context, begin, (share, registry.files, ready))
+        if self.timed:
+            for _ in range(self.jobs):
+                self.pool.submit(int)  # each of which asks for one
+            for _ in range(self.jobs):
+                ready.acquire(timeout=START)
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call in one of them."""
+        return self.pool.submit(call, *args, **kwargs)
+
+    def end(self) -> None:
+        """Stop them at once, whatever they do; the store keeps what was finished."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - self.others:
+            process.kill()
+
+
+@contextmanager
+def executor(jobs: int, timed: bool = False) -> Iterator[Executor]:
+    """In-process for one job, unless it is timed; else spawned processes. What is interrupted is stopped at once.
+
+    Raises:
+        BadInput: no jobs.
     """
     if jobs < 1:
         raise BadInput(f"jobs={jobs}: give 1 or more.")
-    if jobs == 1:
+    if jobs == 1 and not timed:
         yield InProcess()
         return
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, context, begin, (max(cores() // jobs, 1), registry.files))
+    processes = Processes(jobs, timed)
     try:
-        yield pool
+        yield processes
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+        processes.end()
         raise
-    pool.shutdown()
+    processes.pool.shutdown()
 
 
 def cores() -> int:
@@ -94,6 +122,7 @@ def run(
     jobs: int = 1,
     mode: Mode = "resume",
     device: str | None = None,
+    limit: float | None = None,
     tell: Tell = lambda event, stage, record: None,
 ) -> Outcome:
     """Carry out what the store does not have yet; call it again after any interruption.
@@ -105,6 +134,8 @@ def run(
         mode: "resume" runs what is missing; "retry" also what failed or was skipped; "force" everything;
             "only-cached" nothing.
         device: torch device of the work (default: CPU).
+        limit: seconds after which a stage that is not done is ended, and has failed; it runs in a process of its own
+            then (default: none).
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record
             (of "step": `step`, `steps`, `loss`; in-process only).
 
@@ -128,8 +159,8 @@ def run(
         return outcome
     if waiting:
         store.check_writable()
-        with executor(jobs) as pool:
-            _drain(plan, waiting, outcome, pool, jobs, store, device, mode == "force", tell)
+        with executor(jobs, timed=limit is not None) as pool:
+            _drain(plan, waiting, outcome, pool, jobs, store, device, mode == "force", limit, tell)
     return outcome
 
 
@@ -167,9 +198,10 @@ def _drain(
     store: Store,
     device: str | None,
     replace: bool,
+    limit: float | None,
     tell: Tell,
 ) -> None:
-    queue, lacking = _Queue(waiting), Counter[tuple[str, str]]()
+    queue, lacking, until = _Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record]], float]()
     running: dict[Future[list[Record]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
@@ -183,8 +215,23 @@ def _drain(
                     tell("start", stage, {})
             if not broken:
                 with watching(_step_teller(stages[0], tell)):
-                    running[pool.submit(work, stages, store.url, device, replace, allowed())] = stages
-        for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                    future = pool.submit(work, stages, store.url, device, replace, allowed())
+                running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
+        left = max(min(map(until.__getitem__, running)) - time.monotonic(), 0) if limit and running else None
+        done, late = wait(running, left, FIRST_COMPLETED) if running else ((), ())
+        if late and not done and isinstance(pool, Processes):
+            pool.end()
+            pool.begin()
+            for future in late:  # the others are begun again
+                stages = running.pop(future)
+                if time.monotonic() < until[future]:
+                    queue.redo(stages, None)
+                    continue
+                outcome.ran += len(stages)
+                for stage in stages:
+                    _finish(stage, given_up(stage, store, limit or 0, replace), outcome, tell)
+                    queue.release(stage)
+        for future in done:
             stages = running.pop(future)
             try:
                 records = future.result()

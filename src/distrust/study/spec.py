@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from ..bounds import check_bound
 from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..registry import registry
@@ -167,6 +168,8 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
                 f"{maker} {names[maker]} {why}; {other} {names[other]!r} has no place there. Leave the {other} out, or "
                 f"the {maker}."
             )
+    if names["teacher"] == "none" and names["condenser"] == "none":
+        raise BadInput("teacher 'none' leaves nothing to measure: only a condenser goes without. Name a network.")
     if names["encoder"] != "none":
         return {"student": Selector("linear") if same else chosen["student"]}
     if names["condenser"] != "none":
@@ -194,17 +197,31 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     if not path.is_file():
         near = [str(p) for p in sorted({*path.parent.glob("*.toml"), *Path("studies").glob("*.toml")})]
         raise NotFound.among("study file", str(path), near)
+    content = read_toml(path)
+    if "budgets_from" in content:
+        content = _with_budgets(content, path)
+    asked = {k: v for k, v in changes.items() if v is not None}
+    study = study_from({**content, **asked}, str(path))
+    seeds = study.budgets[study.budget].seeds or study.seeds
+    usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
+    return study.model_copy(update={**usual, "seeds": study.seeds if "seeds" in asked else seeds})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file of TOML says.
+
+    Raises:
+        BadInput: it is none, or too long, or nested too deep to be read.
+    """
+    check_bound("text", path.stat().st_size, path, "bytes")
     try:
-        content = tomllib.loads(path.read_text())
-        if "budgets_from" in content:
-            content = _with_budgets(content, path)
-        asked = {k: v for k, v in changes.items() if v is not None}
-        study = study_from({**content, **asked}, str(path))
-        seeds = study.budgets[study.budget].seeds or study.seeds
-        usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
-        return study.model_copy(update={**usual, "seeds": study.seeds if "seeds" in asked else seeds})
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
         raise BadInput(f"{path} is not TOML: {error}.") from None
+    except RecursionError:
+        raise BadInput(f"{path} is nested too deep to be read. Give a study file.") from None
 
 
 def _with_budgets(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -216,7 +233,10 @@ def _with_budgets(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"study file beside {path}", other.name, [p.name for p in sorted(path.parent.glob("*.toml"))]
         )
     own = content.get("budgets", {})
-    theirs = tomllib.loads(other.read_text()).get("budgets", {})
+    theirs = read_toml(other).get("budgets", {})
+    tables = [table for table in (own, theirs) if isinstance(table, dict)]
+    if len(tables) < 2 or not all(isinstance(part, dict) for table in tables for part in table.values()):
+        raise BadInput(f"{path} and {other}: each of the budgets is a table, as [budgets.cpu].")
     return content | {"budgets": {name: theirs.get(name, {}) | own.get(name, {}) for name in {**theirs, **own}}}
 
 
@@ -228,11 +248,12 @@ def study_from(content: dict[str, Any], source: str = "the study") -> Study:
     """
     budgets = content.get("budgets", {})
     budgets = {n: b for n, b in budgets.items() if isinstance(b, dict)} if isinstance(budgets, dict) else {}
+    grid = content.get("grid", [])
     entries: list[tuple[dict[str, Any], set[str]]] = [(content, set(Study.model_fields))]
-    entries += [(block, set(Block.model_fields)) for block in content.get("grid", [])]
+    entries += [(block, set(Block.model_fields)) for block in (grid if isinstance(grid, list) else [])]
     entries += [(budget.get("axes", {}), {*AXES, "pair"}) for budget in budgets.values()]
     for block, known in entries:
-        for name in block:
+        for name in block if isinstance(block, dict) else ():  # what is no table is said below
             if name not in known:
                 raise NotFound.among(f"entry of {source}", name, known)
     for name, budget in budgets.items():

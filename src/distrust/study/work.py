@@ -86,7 +86,7 @@ class _Try:
                 raise
             except Skip as reason:
                 self.record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
-            except Exception as error:  # a plug-in may raise anything; the grid goes on
+            except (Exception, SystemExit) as error:  # a plug-in may raise anything, sys.exit() too; the grid goes on
                 self.record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
         self.record["flags"] = list(dict.fromkeys([*self.record["flags"], *raised]))
@@ -96,6 +96,15 @@ class _Try:
         if self.going:
             facts, self.files = dump(self.made, self.stage, lambda name: product(self.stage.inputs[name], store, name))
             self.record |= facts
+
+
+def given_up(stage: Stage, store: Store, seconds: float, replace: bool = False) -> Record:
+    """The record of a stage that was ended as it was not done in so many seconds; it is written."""
+    record: Record = {
+        "state": "failed", **described(stage), "flags": [], "env": environment(), "seconds": seconds,
+        "error": f"Timeout: it was not done in {seconds:g} s, and its process was ended.",
+    }  # fmt: skip
+    return store.save(stage.key, record, Files(), replace)
 
 
 def together(stage: Stage) -> str | None:
