@@ -32,7 +32,7 @@ from distrust.cli.command import DEFECT
 SECONDS, MEMORY = 30, 2 * 2**30
 RAISED = "raised: "  # past the command line's own care
 CODES = {0, 1, 2, 3, 4}
-FOUND = ("defects", "slow", "large", "odd codes")  # of which there may be none
+FOUND = ("defects", "slow", "large", "odd codes", "left")  # of which there may be none
 
 
 class Slow(BaseException):
@@ -49,13 +49,14 @@ class Case(NamedTuple):
     said: str
     seconds: float
     bytes: int
+    left: bool = False  # an error left something behind
 
     @property
     def faults(self) -> list[str]:
         """Which of FOUND it has."""
         unforeseen = any(words in self.said for words in (DEFECT, RAISED))
         true = (unforeseen, self.seconds > SECONDS, self.bytes > MEMORY)
-        return [name for name, is_so in zip(FOUND, (*true, self.code not in CODES), strict=True) if is_so]
+        return [name for name, is_so in zip(FOUND, (*true, self.code not in CODES, self.left), strict=True) if is_so]
 
 
 # running them
@@ -113,7 +114,10 @@ def fuzz(count: int, seed: int, only: str = "") -> Iterator[Case]:
                 shutil.copytree(sound, here)
                 os.chdir(here)
                 words = KINDS[name](random.Random(f"{seed} {number}"), here)
-                yield call(words)._replace(kind=name, number=number)
+                before = set(here.rglob("*"))
+                case = call(words)
+                left = case.code in (2, 4) and set(here.rglob("*")) != before
+                yield case._replace(kind=name, number=number, left=left)
                 os.chdir(home)
                 shutil.rmtree(here)
     finally:

@@ -12,7 +12,7 @@ def test_what_is_broken_ends_in_a_sentence():
 
 
 def test_a_fault_is_counted(monkeypatch):
-    assert Case("", 0, [], 7, command.DEFECT, 31, 2**32).faults == [*FOUND]
+    assert Case("", 0, [], 7, command.DEFECT, 31, 2**32, True).faults == [*FOUND]
 
     def broken(*_: object) -> None:
         raise KeyError("model")

@@ -76,3 +76,23 @@ def test_stages_that_end_the_process_or_never_end_have_failed(distrust):
     assert distrust("status", "--json").facts["by_kind"]["defense failed"] == 2
     again = distrust("run", "trial.toml", "--plugin", "mine.py", "--jobs", 1, "--json").facts
     assert again["ran"] == 0 and again["cached"] > 0
+
+
+STUDIES = {
+    b"\xff": "not UTF-8 (byte 0)", b"a = " + b"[" * 10**5: "nested too deep", b"a = " + b"9" * 5000: "is not TOML",
+    b"grid = 1": "grid", b'grid = ["a"]': "grid", b"[budgets.cpu]\naxes = 1": "axes",
+    b'budgets_from = "trial.toml"\nbudgets = [1]': "each of the budgets is a table",
+    b'teacher = "none"': "teacher 'none' leaves nothing to measure",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", STUDIES)
+def test_a_study_of_another_kind_is_told(distrust, content):
+    Path("trial.toml").write_text(STUDY)
+    Path("odd.toml").write_bytes(b"" if content[:1] in b"\xff" else b'name = "odd"\n')
+    with Path("odd.toml").open("ab") as file:
+        file.write(content)
+    for words in ("check", "run --only-cached", "run --dry-run", "report"):
+        said = distrust(*words.split(), "odd.toml")
+        assert said.code == 2 and STUDIES[content] in said.err and said.err.count("\n") == 1, said
+    assert not Path("runs").exists()
