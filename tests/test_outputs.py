@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.habits import NETWORK
 from tests.training_fixture import images
 
 from distrust import BadInput, NotFound, Skip, measure, model, open_suspect, purify, teach
 from distrust.data import PLAIN
 from distrust.training import fit
 
-HABITS = """
-import collections
-import dataclasses
-
-import torch
-from torch import nn
-
+HABITS = (
+    NETWORK
+    + """
 Pair = collections.namedtuple("Pair", "hidden logits")
 
 
@@ -28,20 +25,6 @@ class Slots:
 
 class ModelOutput(collections.OrderedDict):  # as transformers has it
     pass
-
-
-class Net(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
-        self.fc = nn.Linear(4 * 16, classes)
-
-    def forward(self, x):
-        h = self.body(x)
-        return self.end(h, self.fc(h))
-
-    def end(self, h, logits):
-        return logits
 
 
 class Named(Net):
@@ -111,6 +94,7 @@ class OnlyEval(Net):
 def frozen(classes):
     return Net(classes).requires_grad_(False)
 """
+)
 GIVEN = {"epochs": 1, "batch_size": 16, "augment": PLAIN, "lr": 0.01}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.habits import NETWORK
 from tests.training_fixture import images
 
 from distrust import judged, load, measure, model, open_suspect, purify, save, scan
@@ -13,85 +14,69 @@ from distrust.flags import Flag
 from distrust.methods import distillers
 from distrust.training import distill, fit
 
-HABITS = """
-import dataclasses
-import torch
-from torch import nn
-
-
-class Base(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
-        self.fc = nn.Linear(4 * 16, classes)
-
-    def forward(self, x):
-        h = self.body(x)
-        return self.end(h, self.fc(h))
-
-    def end(self, h, logits):
-        return logits
-
-
+HABITS = (
+    NETWORK
+    + """
 @dataclasses.dataclass
 class Output:
     hidden: torch.Tensor
     logits: torch.Tensor
 
 
-class Pair(Base):
+class Pair(Net):
     def end(self, h, logits):
         return h, logits
 
 
-class Named(Base):
+class Named(Net):
     def end(self, h, logits):
         return {"hidden": h, "logits": logits}
 
 
-class Shaped(Base):
+class Shaped(Net):
     def end(self, h, logits):
         return Output(h, logits)
 
 
-class Aux(Base):
+class Aux(Net):
     def end(self, h, logits):
         return (logits, logits * 0) if self.training else logits
 
 
-class Features(Base):
+class Features(Net):
     def end(self, h, logits):
         return h, h
 
 
-class Boom(Base):
+class Boom(Net):
     def forward(self, x):
         raise KeyError("input_ids")
 
 
-class Two(Base):
+class Two(Net):
     def forward(self, x, mask):
         return x
 
 
-class Tied(Base):
+class Tied(Net):
     def __init__(self, classes):
         super().__init__(classes)
         self.again = self.fc
 
 
-class Soft(Base):
+class Soft(Net):
     def end(self, h, logits):
         return logits.softmax(1)
 
 
 def half(classes):
-    return Base(classes).half()
+    return Net(classes).half()
 
 
 def double(classes):
-    return Base(classes).double()
+    return Net(classes).double()
 """
+)
 
 
 @pytest.fixture
