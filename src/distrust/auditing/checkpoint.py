@@ -16,7 +16,7 @@ from ..data.sources.published import STATISTICS
 from ..devices import usable
 from ..door import weights_in
 from ..errors import BadInput, Skip, notice
-from ..measurement import Backdoor, Measurement, make_trigger, measure, predict
+from ..measurement import Backdoor, Measurement, accuracy, make_trigger, measure, predict
 from ..models import Normalize, bare, candidates, check_encoder, check_fits, filled, original_names, spec_in
 from ..models.saved import Names
 from ..seeds import rng
@@ -285,16 +285,13 @@ def fitting_statistics(suspect: Suspect, most: int = 1000) -> tuple[str, float, 
     images = suspect.train
     images = images.fraction(most / len(images), rng("statistics")) if len(images) > most else images
 
-    def accuracy(network: nn.Module) -> float:
-        return float((predict(network, images) == images.hard.cpu()).float().mean())
-
     found = {}
     for mean, std in STATISTICS.values():
         if len(mean) == images.x.shape[1]:
             first = Normalize(mean, std).to(next(suspect.model.parameters()).device)
             words = (",".join(map(str, part)) for part in (mean, std))
-            found["--mean {} --std {}".format(*words)] = accuracy(nn.Sequential(first, suspect.model))
-    plain, best = accuracy(suspect.model), max(found, key=found.__getitem__, default="")
+            found["--mean {} --std {}".format(*words)] = accuracy(nn.Sequential(first, suspect.model), images)
+    plain, best = accuracy(suspect.model, images), max(found, key=found.__getitem__, default="")
     return (best, plain, found[best]) if best and found[best] >= plain + FINDING else None
 
 

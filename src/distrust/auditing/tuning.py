@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data import ImageSet, split
 from ..errors import BadInput, Diverged
-from ..measurement import predict
+from ..measurement import accuracy
 from ..registry import Method
 from ..seeds import rng
 from ..selectors import Selector, Tune
@@ -97,10 +97,7 @@ def clean(
     validation, rest = parts["validation"], parts["clean"]
     tell(f"{selector.name} on {len(rest)} clean images of {images.name}, {len(validation)} more for validation")
 
-    def accuracy(model: nn.Module) -> float:
-        return float((predict(model, validation) == validation.hard.cpu()).float().mean())
-
-    before, tried = accuracy(suspect), list[float | None]()
+    before, tried = accuracy(suspect, validation), list[float | None]()
     best: tuple[float, int, nn.Module] | None = None
     failed: Diverged | None = None
     for i, options in enumerate(checked):
@@ -110,7 +107,7 @@ def clean(
             failed = error
             tried.append(None)
             continue
-        acc = accuracy(model)
+        acc = accuracy(model, validation)
         tried.append(acc)
         if best is None or acc > best[0] or acc >= before - WITHIN:
             best = acc, i, model

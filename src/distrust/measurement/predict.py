@@ -44,3 +44,8 @@ def outputs(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | No
 def predict(model: nn.Module, images: ImageSet | Tensor, backdoor: Backdoor | None = None) -> Tensor:
     """Class numbers int64 [N] on the CPU that `model` gives the images, stamped first if a backdoor is given."""
     return outputs(model, images, backdoor).argmax(1)
+
+
+def accuracy(model: nn.Module, images: ImageSet) -> float:
+    """The share 0..1 of clean images that `model` is right on: what a choice on validation images goes by."""
+    return float((predict(model, images) == images.hard.cpu()).float().mean())

@@ -15,7 +15,7 @@ from ..data import ImageSet, Views, roles
 from ..data.sources import images as open_images
 from ..errors import BadInput, Skip
 from ..flags import flag
-from ..measurement import Backdoor, outputs, predict
+from ..measurement import Backdoor, accuracy, outputs, predict
 from ..measurement.embedding import embedding
 from ..models import eval_mode
 from ..models import model as make_model
@@ -221,18 +221,14 @@ def choose(
     A candidate that failed (its rate made it diverge) has no accuracy and is not chosen.
     """
     there = list(made.values())
-    before = _accuracy(suspect, validation)
-    after = [None if model is None else _accuracy(model, validation) for model in there]
+    before = accuracy(suspect, validation)
+    after = [None if model is None else accuracy(model, validation) for model in there]
     scores = [-1.0 if acc is None else acc for acc in after]
     good = [i for i, acc in enumerate(scores) if acc >= max(before - within, 0.0)]
     at = good[0] if good else max(range(len(scores)), key=scores.__getitem__)
     model = there[at]
     assert model is not None  # one candidate is there, or the stage is not carried out
     return Noted(model, {"chosen": at, "option": candidates[at], "validation": {"before": before, "after": after}})
-
-
-def _accuracy(model: nn.Module, images: ImageSet) -> float:
-    return float((predict(model, images) == images.hard.cpu()).float().mean())
 
 
 @_step("references", _forward)
