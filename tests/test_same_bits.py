@@ -56,7 +56,7 @@ LANES: dict[str, tuple[set[str], dict[str, Any], dict[str, Any]]] = {  # lane â†
     "a detector": (
         {"teacher", "predict", "detect"},
         {"attack": "badnets", "detector": "trigger_search", "distiller": "none"},
-        {"detector": {"trigger_search": {"steps": 2}}},
+        {"detector": {"trigger_search": {"steps": 8, "success": 0.05, "lr": 0.5}}},
     ),
     "a tuned defence": (
         {"defense", "choose"},
