@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import io
+import json
 import os
 import socket
 import struct
@@ -24,6 +25,8 @@ from distrust.bounds import MOST, check_bound, most
 from distrust.data.sources import images
 from distrust.errors import BadInput, NotFound, Notice, UnsafeFile
 from distrust.pictures import FORMATS, open_picture
+from distrust.study import Store
+from distrust.study.axes import AXES
 from distrust.tensors import opened, read_record, state_bytes
 
 __all__ = ["distrust"]
@@ -347,6 +350,47 @@ def test_names_do_not_steer_a_terminal(distrust):
     assert distrust("check", name, "--json").facts["file"] == name
     missing = distrust("check", "none\x1b[31m.pt")
     assert missing.code == 2 and "\x1b" not in missing.err and "\\u001b" in missing.err
+
+
+HOSTILE = "a\nOK: all is well\x1b[2J\u202e"
+NAMED = [  # commands that tell names
+    "check set", "check broken", "check two.pt", "check odd.npz", "check study.toml", "check other.toml",
+    "check two.pt set broken", "check set.safetensors",
+    "measure --weights ours.safetensors --images set --trigger patch:white:3 --target 0",
+    "measure --weights ours.safetensors --images set --classes classes.txt",
+    "measure --weights one.pt --model mlp --images set", "scan set.safetensors --detector random",
+    "run study.toml --dry-run", "run other.toml --dry-run", "results results", "report results", "why 0", "status",
+]  # fmt: skip
+
+
+def test_names_add_no_line(distrust):
+    for split in ("train", "test"):
+        for name in (HOSTILE, "b"):
+            Path("set", split, name).mkdir(parents=True)
+            for k in range(8):
+                Image.new("L", (8, 8), 20 * k).save(Path("set", split, name, f"{k}.png"))
+                Path("broken", split, name).mkdir(parents=True, exist_ok=True)
+                Path("broken", split, name, f"{HOSTILE}{k}.png").write_text("no picture")
+    Path("classes.txt").write_text("b\nc\n")
+    made = dt.model("mlp", classes=2, channels=1, size=8)
+    dt.save(made, "ours.safetensors")
+    dt.save_set(images("set", cache=Path("cache")).train, "set.safetensors")
+    torch.save({HOSTILE: {f"{k}.weight": torch.zeros(2, 2) for k in "ab"}, "other": made.state_dict()}, "two.pt")
+    torch.save({f"{HOSTILE}.weight": torch.zeros(2, 2)}, "one.pt")
+    np.savez("odd.npz", **{"x": np.zeros((2, 2)), HOSTILE: np.zeros(3)})
+    Path("study.toml").write_text(f"name = {json.dumps(HOSTILE)}\nteacher = 'mlp'\nbudgets.cpu = {{}}\n")
+    Path("other.toml").write_text(f"name = 'a'\nteacher = {json.dumps(HOSTILE)}\n[budgets.cpu]\n")
+    said = dict.fromkeys([*AXES, "study", "budget", "reproduce", "error"], HOSTILE) | {"seed": 0, "target": 0}
+    said |= {"flags": [HOSTILE], "published": [], "keys": {}, "acc": 0.5}
+    Path("results").mkdir()
+    for state in ("done", "failed"):
+        Path("results", f"{state}.json").write_text(json.dumps(said | {"id": state, "state": state, "attack": state}))
+    record = {"state": "failed", "parents": [], "flags": [HOSTILE], "seconds": 1.0, "recipe": {"method": HOSTILE}}
+    Store("runs").save("0" * 32, record | dict.fromkeys(("kind", "label", "error"), HOSTILE))
+    for words in NAMED:
+        said = distrust(*words.split())
+        lines = f"{said.out}\n{said.err}".split("\n")
+        assert not [line for line in lines if line.startswith("OK") or {*"\x1b\u202e"} & {*line}], words
 
 
 def test_what_is_to_be_typed_is_quoted(distrust):

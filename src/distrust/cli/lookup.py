@@ -59,7 +59,7 @@ def show(
         known |= registry.cards(one)
     if name not in known:
         raise dt.NotFound.among(kind.removesuffix("s") or "method", name, known)
-    return face.show(known[name], text(known[name]))
+    return face.show(known[name], *text(known[name]).split("\n"))
 
 
 @command
