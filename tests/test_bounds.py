@@ -126,6 +126,49 @@ def test_a_bomb_in_idx_files(tmp_path, memory):
         images(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "words, file",
+    [
+        ("run big.toml", "big.toml"), ("check big.toml", "big.toml"), ("run s.toml", "big.toml"),
+        ("run n.toml --dry-run", "big.py"), ("check big.py", "big.py"), ("check big.json", "big.json"),
+        ("results cells", "cells/big.json"),
+        ("measure --weights ours.safetensors --images digits --trigger big.json --target 0", "big.json"),
+        ("measure --weights ours.safetensors --images digits --classes big.txt", "big.txt"),
+        ("measure --weights ours.safetensors --images set", "set/classes.txt"),
+        ("measure --weights ours.safetensors --images listed", "listed/list.txt"),
+    ],
+)  # fmt: skip
+def test_a_text_is_refused_by_its_size(words, file, distrust, digits):
+    Path("s.toml").write_text("name = 's'\nteacher = 'mlp'\nbudgets_from = 'big.toml'\n")
+    Path("n.toml").write_text("name = 'n'\nteacher = 'big.py:make'\n[budgets.cpu]\n")
+    dt.save(dt.model("mlp", digits.train), "ours.safetensors")
+    for place in ("train/a", "train/b", "test"):
+        Path("listed", place).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(Path("listed", place, "0.png"))
+    pictures(Path("set"))
+    Path("cells").mkdir()
+    with open(file, "wb") as big:
+        big.truncate(2**40)  # of which nothing is there, and more than can be read
+    found = distrust(*words.split())
+    assert found.code == 2 and "1,099,511,627,776 bytes; at most" in found.err, found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\n" * 2**21, "".join(f"b{k} = 1\n" for k in range(2**17)), "@defense(paper='none')\n" * 2**15],
+    ids=["a", "b", "c"],
+)
+def test_no_text_is_parsed_that_takes_a_thousand_times_its_size(text, distrust, memory):
+    Path("a.txt").write_text(text)
+    assert distrust("check", "a.txt").code == 0
+
+
+def test_a_study_whose_names_have_no_end_is_refused(distrust, memory):
+    Path("a.toml").write_text(f"{'a.' * 2**15}a = 1")
+    found = distrust("run", "a.toml")
+    assert found.code == 2 and "32,768 dots in a line; at most 1,000" in found.err
+
+
 def test_a_bound_is_raised_by_who_means_it(tmp_path, monkeypatch):
     file = tmp_path / "a.png"
     Image.new("L", (100, 50)).save(file)
