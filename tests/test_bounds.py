@@ -450,13 +450,21 @@ def test_errors_of_three_kinds_have_three_words(distrust):
     Path("damaged.pt").write_bytes(Path("sound.pt").read_bytes()[:-500])
     Path("unsafe.pt").write_bytes(PAYLOAD)
     Path("other.pt").write_bytes(b"GGUF" + bytes(64))
-    assert distrust("check", "unsafe.pt", "--json").facts["is"] == "unsafe"
     for name, code in {"sound": 0, "unsafe": 1, "damaged": 2, "other": 2}.items():
         assert distrust("check", f"{name}.pt").code == code
     said = distrust("check", "sound.pt", "unsafe.pt", "damaged.pt", "other.pt", "none.pt", "--json")
     words = ["weights", "unsafe", "damaged", "unreadable", "missing"]
     assert said.code == 1 and [one["is"] for one in said.facts["files"]] == words
+    for one in said.facts["files"]:  # alone it is told in the same words
+        alone = distrust("check", one["file"], "--json")
+        assert {name: alone.facts.get(name) for name in one} == one, one
+        assert alone.code == {True: 0, False: 1, None: 2}[one["safe"]] and ("error" in one) == bool(alone.code)
     assert distrust("check", "damaged.pt", "other.pt").code == 2
+    Path("damaged").mkdir()
+    Path("damaged/other.pt").write_bytes(b"GGUF" + bytes(64))
+    Path("a.toml").write_text("name = 'a'\nteacher = 'wrn10-1'\nattack = 'badnest'\n[budgets.cpu]\n")
+    said = distrust("check", "damaged/other.pt", "a.toml", "--json").facts["files"]
+    assert [one["is"] for one in said] == ["unreadable"] * 2, "neither its name nor what it names says what it is"
     with pytest.raises(UnsafeFile):
         opened("unsafe.pt")
     with pytest.raises(NotFound):

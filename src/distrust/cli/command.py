@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -91,10 +91,10 @@ class Face:
         if not self.quiet:
             put(sys.stderr, inert(line) + "\n")
 
-    def fail(self, kind: str, message: str) -> int:
+    def fail(self, kind: str, message: str, facts: Mapping[str, Any]) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
-            self.show({"error": kind, "message": message})
+            self.show({**facts, "error": kind, "message": message})
         put(sys.stderr, inert(f"{kind}: {message}") + "\n")
         return 3 if kind == "Skip" else 2
 
@@ -174,11 +174,12 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except WrongUsage:
             raise
         except KeyboardInterrupt:
-            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.")
+            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.", {})
         except (Exception, SystemExit) as error:  # never mistaken for a finding
             if face.debug:
                 put(sys.stderr, "".join(f"{inert(line)}\n" for line in traceback.format_exc().splitlines()))
-            return face.fail(type(error).__name__, _typed(_told(error), [p.name for p in options]))
+            told, facts = _typed(_told(error), [p.name for p in options]), getattr(error, "facts", {})
+            return face.fail(type(error).__name__, told, facts)
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
