@@ -1,4 +1,4 @@
-"""How often a report claims what is not there, and finds what is: simulated studies with the spread of committed ones."""
+"""How often a report claims what is not there, and finds what is: simulated studies that spread as ours do."""
 
 from __future__ import annotations
 
