@@ -125,7 +125,7 @@ def _point(axes: Any, row: Row, shape: str, color: str, told: str) -> None:
     x, y = 100 * asr.mean, 100 * acc.mean
     if 1 < len(asr.values) < FEW:
         runs = ([100 * value for value in some.values] for some in (asr, acc))
-        axes.plot(*runs, ".", color=color, markersize=2.5, alpha=0.7, clip_on=False)
+        axes.plot(*runs, ".", color=color, markersize=4, alpha=0.6, clip_on=False)
     for at, some, line in ((y, asr, axes.hlines), (x, acc, axes.vlines)):
         if some.interval and len(some.values) >= FEW:
             line(at, *(100 * bound for bound in some.interval), color=color, linewidth=0.9, alpha=0.55)
