@@ -34,7 +34,7 @@ def rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 def text(cells: Sequence[Cell]) -> str:
     """The rows in columns."""
-    lines = rows(cells)
+    lines = [[word.replace("\n", " ") for word in line] for line in rows(cells)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)

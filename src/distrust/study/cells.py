@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
 
+from ..bounds import bounded
 from ..errors import BadInput, NotFound, notice
 from ..files import write_file
 from ..intervals import LEAST
@@ -171,7 +172,7 @@ def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
     numbers = {key for field in fields for key, facts in field if facts.unit}
     for file in sorted(folder.glob("*.json")):
         try:
-            cell = json.loads(file.read_bytes().decode())
+            cell = json.loads(bounded(file, "record").decode())
             _Cell.model_validate(cell)
             for name in numbers:
                 _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
@@ -181,6 +182,8 @@ def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"][:2])) or "it"
             yield file, f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        except BadInput as error:
+            yield file, str(error).rstrip(".")
         except UnicodeError:
             yield file, "not UTF-8"
         except (ValueError, RecursionError):
