@@ -1,16 +1,19 @@
 """Every defence: a new model from a suspect and clean images, or a sifted transfer set; what came in stays."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 from distrust import rng
-from distrust.errors import BadInput
+from distrust.errors import BadInput, Skip
 from distrust.measurement import predict
 from distrust.methods import condensers
 from distrust.registry import registry
-from distrust.seeds import spawn
+from distrust.seeds import seeded, spawn
 
 from . import every, flat, same_bits, traces
 
@@ -18,7 +21,11 @@ every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encode
 every_defense = every("defenses", lambda mark: mark.on == "classifier")
 every_sift = every("defenses", lambda mark: mark.on == "transfer")
 every_purifier = every("defenses", lambda mark: mark.on == "synthetic")
-DRAW_NOTHING = {"none", "clp"}
+NEED_NO_LABELS = {"none", "bnp"}
+DRAW_NOTHING = {"none", "clp", "bnp"}
+GENTLE = {  # what is gentle where it is not a low rate: Adam's own rates are, and a new last layer has to be learnt
+    "ibau": {"epochs": 2}, "sau": {"epochs": 2}, "fst": {"lr": 0.05, "epochs": 10, "batch_size": 32, "flip": False},
+}  # fmt: skip
 
 
 @every_cleaner
@@ -59,7 +66,7 @@ def test_without_rng_the_stream_is_fixed(method, call):
 def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     options = {name: 4 for name in method.options if name.endswith("epochs")}
-    options |= {"lr": 0.003} if "lr" in method.options else {}
+    options |= GENTLE.get(method.name, {"lr": 0.003} if "lr" in method.options else {})
     cleaned = method.made(options)(trained, digits.train[:320], rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
@@ -74,6 +81,28 @@ def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
     nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
+
+
+def test_a_model_without_batch_norm_has_nothing_to_mask(tiny):
+    with seeded(rng("plain")):
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
+        bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 4))
+    for name, network in itertools.product(("anp", "rnp", "bnp"), (plain, bare)):
+        with pytest.raises(Skip, match=rf"^{name} masks channels of BatchNorm; Sequential has none with a scale"):
+            registry.get("defenses", name).call(network, tiny)
+    for name in ("fst", "ft_sam", "ibau", "finepruning", "sau", "mcr"):  # they have no need of it
+        flat(registry.get("defenses", name))(plain, tiny, epochs=1, batch_size=32)
+
+
+@every_defense
+def test_images_without_labels_are_refused_by_what_needs_labels(method, net, tiny):
+    """As a folder of pictures without class folders gives them."""
+    bare = tiny.replace(y=torch.zeros_like(tiny.y), classes=("unlabelled",))
+    if method.name in NEED_NO_LABELS:
+        assert same_bits(method.call(net, bare).state_dict(), method.call(net, tiny).state_dict())
+        return
+    with pytest.raises(BadInput, match=r"^tiny has no labels, and wrn10-1 returns \(4,\) per image\. Sort the images"):
+        method.call(net, bare)
 
 
 # --- of a transfer set: images in, fewer or other images out ------------------------------------------------
