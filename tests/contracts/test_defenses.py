@@ -1,6 +1,7 @@
 """Every defence: a new model from a suspect and clean images, or a sifted transfer set; what came in stays."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from distrust import rng
-from distrust.errors import BadInput, Skip
+from distrust import distill, model, rng
+from distrust.errors import BadInput, NotFound, Skip
 from distrust.measurement import predict
 from distrust.methods import condensers
+from distrust.models import resolve, save
 from distrust.registry import registry
 from distrust.seeds import seeded, spawn
 
@@ -103,6 +105,51 @@ def test_images_without_labels_are_refused_by_what_needs_labels(method, net, tin
         return
     with pytest.raises(BadInput, match=r"^tiny has no labels, and wrn10-1 returns \(4,\) per image\. Sort the images"):
         method.call(net, bare)
+
+
+def test_nad_follows_another_architecture_or_a_file_as_it_is(tiny, net, tmp_path, monkeypatch):
+    nad = flat(registry.get("defenses", "nad"))
+    quick = {"epochs": 1, "teacher_epochs": 1, "batch_size": 32}
+    seen = []
+
+    def spy(student, teacher, *rest, **options):
+        seen.append((teacher, options["layers"]))
+        return distill(student, teacher, *rest, **options)
+
+    monkeypatch.setattr(sys.modules["distrust.methods.defenses.nad"], "distill", spy)
+    other = model("resnet8", tiny, rng=rng("other"))
+    save(other, tmp_path / "clean.safetensors")
+    nad(net, tiny, teacher=str(tmp_path / "clean.safetensors"), **quick)
+    nad(net, tiny, teacher="resnet8", **quick)
+    nad(net, tiny, teacher="resnet8", layers="pre-relu", **quick)
+    nad(net, tiny, **quick)
+    files, trained, before, own = (teacher for teacher, _ in seen)
+    assert same_bits(files.state_dict(), other.state_dict())
+    assert type(trained) is type(other) and not same_bits(trained.state_dict(), other.state_dict())
+    assert [layers for _, layers in seen[:2]] == [(resolve(net, "auto"), resolve(other, "auto"))] * 2
+    assert seen[2][1] == (resolve(net, "pre-relu"), resolve(other, "pre-relu")) and type(before) is type(other)
+    assert own.spec == net.spec and seen[3][1] == (resolve(net, "auto"),) * 2
+    with pytest.raises(BadInput, match="mlp has no layer whose output is an image"):
+        nad(net, tiny, teacher="mlp", **quick)
+    with pytest.raises(NotFound, match="nothere"):
+        nad(net, tiny, teacher="nothere", **quick)
+
+
+def test_nads_operators_are_a_power_of_one_and_a_mean_that_the_norm_undoes(tiny, net):
+    nad = flat(registry.get("defenses", "nad"))
+    quick = {"epochs": 1, "teacher_epochs": 1, "batch_size": 32, "rng": None}
+    usual, mean, plain, first = (
+        nad(net, tiny, **{**quick, **options}).state_dict()
+        for options in ({}, {"operator": "mean-p"}, {"operator": "sum"}, {"p": 1.0})
+    )
+    assert same_bits(usual, mean) and same_bits(plain, first) and not same_bits(usual, plain)
+
+
+def test_options_that_came_later_are_named_only_where_they_are_not_as_usual():
+    nad = registry.get("defenses", "nad")
+    assert not {"operator", "teacher"} & nad.check({}).keys()
+    assert nad.check({"operator": "sum", "teacher": ""})["operator"] == "sum"
+    assert "teacher" not in nad.check({"operator": "sum", "teacher": ""})
 
 
 # --- of a transfer set: images in, fewer or other images out ------------------------------------------------
