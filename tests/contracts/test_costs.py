@@ -74,7 +74,7 @@ def test_costs_by_hand():
     assert cost("attacks", "transfer_poison", crafter="none") == 0
     assert cost("defenses", "finetune_ssl", epochs=3) == 6000
     assert cost("defenses", "ft_sam", epochs=3) == 6000
-    assert cost("defenses", "anp", epochs=3, steps=2) == 12000
+    assert cost("defenses", "anp", epochs=3, steps=2) == 9000
     assert cost("defenses", "rnp", epochs=3, unlearn_epochs=2) == cost("defenses", "mcr", epochs=3, teacher_epochs=2)
     assert cost("defenses", "mimic", epochs=1, mine_epochs=5) == pytest.approx(7400)
     assert cost("detectors", "trigger_search", steps=2, batch_size=8) == 160

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...marks import Count, NonNegative, Rate, defense
+from ...marks import Count, NonNegative, Part, Rate, defense
 from ...models import check_fits
 from ...seeds import rng as make_rng
 from ...seeds import spawn
@@ -19,13 +19,13 @@ MASKS = Training(epochs=100, lr=0.2, batch_size=128, nesterov=False, weight_deca
 
 @defense(
     paper="Wu, Wang, Adversarial Neuron Pruning Purifies Backdoored Deep Models, NeurIPS 2021, arXiv 2110.14430",
-    cost=lambda options, n: options["epochs"] * n * (2 + options["steps"]),
+    cost=lambda options, n: options["epochs"] * n * (1 + options["steps"]),
 )
 def anp(
     model: nn.Module,
     clean: ImageSet,
     *,
-    threshold: Rate = 0.2,
+    threshold: Part = 0.2,
     epsilon: NonNegative = 0.4,
     alpha: Rate = 0.2,
     steps: Count = 1,
@@ -40,7 +40,7 @@ def anp(
     Args:
         model: the suspect.
         clean: the defender's labelled images.
-        threshold: a channel whose mask is no higher is pruned, 0..1; let a study tune it.
+        threshold: a channel whose mask is no higher is pruned, 0..1; let a study tune it, high values first.
         epsilon: ε ≥ 0, size of the noise.
         alpha: weight 0..1 of the network without noise.
         steps: of the search for the worst noise.

@@ -29,7 +29,7 @@ def bnp(model: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generat
     Args:
         model: the suspect.
         clean: the defender's images.
-        u: threshold in standard deviations over the layer's channels; let a study tune it, high values last.
+        u: threshold in standard deviations over the layer's channels; let a study tune it, low values first.
         rng: not used.
 
     Raises:

@@ -30,7 +30,8 @@ def finepruning(
     Args:
         model: the suspect.
         clean: the defender's labelled images.
-        share: of the inputs, 0..1, rounded to a whole number; let a study tune it.
+        share: of the inputs, 0..1, rounded to a whole number, of which one is left; let a study tune it, high
+            values first.
         training: how the fine-tuning runs, as `finetune`'s by default.
         rng: decides order and augmentation.
 
@@ -46,7 +47,8 @@ def finepruning(
     tuned = copy.deepcopy(model)
     weight = last_linear(tuned, clean.x.shape[1:]).get_parameter("weight")
     activity = embedding(model, clean).mean(0)
-    asleep = activity.argsort(stable=True)[: round(share * len(activity))].to(weight.device)
+    few = min(round(share * len(activity)), len(activity) - 1)
+    asleep = activity.argsort(stable=True)[:few].to(weight.device)
 
     def cut() -> None:
         with torch.no_grad():

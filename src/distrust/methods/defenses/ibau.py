@@ -25,7 +25,7 @@ SEARCH, MAP, PENALTY = 10.0, 0.1, 0.001  # rates of the search and of the map wh
 @defense(
     paper="Zeng, Chen, Park, Mao, Jin, Jia, Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022, "
     "arXiv 2110.03735",
-    cost=lambda options, n: options["epochs"] * n * (3 + 4 * options["steps"]),
+    cost=lambda options, n: options["epochs"] * n * (3 + 1.2 * options["steps"]),
 )  # fmt: skip
 def ibau(
     model: nn.Module,

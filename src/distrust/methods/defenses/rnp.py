@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
-from ...marks import Count, Positive, Rate, defense
+from ...marks import Count, Part, Positive, Rate, defense
 from ...models import check_fits
 from ...seeds import rng as make_rng
 from ...seeds import spawn
@@ -28,7 +28,7 @@ def rnp(
     model: nn.Module,
     clean: ImageSet,
     *,
-    threshold: Rate = 0.3,
+    threshold: Part = 0.3,
     forget: Rate = 0.2,
     alpha: Positive = 0.2,
     unlearn_epochs: Count = 20,
@@ -44,7 +44,7 @@ def rnp(
     Args:
         model: the suspect.
         clean: the defender's labelled images.
-        threshold: a channel whose mask is no higher is pruned, 0..1; let a study tune it.
+        threshold: a channel whose mask is no higher is pruned, 0..1; let a study tune it, high values first.
         forget: the climb ends after an epoch with no more than this share of right answers.
         alpha: weight > 0 of the loss that masks lower.
         unlearn_epochs: of the climb, at most.

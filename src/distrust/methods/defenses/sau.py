@@ -22,7 +22,7 @@ UNLEARNING = Training(
 @defense(
     paper="Wei, Zhang, Zha, Wu, Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial "
     "Examples, NeurIPS 2023, arXiv 2307.10562",
-    cost=lambda options, n: options["epochs"] * n * (2.8 + 2.8 * options["steps"]),
+    cost=lambda options, n: options["epochs"] * n * (1.5 + 1.1 * options["steps"]),
 )  # fmt: skip
 def sau(
     model: nn.Module,
