@@ -113,7 +113,7 @@ class Face:
                 if event == "step":
                     text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
-                elif event in ("done", "failed", "skipped"):
+                elif event != "start" and stage.key in shares:  # "cached": another run has made it meanwhile
                     done += 1
                     bar.advance(whole, shares[stage.key])
                     bar.update(now, visible=False)
@@ -121,7 +121,7 @@ class Face:
                     note = record.get("error") or f"{record['seconds']:.1f} s"
                     if bar.disable:
                         self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
-                    elif event != "done":
+                    elif event not in ("done", "cached"):
                         bar.console.print(inert(f"{told}{note}"), markup=False)
 
             yield tell
