@@ -68,14 +68,14 @@ def _taken(place: Objects, key: str, text: bytes) -> int | None:
             return None
         turn += alive is False  # else it is gone, and the same number can be had
     if turn and not place.exists(_name(key, turn - 1)):  # its successor was at it, and is done
-        place.remove(_name(key, turn))
+        place.drop(_name(key, turn))
         return _taken(place, key, text)
     return turn
 
 
 def _release(place: Objects, key: str, turn: int) -> None:
     for n in range(turn + 1):  # upwards: what is left is dead, and its successor's number is taken
-        place.remove(_name(key, n))
+        place.drop(_name(key, n))
 
 
 def _alive(place: Objects, name: str) -> bool | None:
@@ -110,7 +110,7 @@ def sweep(place: Objects) -> None:
             with leased(place, [key]) as ours:  # or somebody else takes it over meanwhile
                 for match in found:
                     if match[1] in ours:
-                        place.remove(match[0])
+                        place.drop(match[0])
 
 
 def _name(key: str, turn: int) -> str:

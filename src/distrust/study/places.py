@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+from fsspec.registry import known_implementations
 
 from ..errors import StoreError
 from ..files import sync
@@ -108,7 +109,7 @@ class Objects:
         try:
             return self._modified(probe)
         finally:
-            self.remove(probe)
+            self.drop(probe)
 
     def _modified(self, path: str) -> float:
         with _told():
@@ -145,6 +146,11 @@ class Objects:
         if not self.flat:
             with _told():
                 self.fs.makedirs(self.at(folder), exist_ok=True)
+
+    def drop(self, path: str) -> None:
+        """Remove one file; none is fine."""
+        with _told(), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.at(path))
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder; none is fine."""
@@ -194,7 +200,7 @@ class Folder(Objects):
             os.replace(self.at(beside), self.at(path))
         except OSError:
             with contextlib.suppress(OSError):
-                self.remove(beside)
+                self.drop(beside)
             raise
 
     def create(self, path: str, data: bytes) -> bool:
@@ -264,14 +270,14 @@ def place_of(url: str) -> Objects:
     try:
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)  # others write, too
     except ImportError as error:
-        package = fsspec.registry.known_implementations[protocol]["class"].partition(".")[0]
+        package = known_implementations[protocol]["class"].partition(".")[0]
         raise StoreError(f"store {url!r} cannot be opened ({error}). Type: pip install {package}") from None
     except Exception as error:  # whatever a file system thinks of an address
         said = f"store {url!r} cannot be opened ({_why(error)})"
         raise StoreError(f"{said}. Give a directory or an fsspec URL.") from None
     if isinstance(fs, fsspec.implementations.local.LocalFileSystem):
         return Folder(fs, root)
-    if protocol in BUCKETS and not root.strip("/"):
+    if protocol in BUCKETS and url.partition("://")[2][:1] in ("", "/"):
         raise StoreError(f"store {url!r} names no bucket. Give one: {protocol}://BUCKET/FOLDER.")
     return Objects(fs, root)
 

@@ -169,7 +169,7 @@ class Store:
             if self.local and name:  # a folder in a file's place, a bad sector
                 raise Damaged(key, f"{name} cannot be read ({error.strerror or error})") from None
             help = "" if self.local else f"{self.place.advice(error)}, and "
-            said = f"{help}try again."
+            said = f"{help}try again; nothing that was finished is lost."
             raise StoreError(
                 f"store {self.url} cannot be read ({error.strerror or error}). {said[:1].upper()}{said[1:]}"
             ) from error
