@@ -113,5 +113,20 @@ def sweep(place: Objects) -> None:
                         place.drop(match[0])
 
 
+def living(place: Objects) -> list[str]:
+    """The machines on which somebody is at a stage, one for each stage.
+
+    Raises:
+        OSError: the place cannot be read or written.
+    """
+    found = dict[str, str]()
+    for name in place.names(".lease-"):
+        if (match := NAME.fullmatch(name)) and _alive(place, name):
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                found[match[1]] = str(json.loads(place.read(name) or b"")["node"])
+            found.setdefault(match[1], "a machine without a name")
+    return list(found.values())
+
+
 def _name(key: str, turn: int) -> str:
     return f".lease-{key}-{turn}"
