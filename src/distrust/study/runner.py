@@ -216,6 +216,7 @@ def _drain(
         while queue and len(running) < jobs:
             stages = queue.take(jobs - len(running))
             broken, waited = _broken(stages[0], outcome.records), queue.put_off.issuperset(s.key for s in stages)
+            patience = PATIENCE if waited else 0.0
             for stage in stages:
                 if broken:
                     _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
@@ -225,11 +226,9 @@ def _drain(
             if not broken:
                 with watching(_step_teller(stages[0], tell)):
                     redo = "" if waited else mode  # what another run was at is made by then
-                    future = pool.submit(
-                        work, stages, store.url, device, redo == "force", allowed(), redo == "retry",
-                        PATIENCE if waited else 0.0,
-                    )  # fmt: skip
-                running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
+                    words = (device, redo == "force", allowed(), redo == "retry", patience)
+                    future = pool.submit(work, stages, store.url, *words)
+                running[future], until[future] = stages, time.monotonic() + patience + (limit or 0) * len(stages)
         left = max(min(map(until.__getitem__, running)) - time.monotonic(), 0) if limit and running else None
         done, late = wait(running, left, FIRST_COMPLETED) if running else ((), ())
         if late and not done and isinstance(pool, Processes):
