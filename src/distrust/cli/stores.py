@@ -10,7 +10,6 @@ import typer
 
 import distrust as dt
 
-from ..reporting.text import duration
 from .command import Budget, Face, Seeds, app, assignments, command
 
 store = typer.Typer(
