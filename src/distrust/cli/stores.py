@@ -55,13 +55,11 @@ def ls(
     taint: Annotated[str | None, typer.Option(help="Only those behind which this attack stands.")] = None,
 ) -> int:
     """List the stages in a store: what they are, how big and how old, and which attacks stand behind them."""
-    rows = [
-        row
-        for row in dt.Store(face.store).ls()
-        if kind in (None, row["kind"])
-        and state in (None, row["state"])
-        and (not taint or taint in (row["taint"] or ()))
-    ]
+    from ..reporting.text import duration
+
+    asked = {name: value for name, value in (("kind", kind), ("state", state)) if value}
+    rows = [row for row in dt.Store(face.store).ls() if all(row[name] == value for name, value in asked.items())]
+    rows = [row for row in rows if not taint or taint in (row["taint"] or ())]
     lines = [
         f"{row['key'][:12]}  {row['state']:<8} {row['kind'] or '–':<10} {size(row['bytes']):>9}  "
         f"{duration(row['age']):>9} old  {'+'.join(row['taint'] or ()) or '–':<12} {row['label'] or row['error']}"

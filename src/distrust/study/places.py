@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,11 @@ class Folder(Objects):
     def renew(self, path: str, data: bytes) -> None:
         """Make a file as young as if it were written now, by the clock of whoever keeps it."""
         os.utime(self.at(path))
+
+    def now(self) -> float:
+        """The time by the clock of whoever keeps the folder: that of a file without a name."""
+        with tempfile.TemporaryFile(dir=self.root) as file:
+            return os.fstat(file.fileno()).st_mtime
 
     def _modified(self, path: str) -> float:
         return os.stat(self.at(path)).st_mtime
