@@ -240,7 +240,14 @@ def test_a_file_is_no_store(tmp_path):
         assert store.record(A) is None and store.keys() == []
         with pytest.raises(StoreError, match="cannot be written"):
             store.check_writable()
+        with pytest.raises(StoreError, match="cannot be read .Not a directory.. Give another --store"):
+            store.status()
     assert (tmp_path / "store").read_text() == "precious"
+
+
+def test_a_slash_at_the_end_makes_no_difference(url):
+    Store(url).save(A, row())
+    assert Store(f"{url}/").keys() == [A] and Store(f"{url}/").record(A) == Store(url).record(A)
 
 
 @pytest.mark.parametrize("url", ["nothing://here", "s3fs-is-not-a-protocol://x"])

@@ -115,7 +115,7 @@ class Store(engine.Store):
         found: dict[str, dict[str, File]] = {}
         self._check_format()
         with self._reading():
-            for path, file in self.place.files().items():
+            for path, file in (self.place.files() if self.place.names() else {}).items():
                 folder, _, name = path.partition("/")
                 found.setdefault(folder, {})[name] = file
         return found

@@ -233,13 +233,15 @@ class Folder(Objects):
 
     def names(self, prefix: str = "") -> list[str]:
         """What lies in it, or of that what begins so."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError):
             return sorted(name for name in os.listdir(self.root) if name.startswith(prefix))
         return []
 
     def having(self, name: str) -> list[str]:
         """The folders in it that have a file of this name."""
-        return [folder for folder in self.names() if os.path.exists(self.at(f"{folder}/{name}"))]
+        with contextlib.suppress(NotADirectoryError):  # nothing is in a file
+            return [folder for folder in self.names() if os.path.exists(self.at(f"{folder}/{name}"))]
+        return []
 
     def advice(self, error: OSError) -> str:
         """What may help."""

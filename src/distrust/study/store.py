@@ -170,10 +170,10 @@ class Store:
             key, _, name = path.partition("/")
             if self.local and name:  # a folder in a file's place, a bad sector
                 raise Damaged(key, f"{name} cannot be read ({error.strerror or error})") from None
-            help = "" if self.local else f"{self.place.advice(error)}, and "
-            said = f"{help}try again; nothing that was finished is lost."
+            help = "Give another --store, or" if self.local else f"{self.place.advice(error).capitalize()}, and"
             raise StoreError(
-                f"store {self.url} cannot be read ({error.strerror or error}). {said[:1].upper()}{said[1:]}"
+                f"store {self.url} cannot be read ({error.strerror or error}). {help} try again; nothing that was "
+                "finished is lost."
             ) from error
 
     def find(self, prefix: str) -> tuple[str, Record]:
