@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..intervals import LEAST, RATE, TEACHER_CARRIES, chance_above, chance_below, claimed
 from ..registry import registry
-from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, over_seeds, varying
+from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, on_test, over_seeds, varying
 
 Runs = dict[tuple[Any, ...], Cell]  # model and seed → cell
 Seeds = Mapping[int, float]  # seed → a number
@@ -183,7 +183,8 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     backdoored = {_model(r.axes) for r in rows if not r.doubted and (r.mean("carried") or 0) >= TEACHER_CARRIES}
     runs: dict[str, Runs] = {}
     for cell in cells:
-        if cell["state"] == "done" and _model(cell) in backdoored and finite(cell["acc"]) and finite(cell["carried"]):
+        usable = cell["state"] == "done" and not on_test(cell) and finite(cell["acc"]) and finite(cell["carried"])
+        if usable and _model(cell) in backdoored:
             runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
     before = runs.pop("none", {})
     if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):
