@@ -7,7 +7,7 @@ from tests.study_fixture import plan, study
 from distrust.errors import BadInput, NotFound
 from distrust.reporting.rows import over_seeds
 from distrust.reporting.verdict import comparisons, verdicts
-from distrust.study import Outcome, make_plan, read_study, score_cells
+from distrust.study import Outcome, Store, make_plan, read_study, run, score_cells
 from distrust.study.origin import chosen_on_test
 from distrust.study.spec import study_from
 
@@ -90,3 +90,11 @@ def test_defences_are_not_compared_on_a_seed_that_chose():
         cell["flags"] = ["chosen-on-test"] * (cell["seed"] == 0 and cell["defense"] == "nad")
     (found,) = comparisons(cells)
     assert found.rare == 1 and [one.defense for one in found.results] == ["finetune"]
+
+
+def test_scored_cells_carry_the_flags_of_their_own_seed_and_combination(tmp_path):
+    picked = {"distiller": ["kd[weight=2]"], "origin": {"kd.weight": "test: other, seed 0"}}
+    made, store = plan(seeds=2, **picked, grid=[{}, {"distiller": ["kd"], "seeds": 1}]), Store(tmp_path)
+    cells = score_cells(made, store, run(made, store))
+    told = [{*cell["flags"]} & {"one-seed", "chosen-on-test"} for cell in cells]
+    assert told == [{"chosen-on-test"}, set(), {"one-seed"}]
