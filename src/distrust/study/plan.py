@@ -10,12 +10,12 @@ from ..allowed import code_from, factories
 from ..data.sources import images
 from ..errors import BadInput, NotFound
 from ..measurement import Backdoor, make_trigger
-from ..measurement.scores import planned
 from .axes import TABLE
 from .calls import IMAGE_OPTIONS
 from .graph import Env, Plan, PlannedCell, collect
-from .pipeline import NONE, Chosen, Planner, mark_of
+from .pipeline import Chosen, Planner, mark_of
 from .spec import Study
+from .words import NONE
 
 
 def make_plan(study: Study, only: str = "", first_seed: int = 0) -> Plan:
@@ -50,7 +50,8 @@ def _made(study: Study, only: str, first_seed: int) -> Plan:
     needed: Env = {}
     for cell in cells:
         collect(cell.needed, needed)
-    options = [value for s in needed.values() for name, value in s.call["options"].items() if name != "source"]
+    calls = {id(stage.call): stage.call for stage in needed.values()}.values()
+    options = [value for call in calls for name, value in call["options"].items() if name != "source"]
     code = tuple(dict.fromkeys(factories(options)))
     return Plan(study, cells, {key: stage for key, stage in needed.items() if stage.kept}, code)
 
@@ -98,7 +99,7 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCe
     target = backdoor.call["options"]["target"] if backdoor else None
     products = {**ours, **{f"{arm}_model": env["model"] for arm, env in arms.items() if arm != "ours"}}
     facts = {axis: selector.text for axis, selector in chosen.items()} | ({"target": target} if backdoor else {})
-    wanted = planned(products.keys() | facts.keys(), place=place, on=cleans and cleans.on)
+    wanted = planner.wanted(frozenset({*products, *facts}), place=place, on=cleans and cleans.on)
     metrics = {method.name: planner.measured(method, products, facts, seed) for method in wanted}
     looks = zip(("finding", "finding_control"), filter(None, (ours, arms.get("control"))), strict=False)
     findings = {name: planner.look(detector, env, seed) for name, env in looks} if detector != NONE else {}
