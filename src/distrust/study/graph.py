@@ -12,6 +12,7 @@ from typing import Any
 from ..registry import Method, registry
 from .spec import Study
 
+PLAIN = str.maketrans("/:.", "___")
 Env = dict[str, "Stage"]  # products by name
 
 
@@ -110,6 +111,12 @@ def collect(stages: Iterable[Stage], into: Env) -> None:
             into[stage.key] = stage
 
 
+def named(axes: Mapping[str, str]) -> str:
+    """What the ids of cells with these axes begin with: a slug of them, and a short hash of all of them."""
+    bare = (text.partition("[")[0].translate(PLAIN)[-24:] for text in axes.values())
+    return f"{'-'.join(bare)}-{digest(axes)[:8]}"
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """One line of the results: its axes, its seed, and what it is scored from.
@@ -141,9 +148,8 @@ class PlannedCell:
 
     @functools.cached_property
     def id(self) -> str:
-        """Readable and unique: a slug of the axes with a short hash of all of them."""
-        bare = (text.partition("[")[0].translate(str.maketrans("/:.", "___"))[-24:] for text in self.axes.values())
-        return f"{'-'.join(bare)}-{digest(self.axes)[:8]}-s{self.seed}"
+        """Readable and unique."""
+        return f"{named(self.axes)}-s{self.seed}"
 
     @functools.cached_property
     def final(self) -> list[Stage]:

@@ -126,6 +126,10 @@ class Planner:
             self.known[key] = Stage(kind, call, inputs, seed, whole, kind not in CHEAP, key, label)
         return self.known[key]
 
+    def forget(self) -> None:
+        """Let go of the stages; calls are kept, which are few."""
+        self.known, self.arms, self.cut, self.shown = {}, {}, {}, {}
+
     def step(self, kind: str, env: Env, seed: int, **options: Any) -> Stage:
         """A stage of the core's own: a step of `steps` on the products that its parameters name."""
         return self.stage(kind, self._step(kind, **options), _given(kind, env), seed)
