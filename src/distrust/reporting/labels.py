@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..errors import BadInput
 from ..selectors import Selector, parse_one
@@ -30,9 +31,14 @@ def shortened(cells: Sequence[Cell]) -> list[Cell]:
 def _short(texts: set[str]) -> dict[str, str]:
     parsed = {text: _parse(text) for text in texts}
     found = {}
+    first: dict[str, dict[str, Any]] = {}
+    shared: dict[str, set[str]] = {}  # name → options that all of this name have, with one value
+    for selector in parsed.values():
+        same = first.setdefault(selector.name, selector.options)
+        known = shared.setdefault(selector.name, set(same))
+        known -= {option for option in known if selector.options.get(option, ...) != same[option]}
     for text, selector in parsed.items():
-        namesakes = [s.options for s in parsed.values() if s.name == selector.name]
-        differing = {k: v for k, v in selector.options.items() if any(o.get(k, ...) != v for o in namesakes)}
+        differing = {k: v for k, v in selector.options.items() if k not in shared[selector.name]}
         found[text] = Selector(selector.name, differing).text
     return found
 

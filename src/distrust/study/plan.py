@@ -84,6 +84,9 @@ class Grid:
 
     def blocks(self) -> Iterator[Plan]:
         """Plans of all its cells in their order, one after the other; a stage may stand in several."""
+        if not self.large:
+            yield self.checked
+            return
         cells: list[PlannedCell] = []
         for chosen, seeds in self.chosen():
             cells += [self.cell(chosen, seed) for seed in seeds]
