@@ -105,9 +105,13 @@ def _typed() -> str:
 
 
 @command
-def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
+def results(
+    face: Face,
+    folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")],
+    where: Annotated[str, typer.Option(help='Only the cells for which this holds, e.g. "asr > 0.5" (SQL).')] = "",
+) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
-    found = dt.results(folder, store=face.store)
+    found = dt.results(folder, store=face.store, where=where)
     return face.show({"cells": found.cells, "answer": found.answer}, str(found))
 
 

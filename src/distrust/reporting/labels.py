@@ -11,6 +11,7 @@ from ..study.axes import TABLE
 from ..study.cells import Cell
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
+EVERY = {*LABELLED}
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
@@ -25,6 +26,9 @@ def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
 def shortened(cells: Sequence[Cell]) -> list[Cell]:
     """The same cells with short labels in place of selectors; short ones stay as they are."""
     short = labels(cells)
+    same = all(text == label for known in short.values() for text, label in known.items())
+    if same and all(cell.keys() >= EVERY for cell in cells):
+        return list(cells)
     return [{**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells]
 
 

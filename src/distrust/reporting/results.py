@@ -70,7 +70,13 @@ class Results:
         """What the cells say, in sentences."""
         from .answer import answer
 
-        return answer(self.cells)
+        return answer(self._short)
+
+    @functools.cached_property
+    def _short(self) -> list[Cell]:
+        from .labels import shortened
+
+        return shortened(self.cells)
 
     @functools.cached_property
     def failures(self) -> list[str]:
@@ -90,7 +96,7 @@ class Results:
         if self.large:
             told = ", ".join(f"{n:,} {state}" for state, n in self.states.items())
             return f"{sum(self.states.values()):,} cells: {told}" + (f"; in {self.folder}" if self.folder else "")
-        return "\n".join(part for part in (text(self.cells), self.answer) if part)
+        return "\n".join(part for part in (text(self._short), self.answer) if part)
 
     def _repr_html_(self) -> str:
         from .table import html
@@ -111,16 +117,17 @@ def _blamed(label: str, error: str) -> str:
     return f"failed {error.removeprefix('after ')}" if error.startswith("after ") else f"failed {label}: {error}"
 
 
-def results(study: str | Path, *, store: str = "runs") -> Results:
+def results(study: str | Path, *, store: str = "runs", where: str = "") -> Results:
     """The cells of a study that ran.
 
     Args:
         study: a results folder, or a study's name, which is looked for in the store and in ./results.
         store: as `plan` takes it.
+        where: only the cells for which this holds, as `read_cells` takes it.
 
     Raises:
         NotFound: no such results, with what is near.
-        BadInput: no file there is a cell.
+        BadInput: no file there is a cell, or none for which `where` holds.
     """
     asked = Path(study)
     beside = folder_of(asked.name, store)
@@ -129,7 +136,7 @@ def results(study: str | Path, *, store: str = "runs") -> Results:
     inside = {file.parent for file in folder.glob("*/*.json")}  # of other budgets
     if len(inside) == 1 and not any(folder.glob("*.json")):
         (folder,) = inside
-    return Results(read_cells(folder), folder, Store(store))
+    return Results(read_cells(folder, where=where), folder, Store(store))
 
 
 def folder_of(name: str, store: str) -> Path:

@@ -21,6 +21,7 @@ from .axes import AXES, TABLE
 from .records import KEY
 
 Cell = dict[str, Any]
+MANY = 2000  # files in a folder that are not read one by one every time
 COMPARED = (*AXES, "acc", "asr")  # what `compare` looks at
 Plain = str | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | None
 
@@ -190,24 +191,39 @@ def _some(ids: list[str]) -> str:
     return f"{len(ids)} cell{'s' * (len(ids) != 1)} ({named})"
 
 
-def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
+def read_cells(folder: str | Path, whole: bool = False, where: str = "") -> list[Cell]:
     """Read a results folder; a file that is no cell is named and left out.
+
+    Of a folder of very many cells, what was read is kept in the cache directory; a file that changed is read again.
 
     Args:
         folder: of JSON files.
         whole: no file is left out.
+        where: only the cells for which this holds, a condition in SQL such as `asr > 0.5 and defense = 'nad'`; needs
+            DuckDB (`distrust[query]`).
 
     Raises:
-        NotFound: there is no such folder, or no file in it.
-        BadInput: none of its files is a cell or, if it must be `whole`, one is not.
+        NotFound: there is no such folder, or no file in it; there is no DuckDB.
+        BadInput: none of its files is a cell or, if it must be `whole`, one is not; `where` is no condition, or holds
+            for none.
     """
     folder = Path(folder)
-    read = list(_read(sorted(folder.glob("*.json"))))
-    if not read:
+    files = sorted(folder.glob("*.json"), key=lambda file: file.name)
+    if not files:
         near = {str(p.parent) for p in (*folder.parent.glob("*/*.json"), *folder.glob("*/*.json"))}
         raise NotFound.among("results in", str(folder), sorted(near))
-    cells = [cell for _, cell in read if isinstance(cell, dict)]
-    damaged = [f"{file} is not a cell ({why})" for file, why in read if isinstance(why, str)]
+    if where or len(files) > MANY:
+        from . import compact
+
+        table, wrong = compact.table_of(folder, _read, _numbers())
+        cells = compact.cells_of(compact.where(table, where) if where and len(table) else table)
+        damaged = [f"{folder / name} is not a cell ({why})" for name, why in wrong.items()]
+        if where and len(table) and not cells:
+            raise BadInput(f"none of the {len(table):,} cells in {folder} has {where}. Give another condition.")
+    else:
+        read = list(_read(files))
+        cells = [cell for _, cell in read if isinstance(cell, dict)]
+        damaged = [f"{file} is not a cell ({why})" for file, why in read if isinstance(why, str)]
     if damaged and (whole or not cells):
         raise BadInput(f"{damaged[0]}. Remove it, or give another folder.")
     for line in damaged:
@@ -215,17 +231,24 @@ def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
     return cells
 
 
+def _numbers() -> set[str]:
+    """Fields of a cell that are numbers, as metrics say."""
+    fields = (mark.columns(name).items() for name, mark in registry.marks("metrics").items())
+    return {key for field in fields for key, facts in field if facts.unit}
+
+
 def _read(files: Iterable[Path]) -> Iterator[tuple[Path, Cell | str]]:
     """Each file with its cell, or with why it is none."""
-    fields = (mark.columns(name).items() for name, mark in registry.marks("metrics").items())
-    numbers = {key for field in fields for key, facts in field if facts.unit}
+    numbers = _numbers()
     for file in files:
         try:
-            cell = json.loads(file.read_bytes().decode())
+            text = file.read_bytes().decode()
+            cell = json.loads(text)
             _Cell.model_validate(cell)
-            for name in numbers:
-                _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
-            json.dumps(cell, ensure_ascii=False).encode()  # no half characters
+            for name in numbers & cell.keys():
+                _Measured(number=cell[name], interval=cell.get(f"{name}_interval"))
+            if "\\u" in text:
+                json.dumps(cell, ensure_ascii=False).encode()  # no half characters
             yield file, cell
         except ValidationError as error:
             first = error.errors()[0]
