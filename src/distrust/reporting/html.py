@@ -88,7 +88,8 @@ def page(study: Report) -> str:
 def _told(row: Row) -> dict[str, Any]:
     """A row with its name and its verdict, and its cells by their ids."""
     ids = [cell["id"] for cell in row.cells]
-    return {**vars(row), "cells": ids, "name": describe(row.axes), "verdict": verdict(row)}
+    own = {"values": dict(row.values), "cells": ids, "name": describe(row.axes), "verdict": verdict(row)}
+    return {**vars(row), **own}
 
 
 def _neurons(cell: Cell) -> Cell:
