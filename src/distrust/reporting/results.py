@@ -96,7 +96,7 @@ class Results:
         if self.large:
             told = ", ".join(f"{n:,} {state}" for state, n in self.states.items())
             return f"{sum(self.states.values()):,} cells: {told}" + (f"; in {self.folder}" if self.folder else "")
-        return "\n".join(part for part in (text(self._short), self.answer) if part)
+        return "\n".join(part for part in (text(self._short), self.answer.replace("\n", " ")) if part)
 
     def _repr_html_(self) -> str:
         from .table import html

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 from ..flags import MEANING
-from ..intervals import Interval, column_of, within
-from ..marks import Column as Facts
+from ..intervals import Interval
+from ..intervals import over_seeds as mean_and_interval
 from ..registry import registry
 from ..study.axes import TABLE
 from ..study.cells import Cell
@@ -35,10 +35,19 @@ class Column(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % t-interval, None below two; or one cell's value with its own interval."""
+    """A mean over seeds, with its 95 % t-interval; of one run, its value with its own interval over images."""
 
     mean: float
     interval: Interval | None
+    values: tuple[float, ...]  # one a seed
+
+    @classmethod
+    def of(cls, values: Sequence[float], own: Sequence[float] | None = None) -> Estimate:
+        """From one value a seed; `own` is the interval over images of a single one."""
+        mean, interval = mean_and_interval(values)
+        if own and len(values) == 1:
+            interval = own[0], own[1]
+        return cls(mean, interval, tuple(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,7 @@ class Row:
         axes: study, budget and every axis of `study.axes`; "none" where the cells have none.
         place: where the attack enters.
         values: metric → estimate, of those that a finished seed has.
-        seeds: those that are done.
+        seeds: those that are done; what was chosen by a seed's own test numbers is not averaged with others.
         n: the fewest triggered images of any seed.
         flags: raised by any cell; one-seed if one is done.
         state: "done" if any cell is.
@@ -78,8 +87,9 @@ class Row:
 
     @property
     def doubted(self) -> bool:
-        """A flag says that its numbers must not be believed."""
-        return any(name in DOUBT for name in self.flags)
+        """A flag says that its numbers must not be believed, or each was chosen by itself."""
+        done = [cell for cell in self.cells if cell["state"] == "done"]
+        return any(name in DOUBT for name in self.flags) or (bool(done) and all(map(on_test, done)))
 
 
 def columns() -> list[Column]:
@@ -102,21 +112,21 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
     for cell in cells:
         axes = [None if (entry := cell.get(name)) == "none" else entry for name in NAMES]
         groups.setdefault((*axes, cell.get("place")), []).append(cell)
-    found = {column.key: column_of(column.key) for column in columns() if column.unit}
+    found = dict.fromkeys(column.key for column in columns() if column.unit)
     return [_row(group, found) for group in groups.values()]
 
 
 class _Values(Mapping[str, Estimate]):
     """Means over cells, found when they are asked for: of many metrics, tables show few."""
 
-    def __init__(self, cells: Sequence[Cell], columns: Mapping[str, Facts]) -> None:
+    def __init__(self, cells: Sequence[Cell], columns: Collection[str]) -> None:
         self.cells, self.columns = cells, columns
         self.known: dict[str, Estimate | None] = {}
 
     def __getitem__(self, key: str) -> Estimate:
         if key not in self.known:
             some = [cell[key] for cell in self.cells if finite(cell.get(key))] if key in self.columns else []
-            self.known[key] = Estimate(*within(some, self.columns[key])) if some else None
+            self.known[key] = Estimate.of(some, self.cells[0].get(f"{key}_interval")) if some else None
         if (found := self.known[key]) is None:
             raise KeyError(key)
         return found
@@ -128,8 +138,9 @@ class _Values(Mapping[str, Estimate]):
         return sum(1 for _ in self)
 
 
-def _row(group: list[Cell], columns: Mapping[str, Facts]) -> Row:
+def _row(group: list[Cell], columns: Collection[str]) -> Row:
     done = [cell for cell in group if cell["state"] == "done"]
+    done = [cell for cell in done if not on_test(cell)] or done  # else they are all there is
     raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
     raised |= {"one-seed"} if len(done) == 1 else set()  # each cell is one seed; whether the row is, is known only here
     return Row(
@@ -143,6 +154,11 @@ def _row(group: list[Cell], columns: Mapping[str, Facts]) -> Row:
         errors=sorted({cell["error"] for cell in group if cell.get("error")}),
         cells=group,
     )
+
+
+def on_test(cell: Cell) -> bool:
+    """An option of it was chosen by its own test numbers."""
+    return "chosen-on-test" in (cell.get("flags") or ())
 
 
 def finite(value: Any) -> TypeGuard[float]:

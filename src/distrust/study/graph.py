@@ -133,6 +133,7 @@ class PlannedCell:
         metrics: metric → the stage that measures it.
         findings: "finding" and "finding_control": a detector's looks.
         embed: features for a picture of them.
+        repeated: how many seeds its combination has.
     """
 
     axes: dict[str, str]
@@ -145,6 +146,7 @@ class PlannedCell:
     metrics: Env
     findings: Env
     embed: Stage | None
+    repeated: int
 
     @functools.cached_property
     def id(self) -> str:

@@ -103,6 +103,7 @@ class Planner:
         self.wanted = functools.cache(planned)
         self.shown: dict[tuple[Any, ...], tuple[Stage, Stage | None]] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
+        self.contents_of = functools.cache(contents_of)
         training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
         training("transfer", self.budget.transfer)
         distillation("student", self.budget.student)
@@ -300,7 +301,7 @@ class Planner:
             held = b.held or b.clean
             if held < b.clean:
                 raise BadInput(f"held = {b.held} is less than clean = {b.clean}, which is drawn from it. Raise held.")
-            opened = {"source": source, "size": b.size, **options, **contents_of(source)}
+            opened = {"source": source, "size": b.size, **options, **self.contents_of(source)}
             cut = {**opened, "held": held, "validation": b.validation}
             of = {"train": {**cut, "most": b.train}, "clean": {**cut, "share": b.clean}, "validation": cut}
             of["test"] = {**opened, "most": b.test}

@@ -55,7 +55,7 @@ class Grid:
         self.planner, self.cells = Planner(study), 0
         self.telling: list[Chosen] = []  # combinations of which one is legal if they all are
         told = _Told()
-        for chosen, seeds in self.chosen():
+        for chosen, _, seeds in self.chosen():
             self.cells += len(seeds)
             if told.nothing_of(chosen):
                 self.telling.append(chosen)
@@ -68,19 +68,19 @@ class Grid:
         """It is planned in several blocks."""
         return self.cells > BLOCK
 
-    def chosen(self) -> Iterator[tuple[Chosen, Sequence[int]]]:
-        """Its combinations, and the seeds of each."""
+    def chosen(self) -> Iterator[tuple[Chosen, int, Sequence[int]]]:
+        """Its combinations, how often each is repeated, and the seeds that were asked for."""
         for chosen, repeated in self.study.combinations():
             seeds: Sequence[int] = range(self.first_seed, self.first_seed + repeated)
             if self.only:
                 begun = named(_axes(chosen))
                 seeds = [seed for seed in seeds if f"{begun}-s{seed}".startswith(self.only)]
             if seeds:
-                yield chosen, seeds
+                yield chosen, repeated, seeds
 
     def whole(self) -> Plan:
         """The plan of all its cells; it takes some 10 kB a cell."""
-        return self.plan(self.cell(chosen, seed) for chosen, seeds in self.chosen() for seed in seeds)
+        return self.plan(self.cell(chosen, seed, often) for chosen, often, seeds in self.chosen() for seed in seeds)
 
     def blocks(self) -> Iterator[Plan]:
         """Plans of all its cells in their order, one after the other; a stage may stand in several."""
@@ -88,8 +88,8 @@ class Grid:
             yield self.checked
             return
         cells: list[PlannedCell] = []
-        for chosen, seeds in self.chosen():
-            cells += [self.cell(chosen, seed) for seed in seeds]
+        for chosen, often, seeds in self.chosen():
+            cells += [self.cell(chosen, seed, often) for seed in seeds]
             if len(cells) >= BLOCK:
                 yield self.plan(cells)
                 cells = []
@@ -104,12 +104,12 @@ class Grid:
         Raises:
             NotFound, BadInput: as `make_plan`.
         """
-        return self.plan(self.cell(chosen, self.first_seed) for chosen in self.telling) if self.large else self.whole()
+        return self.plan(self.cell(one, self.first_seed) for one in self.telling) if self.large else self.whole()
 
-    def cell(self, chosen: Chosen, seed: int) -> PlannedCell:
-        """One of its cells."""
+    def cell(self, chosen: Chosen, seed: int, repeated: int = 1) -> PlannedCell:
+        """One of its cells, of a combination that is repeated so often."""
         with code_from():  # nothing is run here
-            return _cell(self.planner, chosen, seed, seed == self.first_seed)
+            return _cell(self.planner, chosen, seed, seed == self.first_seed, repeated)
 
     def plan(self, cells: Iterable[PlannedCell]) -> Plan:
         """Of some of its cells."""
@@ -181,7 +181,7 @@ def look(plan: Plan) -> None:
                 Backdoor(make_trigger(text, **inset), target or 0, name=text).stamp_on(test.pixels(slice(0, 1)))
 
 
-def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCell:
+def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: int) -> PlannedCell:
     """One combination with one seed: the attacked arm, its control, and what they are scored from."""
     attack, detector, ours = chosen["attack"], chosen["detector"], planner.arm(chosen, seed)
     arms = {"ours": ours}
@@ -206,4 +206,6 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCe
     if backdoor and "encoder" not in ours and planner.study.embed and first:
         embed = planner.step("embed", ours, seed, most=planner.study.embed)
     seen = {arm: planner.seen(env, backdoor, seed) for arm, env in arms.items()}
-    return PlannedCell(_axes(chosen), seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed)
+    return PlannedCell(
+        _axes(chosen), seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed, repeated
+    )

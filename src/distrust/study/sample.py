@@ -83,7 +83,7 @@ def sample(grid: Grid, most: int = MOST) -> Sample:
                 for name in (cell.id, *(key for key, stage in needed.items() if stage.kept)):
                     where[name].setdefault(block, _Places(taken)).add((*at, seed))
     if not cells:  # what was asked for lies between them
-        some = list(itertools.islice(((c, s) for c, seeds in grid.chosen() for s in seeds), most))
+        some = list(itertools.islice(((c, s) for c, _, seeds in grid.chosen() for s in seeds), most))
         plan = grid.plan(grid.cell(*one) for one in some)
         return Sample(plan, dict.fromkeys(plan.stages, grid.cells / len(some)))
     weights = {name: max(places.weight for places in found.values()) for name, found in where.items()}
