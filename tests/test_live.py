@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -197,3 +198,21 @@ def test_without_the_extra_a_sentence_says_what_to_install(cells, tmp_path, monk
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(dt.NotFound, match=r"pip install 'distrust\[export\]'"):
         dt.results(CELLS).export(to)
+
+
+def test_every_command_of_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
+    from distrust.cli import app
+
+    root = CELLS.parents[1]
+    page = (root / "docs" / "many-cells.md").read_text()
+    for name in ("studies", "results"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setattr(live.watch, "__defaults__", (lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt),))
+    lines = [line for line in page.splitlines() if line.startswith("distrust ")]
+    for line in lines:
+        words = shlex.split(line.replace("http://127.0.0.1:5000", "mlruns"))[1:]  # no server here
+        assert app(words, standalone_mode=False) == 0, line
+        assert capsys.readouterr().out.strip(), line
+    assert len(lines) == 7
