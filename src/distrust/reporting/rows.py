@@ -88,8 +88,8 @@ class Row:
     @property
     def doubted(self) -> bool:
         """A flag says that its numbers must not be believed, or each was chosen by itself."""
-        done = [cell for cell in self.cells if cell["state"] == "done"]
-        return any(name in DOUBT for name in self.flags) or (bool(done) and all(map(on_test, done)))
+        chosen = "chosen-on-test" in self.flags and all(on_test(one) for one in self.cells if one["state"] == "done")
+        return chosen or any(name in DOUBT for name in self.flags)
 
 
 def columns() -> list[Column]:
