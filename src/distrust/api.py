@@ -22,8 +22,9 @@ from .reporting.results import Large, Results, Stored, failures_of, folder_of, r
 from .reporting.text import duration
 from .study.blocks import Tally
 from .study.cells import COMPARED, Cell, Writer, compare, named, read_cells
-from .study.estimate import Estimate, Speed
+from .study.estimate import Estimate, Speed, share_of
 from .study.graph import Plan, Stage
+from .study.live import told
 from .study.plan import Grid, look, make_plan
 from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
@@ -139,6 +140,19 @@ class Planned:
 
     def _run(self, tell: Tell) -> Results:
         self.check()
+        if self.mode == "only-cached" or not self.waiting:
+            return self._carried_out(tell)
+        facts = {name: self.record()[name] for name in ("study", "budget", "cells", "to_run")}
+        total = sum(share_of(stage) * self.sample.weights.get(stage.key, 1) for stage in self.waiting)
+        with told(self.store, facts, share_of, total) as hear:
+
+            def both(event: str, stage: Stage, record: Record) -> None:
+                hear(event, stage, record)
+                tell(event, stage, record)
+
+            return self._carried_out(both)
+
+    def _carried_out(self, tell: Tell) -> Results:
         speed, tally, found = Speed(self.device, self.jobs), Tally(), set[str]()
         writer = None if self.folder is None else Writer(self.folder, self.own)
         compared, failures = list[Cell](), dict[str, None]()
