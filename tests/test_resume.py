@@ -407,7 +407,7 @@ def test_a_killed_worker_is_said_in_words(tmp_path, monkeypatch):
 
 ORPHANS = """
 import os, time
-from distrust.study.runner import executor
+from distrust.study.executors import executor
 
 if __name__ == "__main__":
     with executor(2) as pool:

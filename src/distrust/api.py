@@ -23,10 +23,11 @@ from .reporting.results import Results, folder_of, results
 from .reporting.text import duration
 from .study.cells import Cell, compare, named, read_cells, write_cells
 from .study.estimate import Estimate, Speed
+from .study.executors import automatic_jobs
 from .study.graph import Plan, Stage
 from .study.plan import look, make_plan
 from .study.records import Damaged, Record
-from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.runner import Mode, Outcome, Tell, kept
 from .study.runner import run as run_plan
 from .study.scoring import score_cells
 from .study.spec import Study, read_study

@@ -17,7 +17,7 @@ from ..files import cache_directory, write_file
 from ..training.fastest import processor
 from .graph import Stage
 from .records import Record
-from .runner import cores
+from .executors import cores
 from .steps import STEPS, opened
 
 MEMORY = 3600.0  # seconds of work that are remembered of a network: a newer hour has the word

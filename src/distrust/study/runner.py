@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import heapq
-import math
-import multiprocessing
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from ..allowed import allowed
-from ..errors import BadInput, DistrustError, notice
-from ..registry import registry
+from ..errors import DistrustError, notice
 from ..training import watching
-from ..workers import begin
+from . import cluster as on_ray
+from .executors import Processes, executor
 from .graph import Plan, Stage, digest
+from .order import Queue, inherited
 from .records import Damaged, Record
 from .store import Store
-from .work import described, given_up, together, work
+from .work import described, given_up, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
-START = 120.0  # seconds until a process is there, at most
-TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
 @dataclass
@@ -41,78 +35,12 @@ class Outcome:
     skipped: int = 0
     missing: int = 0
 
-
-class InProcess(Executor):
-    """Runs each stage where it is submitted. Any other concurrent.futures executor fits in its place."""
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call at once; an error is kept in the future."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-class Processes(Executor):
-    """Spawned processes that share the processor's cores evenly."""
-
-    def __init__(self, jobs: int, timed: bool = False) -> None:
-        self.jobs, self.timed, self.others = jobs, timed, set(multiprocessing.active_children())
-        self.begin()
-
-    def begin(self) -> None:
-        """Make them; if what they do is timed, wait until they are there, which takes seconds."""
-        context, share = multiprocessing.get_context("spawn"), max(cores() // self.jobs, 1)
-        ready = context.Semaphore(0)
-        self.pool = ProcessPoolExecutor(self.jobs, context, begin, (share, registry.files, ready))
-        if self.timed:
-            for _ in range(self.jobs):
-                self.pool.submit(int)  # each of which asks for one
-            for _ in range(self.jobs):
-                ready.acquire(timeout=START)
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call in one of them."""
-        return self.pool.submit(call, *args, **kwargs)
-
-    def end(self) -> None:
-        """Stop them at once, whatever they do; the store keeps what was finished."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - self.others:
-            process.kill()
-
-
-@contextmanager
-def executor(jobs: int, timed: bool = False) -> Iterator[Executor]:
-    """In-process for one job, unless it is timed; else spawned processes. What is interrupted is stopped at once.
-
-    Raises:
-        BadInput: no jobs.
-    """
-    if jobs < 1:
-        raise BadInput(f"jobs={jobs}: give 1 or more.")
-    if jobs == 1 and not timed:
-        yield InProcess()
-        return
-    processes = Processes(jobs, timed)
-    try:
-        yield processes
-    except BaseException:
-        processes.end()
-        raise
-    processes.pool.shutdown()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def automatic_jobs(device: str) -> int:
-    """One process a core, at most four (each holds the images); a GPU is not shared."""
-    return min(cores(), 4) if device == "cpu" else 1
+    def take(self, stage: Stage, record: Record, tell: Tell) -> None:
+        """What has become of a stage that was waiting."""
+        self.records[stage.key] = record
+        self.failed += record["state"] == "failed"
+        self.skipped += record["state"] == "skipped"
+        tell(record["state"], stage, record)
 
 
 def run(
@@ -123,6 +51,7 @@ def run(
     mode: Mode = "resume",
     device: str | None = None,
     limit: float | None = None,
+    cluster: on_ray.Cluster | None = None,
     tell: Tell = lambda event, stage, record: None,
 ) -> Outcome:
     """Carry out what the store does not have yet; call it again after any interruption.
@@ -136,11 +65,13 @@ def run(
         device: torch device of the work (default: CPU).
         limit: seconds after which a stage that is not done is ended, and has failed; it runs in a process of its own
             then (default: none).
+        cluster: where Ray carries them out, in place of processes here (default: none).
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record
             (of "step": `step`, `steps`, `loss`; in-process only).
 
     Raises:
         StoreError: the store cannot be written; what was finished stays.
+        BadInput: the cluster cannot be reached, or cannot do what a stage needs.
         DistrustError: a worker process was killed; what was finished stays.
     """
     outcome = Outcome()
@@ -159,8 +90,12 @@ def run(
         return outcome
     if waiting:
         store.check_writable()
-        with executor(jobs, timed=limit is not None) as pool:
-            _drain(plan, waiting, outcome, pool, jobs, store, device, mode == "force", limit, tell)
+        replace = mode == "force"
+        if cluster:
+            on_ray.drain(plan, waiting, outcome, cluster, jobs, store, device, replace, limit, tell)
+        else:
+            with executor(jobs, device, timed=limit is not None) as pool:
+                _drain(plan, waiting, outcome, pool, jobs, store, device, replace, limit, tell)
     return outcome
 
 
@@ -201,19 +136,19 @@ def _drain(
     limit: float | None,
     tell: Tell,
 ) -> None:
-    queue, lacking, until = _Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record]], float]()
+    queue, lacking, until = Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record]], float]()
     running: dict[Future[list[Record]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
             stages = queue.take(jobs - len(running))
-            broken = _broken(stages[0], outcome.records)
+            fate = inherited(stages[0], outcome.records)
             for stage in stages:
-                if broken:
-                    _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
+                if fate:
+                    outcome.take(stage, fate, tell)
                     queue.release(stage)
                 else:
                     tell("start", stage, {})
-            if not broken:
+            if not fate:
                 with watching(_step_teller(stages[0], tell)):
                     future = pool.submit(work, stages, store.url, device, replace, allowed())
                 running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
@@ -229,7 +164,7 @@ def _drain(
                     continue
                 outcome.ran += len(stages)
                 for stage in stages:
-                    _finish(stage, given_up(stage, store, limit or 0, replace), outcome, tell)
+                    outcome.take(stage, given_up(stage, store, limit or 0, replace), tell)
                     queue.release(stage)
         for future in done:
             stages = running.pop(future)
@@ -254,97 +189,9 @@ def _drain(
                 ) from None
             outcome.ran += len(stages)
             for stage, record in zip(stages, records, strict=True):
-                _finish(stage, record, outcome, tell)
+                outcome.take(stage, record, tell)
                 queue.release(stage)
-
-
-class _Queue:
-    """Stages whose parents are all there, in the plan's order; each is looked at once for every parent."""
-
-    def __init__(self, waiting: Mapping[str, Stage]) -> None:
-        self.place = {key: place for place, key in enumerate(waiting)}
-        self.children: dict[str, list[Stage]] = {}
-        self.missing: dict[str, int] = {}
-        self.ready: list[tuple[int, Stage]] = []
-        self.alike: dict[str | None, dict[str, Stage]] = {}
-        self.open = set(waiting)  # what is not done with
-        for stage in waiting.values():
-            self._enter(stage)
-
-    def __bool__(self) -> bool:
-        return bool(self.ready)
-
-    def take(self, free: int) -> list[Stage]:
-        """The next stage, and those that are carried out together with it: their share, of so many free processes."""
-        _, stage = heapq.heappop(self.ready)
-        alike = self.alike.get(together(stage), {})
-        count = min(math.ceil(len(alike) / free), TOGETHER)
-        found = [stage, *(one for one in alike.values() if one is not stage)][: max(count, 1)]
-        for one in found:
-            alike.pop(one.key, None)
-        taken = {one.key for one in found[1:]}
-        if taken:
-            self.ready = [row for row in self.ready if row[1].key not in taken]
-            heapq.heapify(self.ready)
-        return found
-
-    def release(self, stage: Stage) -> None:
-        """It is done with: its children have a parent less to wait for."""
-        self.open.discard(stage.key)
-        for child in self.children[stage.key]:
-            self.missing[child.key] -= 1
-            if not self.missing[child.key]:
-                self._add(child)
-
-    def redo(self, stages: Sequence[Stage], lost: Stage | None) -> None:
-        """Put back stages that were taken; what they lack goes before them."""
-        if lost and lost.key not in self.open:
-            self.open.add(lost.key)
-            self.place.setdefault(lost.key, -1 - len(self.place))
-            self._enter(lost)
-        for stage in stages:
-            if lost:
-                self.missing[stage.key] += 1
-                self.children[lost.key].append(stage)
-            else:
-                self._add(stage)
-
-    def _enter(self, stage: Stage) -> None:
-        """Parents come before their children."""
-        parents = [parent.key for parent in stage.parents if parent.key in self.open]
-        self.children[stage.key], self.missing[stage.key] = [], len(parents)
-        for key in parents:
-            self.children[key].append(stage)
-        if not parents:
-            self._add(stage)
-
-    def _add(self, stage: Stage) -> None:
-        heapq.heappush(self.ready, (self.place[stage.key], stage))
-        if (group := together(stage)) is not None:
-            self.alike.setdefault(group, {})[stage.key] = stage
-
-
-def _broken(stage: Stage, records: dict[str, Record]) -> list[Stage]:
-    """Parents without which a stage cannot be done; of a choice's candidates, one that works is enough."""
-    broken = [p for p in stage.parents if records[p.key]["state"] != "done"]
-    lost = {p.key for p in broken}
-    return broken if lost - stage.spare or lost == stage.spare else []
 
 
 def _step_teller(stage: Stage, tell: Tell) -> Callable[[int, int, float], None]:
     return lambda step, steps, loss: tell("step", stage, {"step": step, "steps": steps, "loss": loss})
-
-
-def _finish(stage: Stage, record: Record, outcome: Outcome, tell: Tell) -> None:
-    outcome.records[stage.key] = record
-    outcome.failed += record["state"] == "failed"
-    outcome.skipped += record["state"] == "skipped"
-    tell(record["state"], stage, record)
-
-
-def _inherited(parent: Stage, record: Record) -> Record:
-    """A stage whose parent has nothing to give shares its fate; nothing is stored, so a retry reaches it."""
-    error = record.get("error", "")
-    if not error.startswith("after "):
-        error = f"after {parent.label}: {error}"
-    return {"state": record["state"], "error": error, "flags": record["flags"], "seconds": 0.0}
