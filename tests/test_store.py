@@ -123,13 +123,14 @@ def test_what_is_done_stays_and_the_second_writer_is_told_so(store):
 @pytest.mark.parametrize("before", ["done", "failed", "skipped"])
 def test_a_stage_that_is_replaced_is_whole_at_every_moment(store, before, monkeypatch):
     old = store.save(A, row(before, error="no"), {"model.safetensors": b"1", "old": b""})
-    write, seen = type(store)._put, []
+    write, seen = type(store.place).put, []
 
     def spy(self, path, data):
         write(self, path, data)
         seen.append(Store(store.url).load(A))
 
-    monkeypatch.setattr(Store, "_put", spy)
+    for name in ("put", "write") if not store.local else ("put",):
+        monkeypatch.setattr(type(store.place), name, spy)
     new = store.save(A, row(seconds=2.0), {"model.safetensors": b"2"}, replace=before == "done")
     assert seen[0] == (old, {"model.safetensors": b"1", "old": b""}) and len(seen) >= 2
     assert all(record in (old, new) for record, _ in seen)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -113,7 +114,7 @@ class Face:
                 if event == "step":
                     text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
-                elif event in ("done", "failed", "skipped"):
+                elif event != "start" and stage.key in shares:  # "cached": another run has made it meanwhile
                     done += 1
                     bar.advance(whole, shares[stage.key])
                     bar.update(now, visible=False)
@@ -121,7 +122,7 @@ class Face:
                     note = record.get("error") or f"{record['seconds']:.1f} s"
                     if bar.disable:
                         self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
-                    elif event != "done":
+                    elif event not in ("done", "cached"):
                         bar.console.print(inert(f"{told}{note}"), markup=False)
 
             yield tell
@@ -147,6 +148,17 @@ class Face:
         columns = (words, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         console = Console(stderr=True, quiet=hidden)  # even a disabled bar ends with an empty line
         return Progress(*columns, console=console, transient=True, disable=hidden)
+
+
+class _Command(typer.core.TyperCommand):
+    """A command, of whose options those may stand alone whose value is shown in brackets: `--ray` is `--ray local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give them the value that they have then."""
+        alone = {name for p in self.params if str(p.metavar).startswith("[") for name in p.opts}
+        pairs = zip(args, [*args[1:], "-"], strict=True)
+        lone = (word in alone and (after.startswith("-") or after.endswith(".toml")) for word, after in pairs)
+        return super().parse_args(ctx, [f"{w}=local" if bare else w for w, bare in zip(args, lone, strict=True)])
 
 
 def command(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,7 +193,7 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
-    app.command(name=body.__name__.rstrip("_"))(call)
+    app.command(name=body.__name__.rstrip("_"), cls=_Command)(call)
     return body
 
 

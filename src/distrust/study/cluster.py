@@ -7,10 +7,8 @@ the store; between tasks only records pass.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,23 +18,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..allowed import Files as Code
-from ..allowed import allowed, digest_of
-from ..devices import usable
 from ..errors import BadInput, DistrustError
-from ..registry import registry
-from ..workers import keep_memory
-from .calls import contents_of
-from .executors import Processes, cores
 from .graph import Plan, Stage
-from .order import Queue, inherited
+from .nodes import setting_of, there
+from .order import Queue
+from .places import drafted
 from .records import Damaged, Record
 from .store import Store
-from .work import given_up, work
+from .work import Found
 
 if TYPE_CHECKING:
     from .runner import Outcome, Tell
@@ -49,7 +41,6 @@ MEMORY = 80 * 2**20  # bytes of Ray's object store, through which nothing large 
 OURS = {  # what a Ray that we start or talk to is told: to report to nobody, and not to print into a result
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }  # fmt: skip
-SHARED = ("DISTRUST_DATA", "DISTRUST_CACHE")  # variables that a node takes from here, unless it has its own
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ def drain(
     jobs: int,
     store: Store,
     device: str | None,
-    replace: bool,
+    mode: str,
     limit: float | None,
     tell: Tell,
 ) -> None:
@@ -130,8 +121,8 @@ def drain(
     """
     left, made, lacking = dict(waiting), set(waiting), Counter[tuple[str, str]]()
     with _connected(cluster, jobs) as ray, _draft(store) as draft:
-        setting = _setting(cluster, store, draft)
-        graph = _Graph(ray, cluster, setting, device or "cpu", replace, limit)
+        setting = setting_of(store, draft, cluster.cpus, mode)
+        graph = _Graph(ray, cluster, device or "cpu", (setting, device or "cpu", limit))
         while left:
             lacks = dict[str, Damaged]()
             again = set[str]()
@@ -143,7 +134,8 @@ def drain(
                     lacks[found.key] = found
                     again.add(stage.key)
                 else:
-                    outcome.ran += "recipe" in found  # or else it shares its parent's fate
+                    outcome.cached += isinstance(found, Found)
+                    outcome.ran += "recipe" in found and not isinstance(found, Found)  # else it shares a parent's fate
                     outcome.take(stage, found, tell)
             for key, damaged in lacks.items():
                 store.set_aside(damaged)
@@ -157,12 +149,9 @@ def drain(
 class _Graph:
     """Hands stages to Ray, parents first, and hears of them as they are done."""
 
-    def __init__(
-        self, ray: Any, cluster: Cluster, setting: _Setting, device: str, replace: bool, limit: float | None
-    ) -> None:
-        self.ray, self.cluster, self.device = ray, cluster, device
-        self.rest = setting, device, replace, limit
-        self.task = ray.remote(max_retries=RETRIES)(_there)
+    def __init__(self, ray: Any, cluster: Cluster, device: str, given: tuple[Any, ...]) -> None:
+        self.ray, self.cluster, self.device, self.given = ray, cluster, device, given
+        self.task = ray.remote(max_retries=RETRIES)(there)
 
     def carried_out(
         self, waiting: Mapping[str, Stage], records: Mapping[str, Record], tell: Tell
@@ -193,7 +182,7 @@ class _Graph:
         cpus, gpus = self.cluster.asks(stages[0], self.device)
         parents = [refs.get(parent.key) or records[parent.key] for parent in stages[0].parents]
         asked = {"num_cpus": cpus, "num_gpus": gpus, "num_returns": len(stages), "name": stages[0].label}
-        found = self.task.options(**asked).remote(*self.rest, stages, *parents)
+        found = self.task.options(**asked).remote(*self.given, stages, *parents)
         return found if isinstance(found, list) else [found]
 
     def _next(self, running: Mapping[Any, Stage]) -> Any:
@@ -259,7 +248,7 @@ class _Graph:
                     "version on every node, then run the same command again."
                 ) from None
             if not isinstance(cause, exceptions.RayError):
-                raise
+                raise cause from None
             lost: Any = cause
         except exceptions.RayError as error:
             lost = error
@@ -284,8 +273,9 @@ def _connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
     if ray.is_initialized():  # by whoever calls this, and who ends it
         yield ray
         return
-    usual: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-    own = {"num_cpus": jobs * cluster.cpus, "include_dashboard": False, "object_store_memory": MEMORY}
+    told: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+    if cluster.local:
+        told |= {"num_cpus": jobs * cluster.cpus, "include_dashboard": False, "object_store_memory": MEMORY}
     main = threading.current_thread() is threading.main_thread()
     before, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("ray")
     level = logger.level
@@ -294,7 +284,7 @@ def _connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
         if not cluster.local:
             _check_answer(cluster.address)
         with _variables(OURS):
-            ray.init(cluster.address, **usual, **(own if cluster.local else {}))
+            ray.init(cluster.address, **told)
         if main:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end this process with another exit code
         yield ray
@@ -342,10 +332,9 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def _draft(store: Store) -> Iterator[str]:
     """A file in the store by which a node knows it; if this process is killed, the next run sweeps it up."""
-    name = store._draft("0" * 32)
-    with store._writing(name):
-        store._put(name, b"")
+    name = drafted("0" * 32)
+    store.place.put(name, b"")
     try:
         yield name
     finally:
-        store._sweep(name)
+        store.place.remove(name)

@@ -63,8 +63,11 @@ class Processes(Executor):
     def end(self) -> None:
         """Stop them at once, whatever they do; the store keeps what was finished."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - self.others:
+        begun = set(multiprocessing.active_children()) - self.others
+        for process in begun:
             process.kill()
+        for process in begun:
+            process.join(1)  # so that what they held is free
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +28,7 @@ from .work import given_up, work
 SHARED = ("DISTRUST_DATA", "DISTRUST_CACHE")  # variables that a node takes from the driver, unless it has its own
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     """What a process on a node must be like to do the same as one here."""
 
     version: str
@@ -34,43 +36,39 @@ class _Setting(NamedTuple):
     draft: str
     folder: str
     threads: int
-    plugins: tuple[tuple[str, str], ...]  # files and what is in them
+    mode: str
+    plugins: tuple[tuple[str, str], ...]  # files, and what is in them
     code: tuple[tuple[str, str], ...]
     variables: tuple[tuple[str, str], ...]
 
 
-def _setting(cluster: Cluster, store: Store, draft: str) -> _Setting:
-    def marked(files: Code) -> tuple[tuple[str, str], ...]:
-        return tuple((str(file), digest_of(file)) for file in files)  # type: ignore[union-attr]
+def setting_of(store: Store, draft: str, threads: int, mode: str) -> Setting:
+    """That of this process; `draft` is a file that it has put into the store."""
 
-    return _Setting(
-        __version__, store.root if store.local else store.url, draft, str(Path.cwd()), cluster.cpus,
-        marked(registry.files), marked(allowed()), tuple((k, os.environ[k]) for k in SHARED if k in os.environ),
+    def known(files: Iterable[Path]) -> tuple[tuple[str, str], ...]:
+        return tuple((str(file), digest_of(file)) for file in files)
+
+    return Setting(
+        __version__, store.root if store.local else store.url, draft, str(Path.cwd()), threads, mode,
+        known(registry.files), known(allowed()), tuple((k, os.environ[k]) for k in SHARED if k in os.environ),
     )  # fmt: skip
 
 
-def _there(
-    setting: _Setting, device: str, replace: bool, limit: float | None, stages: list[Stage], *parents: Record
-) -> Any:
+def there(setting: Setting, device: str, limit: float | None, stages: list[Stage], *parents: Record) -> Any:
     """Carry out stages in a process of a node; one record of each.
 
     What Ray begins again, because the process was lost that had done it, is not done again.
     """
     store = _prepared(setting)
     fate = inherited(stages[0], {parent.key: record for parent, record in zip(stages[0].parents, parents, strict=True)})
-    made = {stage.key: fate for stage in stages} if fate else dict[str, Record]()
+    records: list[Any] = [fate] * len(stages)
     if not fate:
         _check_images(stages[0])
-        standing = {} if replace else {stage.key: store.standing(stage.key) for stage in stages}
-        made = {key: record for key, record in standing.items() if record and record["state"] == "done"}
-    if rest := [stage for stage in stages if stage.key not in made]:
-        place = usable(device) if _gpus() else "cpu"
-        code = tuple(Path(file) for file, _ in setting.code)
-        given = rest, setting.store, place, replace, code
+        replace, again = setting.mode == "force", setting.mode == "retry"
+        place, code = usable(device) if _gpus() else "cpu", [file for file, _ in setting.code]
+        given = stages, setting.store, place, replace, code, again
         records = _in_time(setting, limit, store, *given) if limit else work(*given)
-        made |= {stage.key: record for stage, record in zip(rest, records, strict=True)}
-    found = [made[stage.key] for stage in stages]
-    return found if len(found) > 1 else found[0]
+    return records if len(records) > 1 else records[0]
 
 
 def _gpus() -> bool:
@@ -79,19 +77,21 @@ def _gpus() -> bool:
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
 
 
-def _in_time(setting: _Setting, limit: float, store: Store, stages: list[Stage], *rest: Any) -> list[Record]:
+def _in_time(setting: Setting, limit: float, store: Store, stages: list[Stage], *rest: Any) -> list[Any]:
     """The same in a process that can be ended."""
     process = Processes(1, timed=True, threads=setting.threads)
     try:
         return process.submit(work, stages, *rest).result(limit * len(stages))
     except TimeoutError:
         return [given_up(stage, store, limit, rest[2]) for stage in stages]
+    except BrokenExecutor:
+        os._exit(1)  # it was killed: so Ray begins the task again
     finally:
         process.end()
 
 
 @functools.lru_cache(1)
-def _prepared(setting: _Setting) -> Store:
+def _prepared(setting: Setting) -> Store:
     """Make this process one as there are on the driver; once, for all that it carries out.
 
     Raises:
@@ -113,7 +113,7 @@ def _prepared(setting: _Setting) -> Store:
         if not Path(file).is_file() or digest_of(file) != content:
             raise BadInput(f"node {node} has no {file}, or another one. Put it into a folder that all nodes share.")
     store = Store(setting.store)
-    if not store.fs.exists(f"{store.root}/{setting.draft}"):
+    if not store.place.exists(setting.draft):
         raise BadInput(
             f"node {node} does not see the store {setting.store}. Give a folder that all nodes share, or a URL such "
             "as --store s3://bucket/path."

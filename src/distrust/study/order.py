@@ -23,6 +23,8 @@ class Queue:
         self.ready: list[tuple[int, Stage]] = []
         self.alike: dict[str | None, dict[str, Stage]] = {}
         self.open = set(waiting)  # what is not done with
+        self.put_off = set[str]()  # what another run was at
+        self.last = len(waiting)
         for stage in waiting.values():
             self._enter(stage)
 
@@ -63,6 +65,12 @@ class Queue:
                 self.children[lost.key].append(stage)
             else:
                 self._add(stage)
+
+    def put_back(self, stage: Stage) -> None:
+        """Another run is at it: everything else comes first."""
+        self.put_off.add(stage.key)
+        self.place[stage.key] = self.last = self.last + 1
+        self._add(stage)
 
     def _enter(self, stage: Stage) -> None:
         """Parents come before their children."""

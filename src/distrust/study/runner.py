@@ -18,10 +18,11 @@ from .graph import Plan, Stage, digest
 from .order import Queue, inherited
 from .records import Damaged, Record
 from .store import Store
-from .work import described, given_up, work
+from .work import Found, described, given_up, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
+PATIENCE = 0.5  # seconds that a process waits for a stage that another run is at, when it came to that before
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Outcome:
         self.records[stage.key] = record
         self.failed += record["state"] == "failed"
         self.skipped += record["state"] == "skipped"
-        tell(record["state"], stage, record)
+        tell("cached" if isinstance(record, Found) else record["state"], stage, record)
 
 
 def run(
@@ -90,12 +91,14 @@ def run(
         return outcome
     if waiting:
         store.check_writable()
-        replace = mode == "force"
-        if cluster:
-            on_ray.drain(plan, waiting, outcome, cluster, jobs, store, device, replace, limit, tell)
-        else:
-            with executor(jobs, device, timed=limit is not None) as pool:
-                _drain(plan, waiting, outcome, pool, jobs, store, device, replace, limit, tell)
+        try:
+            if cluster:
+                on_ray.drain(plan, waiting, outcome, cluster, jobs, store, device, mode, limit, tell)
+            else:
+                with executor(jobs, device, timed=limit is not None) as pool:
+                    _drain(plan, waiting, outcome, pool, jobs, store, device, mode, limit, tell)
+        finally:
+            store.sweep()  # what processes left that were killed
     return outcome
 
 
@@ -105,9 +108,11 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
     What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
     """
     read = {parent.key for stage in plan.stages.values() for parent in stage.parents}
-    for key, stage in plan.stages.items():
+    for key, record in store.records(plan.stages):
+        stage = plan.stages[key]
         try:
-            record = store.record(key)
+            if isinstance(record, Damaged):
+                raise record
             if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
                 raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
             done = record is not None and record["state"] == "done"
@@ -132,25 +137,29 @@ def _drain(
     jobs: int,
     store: Store,
     device: str | None,
-    replace: bool,
+    mode: Mode,
     limit: float | None,
     tell: Tell,
 ) -> None:
-    queue, lacking, until = Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record]], float]()
-    running: dict[Future[list[Record]], list[Stage]] = {}
+    queue, lacking, until = Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record | None]], float]()
+    running: dict[Future[list[Record | None]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
             stages = queue.take(jobs - len(running))
-            fate = inherited(stages[0], outcome.records)
+            fate, waited = inherited(stages[0], outcome.records), queue.put_off.issuperset(s.key for s in stages)
             for stage in stages:
                 if fate:
                     outcome.take(stage, fate, tell)
                     queue.release(stage)
-                else:
+                elif stage.key not in queue.put_off:
                     tell("start", stage, {})
             if not fate:
                 with watching(_step_teller(stages[0], tell)):
-                    future = pool.submit(work, stages, store.url, device, replace, allowed())
+                    redo = "" if waited else mode  # what another run was at is made by then
+                    future = pool.submit(
+                        work, stages, store.url, device, redo == "force", allowed(), redo == "retry",
+                        PATIENCE if waited else 0.0,
+                    )  # fmt: skip
                 running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
         left = max(min(map(until.__getitem__, running)) - time.monotonic(), 0) if limit and running else None
         done, late = wait(running, left, FIRST_COMPLETED) if running else ((), ())
@@ -164,7 +173,7 @@ def _drain(
                     continue
                 outcome.ran += len(stages)
                 for stage in stages:
-                    outcome.take(stage, given_up(stage, store, limit or 0, replace), tell)
+                    outcome.take(stage, given_up(stage, store, limit or 0, mode == "force"), tell)
                     queue.release(stage)
         for future in done:
             stages = running.pop(future)
@@ -187,8 +196,12 @@ def _drain(
                     "a worker process was killed, perhaps for want of memory. What was finished is still there; "
                     "run the same command again, with fewer jobs."
                 ) from None
-            outcome.ran += len(stages)
             for stage, record in zip(stages, records, strict=True):
+                if record is None:  # another run is at it
+                    queue.put_back(stage)
+                    continue
+                outcome.ran += not isinstance(record, Found)
+                outcome.cached += isinstance(record, Found)
                 outcome.take(stage, record, tell)
                 queue.release(stage)
 
