@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,9 +234,7 @@ class _Graph:
         try:
             return self.ray.get(ref)
         except exceptions.RayTaskError as error:
-            cause, node = error.cause, error.ip
-            while isinstance(cause, exceptions.RayTaskError):
-                cause, node = cause.cause, cause.ip
+            cause = error.cause
             if isinstance(cause, Damaged):
                 return cause
             if isinstance(cause, DistrustError):
@@ -243,8 +242,9 @@ class _Graph:
             text = str(cause)
             if isinstance(cause, exceptions.RaySystemError) or "failed to import" in text:
                 why = next((line for line in reversed(text.splitlines()) if "Error: " in line), "it cannot be imported")
+                node = re.search(r"ip=([^)\s]+)", str(error))
                 raise BadInput(
-                    f"node {node} has no Distrust {__version__}, or another one ({why.strip()}). Install the same "
+                    f"node {node[1] if node else 'of the cluster'} has no Distrust {__version__}, or another one ({why.strip()}). Install the same "
                     "version on every node, then run the same command again."
                 ) from None
             if not isinstance(cause, exceptions.RayError):
