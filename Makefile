@@ -14,6 +14,7 @@ test: $(READY) lint
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py
 	$(BIN)/python -m tests.kills 30
+	$(BIN)/python -m tests.kills 30 --ray
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 1500

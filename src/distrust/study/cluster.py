@@ -34,7 +34,7 @@ from .work import Found
 if TYPE_CHECKING:
     from .runner import Outcome, Tell
 
-ANSWER = 20.0  # seconds that a cluster has to answer
+ANSWER = 30.0  # seconds that a cluster has to answer
 PATIENCE = 30.0  # seconds until a node has joined that can do what a stage needs
 RETRIES = 3  # of a task whose process or node is gone; a method's own error is never tried again
 WINDOW = 2000  # tasks that Ray knows of at a time: the driver holds them in memory
@@ -239,13 +239,13 @@ class _Graph:
                 return cause
             if isinstance(cause, DistrustError):
                 raise cause from None
-            text = str(cause)
-            if isinstance(cause, exceptions.RaySystemError) or "failed to import" in text:
-                why = next((line for line in reversed(text.splitlines()) if "Error: " in line), "it cannot be imported")
+            said = str(cause).splitlines() or [""]
+            if isinstance(cause, exceptions.RaySystemError) or "failed to import" in said[0]:
+                why = next((line.strip() for line in reversed(said) if "Error: " in line), said[0])
                 node = re.search(r"ip=([^)\s]+)", str(error))
                 raise BadInput(
-                    f"node {node[1] if node else 'of the cluster'} has no Distrust {__version__}, or another one ({why.strip()}). Install the same "
-                    "version on every node, then run the same command again."
+                    f"node {node[1] if node else 'of the cluster'} has no Distrust {__version__}, or another one "
+                    f"({why}). Install the same version on every node, then run the same command again."
                 ) from None
             if not isinstance(cause, exceptions.RayError):
                 raise cause from None
@@ -298,22 +298,19 @@ def _connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
 
 
 def _check_answer(address: str) -> None:
-    """Ask in a process of its own: Ray itself waits for minutes, and then ends whoever asked."""
-    asked = [] if address == "auto" else ["--address", address]
+    """Try in a process of its own: where nobody answers, Ray waits for minutes, and then ends whoever asked."""
+    code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
     try:
-        found = subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "health-check", *asked],
-            capture_output=True, text=True, timeout=ANSWER,
-        )  # fmt: skip
+        found = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=ANSWER)
         if not found.returncode:
             return
-        said = (found.stderr or found.stdout).strip().splitlines() or [""]
-        why = said[-1].rpartition("Error: ")[2] or "it is not there"
+        said = found.stderr.strip().splitlines() or [""]
+        why = said[-1].partition("Error: ")[2][:400] or "it is not there"
     except subprocess.TimeoutExpired:
         why = f"nothing within {ANSWER:g} s"
     raise BadInput(
-        f"no Ray answers at {address!r} ({why}). Start one with `ray start --head`, or leave the address out: "
-        "--ray alone starts one on this machine."
+        f"no Ray answers at {address!r} ({why}). Start one with `ray start --head`; if it asks for a token, type "
+        "`export RAY_AUTH_MODE=token` first. Without an address, --ray starts one on this machine."
     )
 
 
