@@ -67,7 +67,7 @@ def desk(tmp_path):
 
     yield type_
     for number in (signal.SIGTERM, signal.SIGKILL):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 5
         while (left := marked(mark)) and time.monotonic() < end:
             for process in left:
                 os.kill(process, number)
