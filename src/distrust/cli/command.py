@@ -156,9 +156,9 @@ class _Command(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give them the value that they have then."""
         alone = {name for p in self.params if str(p.metavar).startswith("[") for name in p.opts}
-        pairs = zip(args, [*args[1:], "-"], strict=True)
-        lone = (word in alone and (after.startswith("-") or after.endswith(".toml")) for word, after in pairs)
-        return super().parse_args(ctx, [f"{w}=local" if bare else w for w, bare in zip(args, lone, strict=True)])
+        pairs = zip(args, [*args[1:], "-"], strict=False)
+        words = (f"{w}=local" if w in alone and re.search("^-|[.]toml$", after) else w for w, after in pairs)
+        return super().parse_args(ctx, [*words])
 
 
 def command(body: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from .runner import Outcome, Tell
 
 ANSWER = 30.0  # seconds that a cluster has to answer
-PATIENCE = 30.0  # seconds until a node has joined that can do what a stage needs
+PATIENCE = 30.0  # seconds until a node has joined that can do what a stage needs, or the head node answers again
+LOOK = 5.0  # seconds between looks at the cluster
 RETRIES = 3  # of a task whose process or node is gone; a method's own error is never tried again
 WINDOW = 2000  # tasks that Ray knows of at a time: the driver holds them in memory
 MEMORY = 80 * 2**20  # bytes of Ray's object store, through which nothing large goes
@@ -153,6 +155,7 @@ class _Graph:
     def __init__(self, ray: Any, cluster: Cluster, device: str, given: tuple[Any, ...]) -> None:
         self.ray, self.cluster, self.device, self.given = ray, cluster, device, given
         self.task = ray.remote(max_retries=RETRIES)(there)
+        self.looked = self.heard = time.monotonic()  # for the head node, and of it
 
     def carried_out(
         self, waiting: Mapping[str, Stage], records: Mapping[str, Record], tell: Tell
@@ -190,13 +193,34 @@ class _Graph:
         """One that is done. While none is, make sure that there is a node for every one of them."""
         since = time.monotonic()
         while True:
-            done, _ = self.ray.wait(list(running), num_returns=1, timeout=5)
+            done, _ = self.ray.wait(list(running), num_returns=1, timeout=LOOK)
+            self._check_head()
             if done:
                 return done[0]
             if not (lack := self._lack(running.values())):
                 since = time.monotonic()
             elif time.monotonic() - since > PATIENCE:
                 raise DistrustError(f"{lack} What was finished is still there; run the same command again.")
+
+    def _check_head(self) -> None:
+        """Without its head node a cluster is lost, and Ray would end this process after a minute, without a word.
+
+        Raises:
+            DistrustError: it does not answer any more.
+        """
+        if time.monotonic() - self.looked < LOOK:
+            return
+        self.looked = time.monotonic()
+        host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), LOOK).close()
+            self.heard = time.monotonic()
+        except OSError:
+            if time.monotonic() - self.heard > PATIENCE:
+                raise DistrustError(
+                    "the head node of the cluster no longer answers. What was finished is still there; start the "
+                    "cluster anew, then run the same command again."
+                ) from None
 
     def _slots(self, waiting: Mapping[str, Stage]) -> int:
         """How many stages the nodes can hold at a time; nodes that join later count when they are there.
