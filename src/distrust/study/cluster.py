@@ -194,33 +194,36 @@ class _Graph:
         since = time.monotonic()
         while True:
             done, _ = self.ray.wait(list(running), num_returns=1, timeout=LOOK)
-            self._check_head()
+            answers = self._head_answers()
             if done:
                 return done[0]
+            if not answers:  # or else the next question would never come back
+                continue
             if not (lack := self._lack(running.values())):
                 since = time.monotonic()
             elif time.monotonic() - since > PATIENCE:
                 raise DistrustError(f"{lack} What was finished is still there; run the same command again.")
 
-    def _check_head(self) -> None:
+    def _head_answers(self) -> bool:
         """Without its head node a cluster is lost, and Ray would end this process after a minute, without a word.
 
         Raises:
             DistrustError: it does not answer any more.
         """
         if time.monotonic() - self.looked < LOOK:
-            return
+            return self.heard == self.looked
         self.looked = time.monotonic()
         host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), LOOK).close()
-            self.heard = time.monotonic()
+            self.heard = self.looked
         except OSError:
             if time.monotonic() - self.heard > PATIENCE:
                 raise DistrustError(
                     "the head node of the cluster no longer answers. What was finished is still there; start the "
                     "cluster anew, then run the same command again."
                 ) from None
+        return self.heard == self.looked
 
     def _slots(self, waiting: Mapping[str, Stage]) -> int:
         """How many stages the nodes can hold at a time; nodes that join later count when they are there.
