@@ -16,9 +16,10 @@ import re
 import signal
 import sys
 import time
+import tomllib
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -56,7 +57,7 @@ DEFECT = (
 )
 
 # Control characters but tab and newline, marks of direction, halves of characters.
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Click's UsageError, of which Typer may bring its own copy.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
@@ -79,11 +80,12 @@ class Face:
     ] = None
 
     def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
-        """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
+        """Print the result: one JSON object, or lines, and what the flags mean. Returns 0, the usual exit code."""
         told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
-        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
-        if text:
-            put(sys.stdout, inert(text) + "\n")
+        if self.json_:
+            told = [json.dumps(facts, ensure_ascii=False, default=str)]
+        if told:
+            put(sys.stdout, "".join(f"{inert(line)}\n" for line in told))
         return 0
 
     def say(self, line: str) -> None:
@@ -91,22 +93,25 @@ class Face:
         if not self.quiet:
             put(sys.stderr, inert(line) + "\n")
 
-    def fail(self, kind: str, message: str) -> int:
+    def fail(self, kind: str, message: str, facts: Mapping[str, Any]) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
-            self.show({"error": kind, "message": message})
-        put(sys.stderr, inert(f"{kind}: {message}\n"))
+            self.show({**facts, "error": kind, "message": message})
+        put(sys.stderr, inert(f"{kind}: {message}") + "\n")
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
-    def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
+    def progress(self, planned: Any) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
         """A `tell` for a study: a bar on a terminal, plain lines otherwise, silence if quiet."""
         from ..study.estimate import cost_of
 
-        began, done = time.monotonic(), 0
-        shares = {stage.key: max(cost_of(stage, 1), 0.1) for stage in waiting}
+        def share(stage: Any) -> float:
+            return max(cost_of(stage, 1), 0.1)
+
+        began, done, waiting, weights = time.monotonic(), 0, planned.waiting, planned.sample.weights
+        count, known = planned.sample.count(waiting), {stage.key for stage in waiting}
         with self._bar(useful=bool(waiting)) as bar:
-            whole = bar.add_task("stages", total=sum(shares.values()))
+            whole = bar.add_task("stages", total=sum(share(stage) * weights.get(stage.key, 1) for stage in waiting))
             now = bar.add_task("", total=1, visible=False)
 
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
@@ -114,14 +119,14 @@ class Face:
                 if event == "step":
                     text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
-                elif event != "start" and stage.key in shares:  # "cached": another run has made it meanwhile
+                elif event != "start" and (stage.key in known or (planned.grid.large and event != "cached")):
                     done += 1
-                    bar.advance(whole, shares[stage.key])
+                    bar.advance(whole, share(stage))
                     bar.update(now, visible=False)
                     told, took = f"{event} {stage.label}: ", time.monotonic() - began
                     note = record.get("error") or f"{record['seconds']:.1f} s"
                     if bar.disable:
-                        self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
+                        self.say(f"[{done}/{count}] {told}{note}  ({took:.0f} s)")
                     elif event not in ("done", "cached"):
                         bar.console.print(inert(f"{told}{note}"), markup=False)
 
@@ -161,8 +166,8 @@ class _Command(typer.core.TyperCommand):
         return super().parse_args(ctx, [*words])
 
 
-def command(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `body(face, …) -> exit code` as a command; errors are told as `main` says.
+def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[..., Any]:
+    """Register `body(face, …) -> exit code` as a command, or as one of a group; errors are told as `main` says.
 
     A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
     """
@@ -185,21 +190,40 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except WrongUsage:
             raise
         except KeyboardInterrupt:
-            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.")
+            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.", {})
         except (Exception, SystemExit) as error:  # never mistaken for a finding
             if face.debug:
-                traceback.print_exc()
-            return face.fail(type(error).__name__, _typed(_told(error), [p.name for p in options]))
+                put(sys.stderr, "".join(f"{inert(line)}\n" for line in traceback.format_exc().splitlines()))
+            told, facts = _typed(_told(error), [p.name for p in options]), getattr(error, "facts", {})
+            return face.fail(type(error).__name__, told, facts)
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
-    app.command(name=body.__name__.rstrip("_"), cls=_Command)(call)
+    group.command(name=body.__name__.rstrip("_"), cls=_Command)(call)
     return body
 
 
+def assignments(texts: Iterable[str] | None) -> dict[str, Any]:
+    """What `--set` asks for."""
+    return dict(map(_assignment, texts or ()))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`seeds=1`, `attack=["none"]`, `budget=cpu`: a line of TOML, whose words need no quotes."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise typer.BadParameter(
+            f"--set {text}: write NAME=VALUE, e.g. --set budget=cpu or --set 'images=[\"gtsrb\"]'."
+        )
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
 def inert(text: str) -> str:
-    """A text whose names may be a stranger's, without what would steer a terminal or turn its lines around."""
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """A line whose names may be a stranger's: one line, without what would steer a terminal or turn it around."""
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
 
 
 def put(stream: TextIO, text: str) -> None:

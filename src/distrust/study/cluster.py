@@ -123,7 +123,7 @@ def drain(
         DistrustError: a task was lost again and again.
     """
     left, made, lacking = dict(waiting), set(waiting), Counter[tuple[str, str]]()
-    with _connected(cluster, jobs) as ray, _draft(store) as draft:
+    with connected(cluster, jobs) as ray, _draft(store) as draft:
         setting = setting_of(store, draft, cluster.cpus, mode)
         graph = _Graph(ray, cluster, device or "cpu", (setting, device or "cpu", limit))
         while left:
@@ -290,7 +290,7 @@ class _Graph:
 
 
 @contextmanager
-def _connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
+def connected(cluster: Cluster, jobs: int) -> Iterator[Any]:
     """Ray, connected: to a cluster, or to one that lives as long as this."""
     with _variables(OURS):
         try:

@@ -68,14 +68,14 @@ def _taken(place: Objects, key: str, text: bytes) -> int | None:
             return None
         turn += alive is False  # else it is gone, and the same number can be had
     if turn and not place.exists(_name(key, turn - 1)):  # its successor was at it, and is done
-        place.remove(_name(key, turn))
+        place.drop(_name(key, turn))
         return _taken(place, key, text)
     return turn
 
 
 def _release(place: Objects, key: str, turn: int) -> None:
     for n in range(turn + 1):  # upwards: what is left is dead, and its successor's number is taken
-        place.remove(_name(key, n))
+        place.drop(_name(key, n))
 
 
 def _alive(place: Objects, name: str) -> bool | None:
@@ -110,7 +110,22 @@ def sweep(place: Objects) -> None:
             with leased(place, [key]) as ours:  # or somebody else takes it over meanwhile
                 for match in found:
                     if match[1] in ours:
-                        place.remove(match[0])
+                        place.drop(match[0])
+
+
+def living(place: Objects) -> list[str]:
+    """The machines on which somebody is at a stage, one for each stage.
+
+    Raises:
+        OSError: the place cannot be read or written.
+    """
+    found = dict[str, str]()
+    for name in place.names(".lease-"):
+        if (match := NAME.fullmatch(name)) and _alive(place, name):
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                found[match[1]] = str(json.loads(place.read(name) or b"")["node"])
+            found.setdefault(match[1], "a machine without a name")
+    return list(found.values())
 
 
 def _name(key: str, turn: int) -> str:

@@ -11,12 +11,14 @@ import functools
 import hashlib
 import os
 import platform
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+from fsspec.registry import known_implementations
 
 from ..errors import StoreError
 from ..files import sync
@@ -108,7 +110,7 @@ class Objects:
         try:
             return self._modified(probe)
         finally:
-            self.remove(probe)
+            self.drop(probe)
 
     def _modified(self, path: str) -> float:
         with _told():
@@ -145,6 +147,11 @@ class Objects:
         if not self.flat:
             with _told():
                 self.fs.makedirs(self.at(folder), exist_ok=True)
+
+    def drop(self, path: str) -> None:
+        """Remove one file; none is fine."""
+        with _told(), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.at(path))
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder; none is fine."""
@@ -194,7 +201,7 @@ class Folder(Objects):
             os.replace(self.at(beside), self.at(path))
         except OSError:
             with contextlib.suppress(OSError):
-                self.remove(beside)
+                self.drop(beside)
             raise
 
     def create(self, path: str, data: bytes) -> bool:
@@ -216,18 +223,25 @@ class Folder(Objects):
         """Make a file as young as if it were written now, by the clock of whoever keeps it."""
         os.utime(self.at(path))
 
+    def now(self) -> float:
+        """The time by the clock of whoever keeps the folder: that of a file without a name."""
+        with tempfile.TemporaryFile(dir=self.root) as file:
+            return os.fstat(file.fileno()).st_mtime
+
     def _modified(self, path: str) -> float:
         return os.stat(self.at(path)).st_mtime
 
     def names(self, prefix: str = "") -> list[str]:
         """What lies in it, or of that what begins so."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError):
             return sorted(name for name in os.listdir(self.root) if name.startswith(prefix))
         return []
 
     def having(self, name: str) -> list[str]:
         """The folders in it that have a file of this name."""
-        return [folder for folder in self.names() if os.path.exists(self.at(f"{folder}/{name}"))]
+        with contextlib.suppress(NotADirectoryError):  # nothing is in a file
+            return [folder for folder in self.names() if os.path.exists(self.at(f"{folder}/{name}"))]
+        return []
 
     def advice(self, error: OSError) -> str:
         """What may help."""
@@ -264,14 +278,14 @@ def place_of(url: str) -> Objects:
     try:
         fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)  # others write, too
     except ImportError as error:
-        package = fsspec.registry.known_implementations[protocol]["class"].partition(".")[0]
+        package = known_implementations[protocol]["class"].partition(".")[0]
         raise StoreError(f"store {url!r} cannot be opened ({error}). Type: pip install {package}") from None
     except Exception as error:  # whatever a file system thinks of an address
         said = f"store {url!r} cannot be opened ({_why(error)})"
         raise StoreError(f"{said}. Give a directory or an fsspec URL.") from None
     if isinstance(fs, fsspec.implementations.local.LocalFileSystem):
         return Folder(fs, root)
-    if protocol in BUCKETS and not root.strip("/"):
+    if protocol in BUCKETS and url.partition("://")[2][:1] in ("", "/"):
         raise StoreError(f"store {url!r} names no bucket. Give one: {protocol}://BUCKET/FOLDER.")
     return Objects(fs, root)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Literal
@@ -53,6 +53,7 @@ def run(
     device: str | None = None,
     limit: float | None = None,
     cluster: on_ray.Cluster | None = None,
+    made: Container[str] = (),
     tell: Tell = lambda event, stage, record: None,
 ) -> Outcome:
     """Carry out what the store does not have yet; call it again after any interruption.
@@ -67,6 +68,7 @@ def run(
         limit: seconds after which a stage that is not done is ended, and has failed; it runs in a process of its own
             then (default: none).
         cluster: where Ray carries them out, in place of processes here (default: none).
+        made: keys of what was just made, which stands in every mode.
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record
             (of "step": `step`, `steps`, `loss`; in-process only).
 
@@ -77,7 +79,7 @@ def run(
     """
     outcome = Outcome()
     waiting: dict[str, Stage] = {}
-    for stage, record in kept(plan, store, mode):
+    for stage, record in kept(plan, store, mode, made):
         if record is None or isinstance(record, Damaged):
             waiting[stage.key] = stage
         else:
@@ -102,7 +104,9 @@ def run(
     return outcome
 
 
-def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record | Damaged | None]]:
+def kept(
+    plan: Plan, store: Store, mode: Mode, made: Container[str] = ()
+) -> Iterator[tuple[Stage, Record | Damaged | None]]:
     """What the store has of each stage and this mode leaves standing; None, or what is wrong, where it has to run.
 
     What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
@@ -116,7 +120,7 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
             if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
                 raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
             done = record is not None and record["state"] == "done"
-            if mode == "force" or (mode == "retry" and not done):
+            if (mode == "force" or (mode == "retry" and not done)) and key not in made:
                 record = None
             elif done and key not in read:
                 record = store.load(key)[0]
@@ -147,6 +151,7 @@ def _drain(
         while queue and len(running) < jobs:
             stages = queue.take(jobs - len(running))
             fate, waited = inherited(stages[0], outcome.records), queue.put_off.issuperset(s.key for s in stages)
+            patience = PATIENCE if waited else 0.0
             for stage in stages:
                 if fate:
                     outcome.take(stage, fate, tell)
@@ -156,11 +161,9 @@ def _drain(
             if not fate:
                 with watching(_step_teller(stages[0], tell)):
                     redo = "" if waited else mode  # what another run was at is made by then
-                    future = pool.submit(
-                        work, stages, store.url, device, redo == "force", allowed(), redo == "retry",
-                        PATIENCE if waited else 0.0,
-                    )  # fmt: skip
-                running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
+                    words = (device, redo == "force", allowed(), redo == "retry", patience)
+                    future = pool.submit(work, stages, store.url, *words)
+                running[future], until[future] = stages, time.monotonic() + patience + (limit or 0) * len(stages)
         left = max(min(map(until.__getitem__, running)) - time.monotonic(), 0) if limit and running else None
         done, late = wait(running, left, FIRST_COMPLETED) if running else ((), ())
         if late and not done and isinstance(pool, Processes):

@@ -125,6 +125,8 @@ class Store:
         raise Damaged(key, "it is not there")
 
     def _files(self, key: str, record: Record) -> Iterator[tuple[str, bytes]]:
+        for name in record.get("left_out", ()):
+            raise Damaged(key, f"{name} was left out when it was exported")
         named = record.get("files")
         if named is None:  # as an earlier version left it: nothing to verify it by
             paths = self.fs.ls(f"{self.root}/{key}", detail=False)
@@ -168,10 +170,10 @@ class Store:
             key, _, name = path.partition("/")
             if self.local and name:  # a folder in a file's place, a bad sector
                 raise Damaged(key, f"{name} cannot be read ({error.strerror or error})") from None
-            help = "" if self.local else f"{self.place.advice(error)}, and "
-            said = f"{help}try again."
+            help = "Give another --store, or" if self.local else f"{self.place.advice(error).capitalize()}, and"
             raise StoreError(
-                f"store {self.url} cannot be read ({error.strerror or error}). {said[:1].upper()}{said[1:]}"
+                f"store {self.url} cannot be read ({error.strerror or error}). {help} try again; nothing that was "
+                "finished is lost."
             ) from error
 
     def find(self, prefix: str) -> tuple[str, Record]:
@@ -213,7 +215,7 @@ class Store:
                 if isinstance(record, Damaged):
                     raise record
                 if record is not None:
-                    records[key] = self.load(key)[0] if verify else record
+                    records[key] = self.load(key)[0] if verify and "left_out" not in record else record
             except Damaged as error:
                 damaged[key] = error.why
         counts = Counter(f"{r['kind']} {r['state']}" for r in records.values())
@@ -250,7 +252,8 @@ class Store:
             self._sign()
             while True:
                 standing = self.standing(key)
-                if standing and standing["state"] == "done" and not (replace and record["state"] == "done"):
+                gives_way = replace or (standing and "left_out" in standing)
+                if standing and standing["state"] == "done" and not (gives_way and record["state"] == "done"):
                     return standing
                 if standing:  # beside what is there, which is read until the record is replaced
                     return self._fill(key, key, record, files, standing)
