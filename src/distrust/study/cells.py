@@ -248,8 +248,8 @@ def _read(files: Iterable[Path]) -> Iterator[tuple[Path, Cell | str]]:
             text = bounded(file, "record").decode()
             cell = json.loads(text)
             _Cell.model_validate(cell)
-            for name in numbers & cell.keys():
-                _Measured(number=cell[name], interval=cell.get(f"{name}_interval"))
+            for name in numbers & {name.removesuffix("_interval") for name in cell}:
+                _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
             if "\\u" in text:
                 json.dumps(cell, ensure_ascii=False).encode()  # no half characters
             yield file, cell
