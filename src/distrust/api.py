@@ -24,9 +24,10 @@ from .reporting.text import duration
 from .study.blocks import Tally
 from .study.cells import COMPARED, Cell, Writer, compare, named, read_cells
 from .study.cluster import Cluster, cluster_of, connected
-from .study.estimate import Estimate, Speed
+from .study.estimate import Estimate, Speed, share_of
 from .study.executors import automatic_jobs, cores
 from .study.graph import Plan, Stage
+from .study.live import told
 from .study.plan import Grid, look, make_plan
 from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, kept
@@ -145,6 +146,19 @@ class Planned:
 
     def _run(self, tell: Tell) -> Results:
         self.check()
+        if self.mode == "only-cached" or not self.waiting:
+            return self._carried_out(tell)
+        facts = {name: self.record()[name] for name in ("study", "budget", "cells", "to_run")}
+        total = sum(share_of(stage) * self.sample.weights.get(stage.key, 1) for stage in self.waiting)
+        with told(self.store, facts, share_of, total) as hear:
+
+            def both(event: str, stage: Stage, record: Record) -> None:
+                hear(event, stage, record)
+                tell(event, stage, record)
+
+            return self._carried_out(both)
+
+    def _carried_out(self, tell: Tell) -> Results:
         speed, tally, found = Speed(self.device, self.jobs), Tally(), set[str]()
         writer = None if self.folder is None else Writer(self.folder, self.own)
         compared, failures = list[Cell](), dict[str, None]()

@@ -103,15 +103,12 @@ class Face:
     @contextlib.contextmanager
     def progress(self, planned: Any) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
         """A `tell` for a study: a bar on a terminal, plain lines otherwise, silence if quiet."""
-        from ..study.estimate import cost_of
-
-        def share(stage: Any) -> float:
-            return max(cost_of(stage, 1), 0.1)
+        from ..study.estimate import share_of
 
         began, done, waiting, weights = time.monotonic(), 0, planned.waiting, planned.sample.weights
         count, known = planned.sample.count(waiting), {stage.key for stage in waiting}
         with self._bar(useful=bool(waiting)) as bar:
-            whole = bar.add_task("stages", total=sum(share(stage) * weights.get(stage.key, 1) for stage in waiting))
+            whole = bar.add_task("stages", total=sum(share_of(stage) * weights.get(stage.key, 1) for stage in waiting))
             now = bar.add_task("", total=1, visible=False)
 
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
@@ -121,7 +118,7 @@ class Face:
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
                 elif event != "start" and (stage.key in known or (planned.grid.large and event != "cached")):
                     done += 1
-                    bar.advance(whole, share(stage))
+                    bar.advance(whole, share_of(stage))
                     bar.update(now, visible=False)
                     told, took = f"{event} {stage.label}: ", time.monotonic() - began
                     note = record.get("error") or f"{record['seconds']:.1f} s"

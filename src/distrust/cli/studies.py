@@ -105,9 +105,18 @@ def results(
     face: Face,
     folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")],
     where: Annotated[str, typer.Option(help='Only the cells for which this holds, e.g. "asr > 0.5" (SQL).')] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Write finished cells as runs: tensorboard:FOLDER or mlflow:URI, e.g. mlflow:http://HOST:5000."
+        ),
+    ] = "",
 ) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
     found = dt.results(folder, store=face.store, where=where)
+    if to:
+        written = found.export(to)
+        return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
     return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
 
 
@@ -133,6 +142,7 @@ def report(
 def status(
     face: Face,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare its checksum.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show what runs, as it changes, until Ctrl-C.")] = False,
 ) -> int:
     """Show what the store holds: stages by kind and state, their cost, what failed, and what cannot be used.
 
@@ -141,6 +151,10 @@ def status(
     from ..reporting.text import duration
     from ..study import Store
 
+    if watch:
+        from .watching import show_runs
+
+        return show_runs(face)
     facts = Store(face.store).status(verify)
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]

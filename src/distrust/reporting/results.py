@@ -98,6 +98,17 @@ class Results:
             return f"{sum(self.states.values()):,} cells: {told}" + (f"; in {self.folder}" if self.folder else "")
         return "\n".join(part for part in (text(self._short), self.answer.replace("\n", " ")) if part)
 
+    def export(self, to: str) -> int:
+        """Write finished cells as runs of "tensorboard:FOLDER" or "mlflow:URI"; returns how many were new there.
+
+        Raises:
+            BadInput: another place, or one that cannot be written.
+            NotFound: TensorBoard or MLflow is not installed.
+        """
+        from .export import export
+
+        return export(self.cells, to)
+
     def _repr_html_(self) -> str:
         from .table import html
 

@@ -163,6 +163,7 @@ class _Graph:
         """Each stage with its record, or with what is damaged that it reads or that its parents read."""
         queue, slots = Queue(waiting), self._slots(waiting)
         refs, running = dict[str, Any](), dict[Any, Stage]()
+        handed, begun = dict[str, Stage](), set[str]()
         try:
             while queue or running:
                 while queue and len(running) < WINDOW:
@@ -170,12 +171,22 @@ class _Graph:
                     for stage, ref in zip(stages, self._submitted(stages, refs, records), strict=True):
                         refs[stage.key], running[ref] = ref, stage
                         queue.release(stage)
-                        tell("start", stage, {})
+                        handed[stage.key] = stage
+                for key, stage in list(handed.items()):  # Ray does not say which has begun: the first that can have
+                    if len(begun) >= slots:
+                        break
+                    if not any(parent.key in refs for parent in stage.parents):
+                        begun.add(key)
+                        tell("start", handed.pop(key), {})
                 ref = self._next(running)
                 stage = running.pop(ref)
                 found = self._found(ref, stage)
+                begun.discard(stage.key)
+                early = handed.pop(stage.key, None)
                 if not isinstance(found, Damaged):
                     del refs[stage.key]  # its record is an argument as good
+                    if early and "recipe" in found:
+                        tell("start", stage, {})
                 yield stage, found
         finally:
             for ref in running:  # of a Ray that somebody else started and goes on using

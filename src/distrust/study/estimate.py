@@ -106,6 +106,11 @@ def cost_of(stage: Stage, n: int) -> float:
     return method.cost(options, n) if method else STEPS[stage.call["method"]].cost(options, n)
 
 
+def share_of(stage: Stage) -> float:
+    """Its share of the work of a run, in whatever unit; what trains nothing is not for nothing."""
+    return max(cost_of(stage, 1), 0.1)
+
+
 @functools.cache
 def size_of(stage: Stage) -> int:
     """How many images a stage is given: of the first of its inputs that is a set."""
