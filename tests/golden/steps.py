@@ -50,18 +50,23 @@ def sgd(
                 p -= lr * (g + momentum * v if nesterov else v)
 
 
-def adam(modules: Sequence[nn.Module], loss: Callable[[], Tensor], steps: int, lr: float, decay=0.0) -> None:
-    """θ ← θ − lr·m̂ / (√v̂ + 1e-8), m̂ and v̂ the running means (0.9, 0.999), without their bias, of g + λ·θ."""
-    weights = [p for module in modules for p in module.parameters()]
+def adam(
+    modules: Sequence[nn.Module | Tensor], loss: Callable[[], Tensor], steps: int, lr: float, decay=0.0,
+    betas=(0.9, 0.999),
+) -> None:  # fmt: skip
+    """θ ← θ − lr·m̂ / (√v̂ + 1e-8), m̂ and v̂ the running means, without their bias, of g + λ·θ and of its square."""
+    (one, two), weights = betas, list[Tensor]()
+    for module in modules:
+        weights += module.parameters() if isinstance(module, nn.Module) else [module]
     first, second = ([torch.zeros_like(p) for p in weights] for _ in range(2))
     for t in range(1, steps + 1):
         slopes = torch.autograd.grad(loss(), weights)
         with torch.no_grad():
             for p, m, v, g in zip(weights, first, second, slopes, strict=True):
                 g = g + decay * p
-                m.mul_(0.9).add_(0.1 * g)
-                v.mul_(0.999).add_(0.001 * g * g)
-                p -= lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+                m.mul_(one).add_((1 - one) * g)
+                v.mul_(two).add_((1 - two) * g * g)
+                p -= lr * (m / (1 - one**t)) / ((v / (1 - two**t)).sqrt() + 1e-8)
 
 
 def near(made: nn.Module, want: nn.Module, start: nn.Module, share: float = 1e-3) -> None:
@@ -77,5 +82,6 @@ def near(made: nn.Module, want: nn.Module, start: nn.Module, share: float = 1e-3
 
 def near_tensor(made: Tensor, want: Tensor, start: Tensor, share: float = 1e-3) -> None:
     """The same of one tensor."""
-    went, off = want.double() - start.double(), made.double() - want.double()
+    made, want, start = (part.detach().double() for part in (made, want, start))
+    went, off = want - start, made - want
     assert went.abs().max() > 0 and float(off.norm()) <= share * float(went.norm()) + 1e-6, float(off.norm())

@@ -226,7 +226,8 @@ def test_bcu_follows_the_suspects_features_from_weights_that_were_drawn_anew(few
 # --- channels, information ----------------------------------------------------------------------------------
 
 
-def test_clp_silences_the_channels_whose_bound_is_an_outlier(tiny, encoder):
+@pytest.mark.parametrize("u", [0.2, 0.7, 1.5])
+def test_clp_silences_the_channels_whose_bound_is_an_outlier(tiny, encoder, u):
     """σ_max of the kernel as a matrix [inputs, height · width], times |γ| / √(var + ε); mean + u·std of the layer."""
     draw = rng("clp")
     pairs = {"block1.layer.0.bn2": "block1.layer.0.conv1", "block2.layer.0.bn2": "block2.layer.0.conv1",
@@ -237,13 +238,13 @@ def test_clp_silences_the_channels_whose_bound_is_an_outlier(tiny, encoder):
                 module.weight.copy_(torch.randn(module.num_features, generator=draw))
                 module.running_var.copy_(torch.rand(module.num_features, generator=draw) * 4 + 0.1)
                 module.bias.fill_(1.0)
-    made = defenses.clp(encoder, tiny, u=0.7)
+    made = defenses.clp(encoder, tiny, u=u)
     for norm, convolution in pairs.items():
         layer, kernels = encoder.get_submodule(norm), encoder.get_submodule(convolution).weight.detach().double().numpy()
         sizes = [np.linalg.svd(kernel.reshape(len(kernel), -1))[1][0] for kernel in kernels]
         gain = np.abs(layer.weight.detach().double().numpy()) / np.sqrt(layer.running_var.double().numpy() + 1e-5)
         bound = np.array(sizes) * gain
-        out = bound > bound.mean() + 0.7 * bound.std(ddof=1)
+        out = bound > bound.mean() + u * bound.std(ddof=1)
         assert 0 < out.sum() < len(out) / 2
         for part in ("weight", "bias"):
             silent = getattr(made.get_submodule(norm), part) == 0
