@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from distrust import model, rng
 from distrust.data import Siamese
 from distrust.methods import condensers
+from distrust.registry import registry
 
 CANVAS = importlib.import_module("distrust.methods.condensers._canvas")
 IDM = importlib.import_module("distrust.methods.condensers.idm")
@@ -29,7 +30,7 @@ ALL = {"init": "noise", "network": "convnet2-w4"}
 
 
 @pytest.fixture
-def nets(monkeypatch, tiny):
+def nets(monkeypatch, tiny, request):
     """Networks in the order in which they are asked for, each with other weights."""
     asked = []
 
@@ -43,7 +44,7 @@ def nets(monkeypatch, tiny):
 
     monkeypatch.setattr(CANVAS, "make_model", make)
     yield known
-    for mean, std in asked:
+    for mean, std in asked if "recondensation" not in request.node.name else ():
         x = tiny.x.double().numpy() / 255
         np.testing.assert_allclose([mean, std], [x.mean((0, 2, 3)), x.std((0, 2, 3))], rtol=1e-4)
 
@@ -241,6 +242,31 @@ def test_an_expert_is_plain_sgd_and_its_weights_after_every_epoch(tiny, nets, ch
         for name, want in net.named_parameters():
             torch.testing.assert_close(path[k][name].double(), want.detach(), rtol=1e-3, atol=1e-5)
     assert not torch.equal(path[1]["classifier.weight"], path[0]["classifier.weight"])
+
+
+def test_recondensation_matches_the_suspects_means_through_changes_of_their_own(tiny, nets, space, monkeypatch):
+    """A step from noise within the gamut; images go back to where the suspect's of their class stand."""
+    asked = []
+    monkeypatch.setattr(
+        Siamese, "__call__", lambda self, x, rng: (x.flip(3), x.roll(1, 2))[(asked.append(1) or len(asked)) % 2]
+    )
+    order = torch.randperm(8, generator=rng("order"))
+    suspect = condensers.random(tiny, images_per_class=2, rng=rng(0))[order]
+    made = registry.get("defenses", "recondense").call(
+        suspect, iterations=1, lr=30.0, network="convnet2-w4", rng=rng(7)
+    )
+    rows = [(suspect.y == k).nonzero().flatten() for k in range(4)]
+    x = suspect.x.double()
+    mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True, correction=0)
+    z = ((noise(8) * std + mean).clamp(0, 1) - mean) / std
+    z = z.detach().requires_grad_()
+    net, loss = double(nets(0), True), 0.0
+    for k, own in enumerate(rows):
+        goal = psi(net, x[own].roll(1, 2)).mean(0).detach()
+        loss = loss + ((goal - psi(net, (z * std + mean)[2 * k : 2 * k + 2].flip(3)).mean(0)) ** 2).sum()
+    want = ((z - 30.0 * torch.autograd.grad(loss, [z])[0]) * std + mean).clamp(0, 1)
+    assert (want - (z * std + mean)).abs().max() > 0.05
+    assert (made.x[torch.cat(rows)] - want).abs().max() < 0.6 / 255
 
 
 def test_legal_images_stay_in_the_gamut_after_every_step_and_free_ones_do_not(tiny, nets, changed):
