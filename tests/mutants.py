@@ -194,6 +194,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # before the libraries are loaded: a process with threads cannot be forked
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # the tests use none
+    sys.path.insert(0, str(SRC.parent))  # the package beside these tests, wherever another one is installed
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(SRC.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     for name in BEFORE.split():
         importlib.import_module(name)
     began = time.monotonic()
