@@ -51,6 +51,30 @@ def stamped(x, pattern, side, inset):
     return (1 - where) * x + where * whole
 
 
+# --- on images --------------------------------------------------------------------------------------------
+
+
+def test_what_an_attack_is_told_of_its_trigger_is_what_the_trigger_knows(tiny):
+    told = {"badnets": ("inset", 2), "blend": ("alpha", 0.35), "sig": ("delta", 31.0), "ctrl": ("magnitude", 55.0)}
+    for name, (option, value) in told.items():
+        poisoned, backdoor = getattr(attacks, name)(tiny, **{option: value}, rate=0.5, rng=rng(0))
+        assert getattr(backdoor.trigger, option) == value, name
+        changed = (poisoned.x != tiny.x).flatten(1).any(1)
+        assert torch.equal(poisoned.pixels(changed), backdoor.stamp_on(tiny.pixels(changed)))
+
+
+def test_clean_label_attacks_stamp_the_target_and_others_everybody_else(tiny):
+    for name in ("badnets", "blend"):
+        poisoned = getattr(attacks, name)(tiny, target=1, rate=0.25, rng=rng(0)).images
+        changed = poisoned.y != tiny.y
+        assert changed.sum() == 20 and (tiny.y[changed] != 1).all() and (poisoned.y[changed] == 1).all()
+    for name in ("sig", "ctrl", "ssl_backdoor"):
+        options = {"trigger": "patch:checker:3"} if name == "ssl_backdoor" else {}
+        poisoned = getattr(attacks, name)(tiny, target=1, rate=0.5, **options, rng=rng(0)).images
+        changed = (poisoned.x != tiny.x).flatten(1).any(1)
+        assert changed.sum() == 10 and (tiny.y[changed] == 1).all() and torch.equal(poisoned.y, tiny.y)
+
+
 # --- on a teacher -------------------------------------------------------------------------------------------
 
 

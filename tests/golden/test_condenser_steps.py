@@ -309,6 +309,16 @@ def test_a_set_is_trained_on_as_its_paper_does(tiny):
         assert (training["epochs"], training["lr"], training["augment"]["kind"]) == (1000, 0.01, "Siamese")
 
 
+@pytest.mark.parametrize("name", ["random", "dm", "dsa", "idm", "mtt", "herding"])
+def test_digits_are_not_mirrored(tiny, name):
+    short = {"iterations": 1, "epochs": 1, "experts": 1, "steps": 1, "span": 1, "max_start": 1, "real_steps": 1}
+    known = registry.get("condensers", name).options
+    options = {k: v for k, v in (short | {"network": "convnet2-w4"}).items() if k in known}
+    for flip in (True, False):
+        made = getattr(condensers, name)(tiny, **options, flip=flip, rng=rng(0))
+        assert ("flip" in made.training["augment"]["operations"]) == flip
+
+
 def test_condensers_want_networks_without_batch_norm_in_training_mode(tiny, nets):
     canvas = CANVAS.Canvas(tiny, 1, init="noise", legal=False, flip=True, rng=rng(7))
     net = canvas.network("convnet2-w4", rng(1))
