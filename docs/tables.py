@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distrust.measurement import over_seeds as mean_and_interval
 from distrust.reporting.answer import answer
 from distrust.reporting.detection import detections
 from distrust.reporting.figures import frontiers
 from distrust.reporting.labels import shortened
 from distrust.reporting.rows import Axes, Cell, Column, Estimate, Row, columns, given, maker, over_seeds
-from distrust.reporting.text import interval, number, percent
-from distrust.reporting.verdict import comparisons, verdict
+from distrust.reporting.text import number, percent, reach, share
+from distrust.reporting.verdict import comparisons, verdicts
 from distrust.selectors import Selector, Tune, parse_one
 from distrust.study import read_cells
 
@@ -38,8 +37,12 @@ DRAWINGS = {  # study, head and option along which curves are drawn
 MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 TRAINED = ("untriggered", "acc_control")  # where a set may wreck its victim
 UNITS = {"share": " %", "ratio": " %", "points": ", points"}
-CLEANED = ("defence", "ASR left %", "ACC %", "costs, points of ACC", "destroyed", "beside")
-DETECTED = ("detector", "attacked", "clean", "AUROC", "found %", "false alarms %", "names the target %")
+CLEANED = (
+    "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
+    "carries more, points", "ACC more, points",
+)  # fmt: skip
+CLEANS = {None: "too few runs", True: "yes", False: "not shown"}
+DETECTED = ("detector", "attacked", "clean", "AUROC", "level %", "found", "false alarms", "names the target")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
 COUNTED = {  # whose way of counting a published number follows → our numbers beside it, and how to say it
@@ -78,12 +81,12 @@ def table(folder: Path, glossary: str) -> str:
     metrics = [column for column in columns() if _shown(column, rows)]
     taught = any("teacher_asr" in row.values and given(row.axes, "distiller") for row in rows)
     tuned = any(cell.get("chosen") for cell in cells)
-    judged = any(verdict(row) for row in rows)
-    seeds = "Mean over seeds, with its 95 % t-interval" if len({c["seed"] for c in cells}) > 1 else "One seed"
+    said = verdicts(rows)
+    seeds = "Mean over seeds, and the runs or, of five and more, their 95 % t-interval; of one run its own interval"
     head = [
         *names, *(["its teacher's ASR %"] if taught else []), "seeds",
         *(f"{column.heading}{UNITS.get(column.unit, '')}" for column in metrics),
-        *(["backdoor"] if judged else []), *(["chosen"] if tuned else []), "flags",
+        *(["backdoor"] if said else []), *(["chosen"] if tuned else []), "flags",
     ]  # fmt: skip
     lines = [
         [
@@ -91,7 +94,7 @@ def table(folder: Path, glossary: str) -> str:
             *([_value(row.values.get("teacher_asr") if given(row.axes, "distiller") else None)] if taught else []),
             str(len(row.seeds)),
             *(_value(row.values.get(column.key), column.unit) for column in metrics),
-            *([verdict(row) or "–"] if judged else []),
+            *([said.get(row) or "–"] if said else []),
             *([_chosen(row.cells)] if tuned else []),
             ", ".join([f"[{name}]({glossary}#{name})" for name in row.flags] + _states(row)) or "–",
         ]
@@ -117,15 +120,18 @@ def _defences(cells: Sequence[Cell]) -> str:
         rare = f" {one.rare} with fewer seeds are not among them." if one.rare else ""
         text += (
             f"\nDefences on the same backdoored models{under}: models {one.models}, seeds {one.seeds}, "
-            f"ASR {percent(one.asr)} % before. A destroyed model counts with the ASR that it had.{rare}\n\n"
+            f"{percent(one.carried)} points carried before. Differences are paired; a destroyed model counts with "
+            f"what it carried. ◆: on the frontier of what is left and what it costs.{rare}\n\n"
         ) + _markdown(
             CLEANED,
             [
                 [
-                    f"`{result.defense}`", _value(result.asr), percent(result.acc), percent(result.cost),
-                    str(result.floored), "`{}`: {}".format(*beside) if (beside := one.beside(result)) else "–",
+                    f"`{result.defense}`" + " ◆" * (result in one.frontier), _value(result.carried),
+                    percent(result.acc), _value(result.cost), str(result.floored), CLEANS[result.cleans],
+                    f"`{result.rival}`: {result.standing}" if result.rival else "–", _value(result.less),
+                    _value(result.more),
                 ]
-                for result in sorted(one.results, key=lambda result: result.asr.mean)
+                for result in sorted(one.results, key=lambda result: result.carried.mean)
             ],
         )  # fmt: skip
     return text
@@ -136,7 +142,7 @@ def _detectors(cells: Sequence[Cell]) -> str:
     lines = [
         [
             f"`{one.detector}`", str(one.attacked), str(one.clean), f"{one.auroc:.2f}",
-            *map(percent, (one.found, one.alarms, one.named)),
+            percent(one.level), *map(share, (one.found, one.alarms, one.named)),
         ]
         for one in detections(shortened(cells))
     ]  # fmt: skip
@@ -233,14 +239,13 @@ def _chosen(cells: Sequence[Cell]) -> str:
 def _value(estimate: Estimate | None, unit: str = "share") -> str:
     if estimate is None:
         return "–"
-    bounds = interval(estimate.interval) if unit in UNITS else ""
-    return f"{number(estimate.mean, unit)} {bounds}".strip()
+    return f"{number(estimate.mean, unit)} {reach(estimate, unit) if unit in UNITS else ''}".strip()
 
 
 def _mean(row: Row, name: str) -> str:
     """Of a number that no table above holds."""
     values = [cell[name] for cell in row.cells if cell["state"] == "done" and cell.get(name) is not None]
-    return _value(Estimate(*mean_and_interval(values, name))) if values else "–"
+    return _value(Estimate.of(values)) if values else "–"
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -239,6 +239,4 @@ def of_measure() -> Any:
 
 
 def of_over_seeds() -> Any:
-    values = [0.1, 0.02, 0.3]
-    found: dict[str, Any] = {rate or "plain": over_seeds(values, rate) for rate in ("", "asr", "carried")}
-    return {**found, "one": over_seeds([0.5])}
+    return {"plain": over_seeds([0.1, 0.02, 0.3]), "wide": over_seeds([0.0, 1.0, 0.0]), "one": over_seeds([0.5])}

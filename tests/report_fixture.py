@@ -41,6 +41,10 @@ def cell(**changes: Any) -> dict[str, Any]:
     return values
 
 
+def seeds(*acc_and_asr, **changes):
+    return [cell(seed=i, acc=acc, asr=asr, carried=asr - 0.01, **changes) for i, (acc, asr) in enumerate(acc_and_asr)]
+
+
 def unmeasured(state: str, error: str, **changes: Any) -> dict[str, Any]:
     """A cell that failed or was skipped: no numbers."""
     rates = ("acc", "asr", "asr_all", "base", "untriggered", "titg", "carried", "carry_over", "acc_control")
@@ -148,3 +152,14 @@ def large_report() -> Report:
     clean, *stamped = (torch.randint(0, 256, (8, 3, 64, 64), generator=noise).to(torch.uint8) for _ in range(6))
     strips = {attack: strip(clean, triggered) for attack, triggered in zip(attacks, stamped, strict=True)}
     return Report("large", cells, strips, lineage, made_by="distrust report large")
+
+
+TEACHER = seeds(*[(0.9, 0.95)] * 3)
+
+
+def student(distiller, asr, **changes):
+    return seeds(*[(0.88, asr)] * 3, distiller=distiller, student="wrn16-1", carry_over=asr, **changes)
+
+
+def defended(defense, acc, asr, **changes):
+    return seeds(*[(acc, asr)] * 3, defense=defense, **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import io
+import json
 import os
 import socket
 import struct
@@ -24,6 +25,8 @@ from distrust.bounds import MOST, check_bound, most
 from distrust.data.sources import images
 from distrust.errors import BadInput, NotFound, Notice, UnsafeFile
 from distrust.pictures import FORMATS, open_picture
+from distrust.study import Store
+from distrust.study.axes import AXES
 from distrust.tensors import opened, read_record, state_bytes
 
 __all__ = ["distrust"]
@@ -121,6 +124,49 @@ def test_a_bomb_in_idx_files(tmp_path, memory):
             (tmp_path / f"{split}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + bytes(2**16)))
     with pytest.raises(BadInput, match="DISTRUST_MOST_UNPACKED=4294967296"):
         images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words, file",
+    [
+        ("run big.toml", "big.toml"), ("check big.toml", "big.toml"), ("run s.toml", "big.toml"),
+        ("run n.toml --dry-run", "big.py"), ("check big.py", "big.py"), ("check big.json", "big.json"),
+        ("results cells", "cells/big.json"),
+        ("measure --weights ours.safetensors --images digits --trigger big.json --target 0", "big.json"),
+        ("measure --weights ours.safetensors --images digits --classes big.txt", "big.txt"),
+        ("measure --weights ours.safetensors --images set", "set/classes.txt"),
+        ("measure --weights ours.safetensors --images listed", "listed/list.txt"),
+    ],
+)  # fmt: skip
+def test_a_text_is_refused_by_its_size(words, file, distrust, digits):
+    Path("s.toml").write_text("name = 's'\nteacher = 'mlp'\nbudgets_from = 'big.toml'\n")
+    Path("n.toml").write_text("name = 'n'\nteacher = 'big.py:make'\n[budgets.cpu]\n")
+    dt.save(dt.model("mlp", digits.train), "ours.safetensors")
+    for place in ("train/a", "train/b", "test"):
+        Path("listed", place).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(Path("listed", place, "0.png"))
+    pictures(Path("set"))
+    Path("cells").mkdir()
+    with open(file, "wb") as big:
+        big.truncate(2**40)  # of which nothing is there, and more than can be read
+    found = distrust(*words.split())
+    assert found.code == 2 and "1,099,511,627,776 bytes; at most" in found.err, found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\n" * 2**21, "".join(f"b{k} = 1\n" for k in range(2**17)), "@defense(paper='none')\n" * 2**15],
+    ids=["a", "b", "c"],
+)
+def test_no_text_is_parsed_that_takes_a_thousand_times_its_size(text, distrust, memory):
+    Path("a.txt").write_text(text)
+    assert distrust("check", "a.txt").code == 0
+
+
+def test_a_study_whose_names_have_no_end_is_refused(distrust, memory):
+    Path("a.toml").write_text(f"{'a.' * 2**15}a = 1")
+    found = distrust("run", "a.toml")
+    assert found.code == 2 and "32,768 dots in a line; at most 1,000" in found.err
 
 
 def test_a_bound_is_raised_by_who_means_it(tmp_path, monkeypatch):
@@ -349,6 +395,47 @@ def test_names_do_not_steer_a_terminal(distrust):
     assert missing.code == 2 and "\x1b" not in missing.err and "\\u001b" in missing.err
 
 
+HOSTILE = "a\nOK: all is well\x1b[2J\u202e"
+NAMED = [  # commands that tell names
+    "check set", "check broken", "check two.pt", "check odd.npz", "check study.toml", "check other.toml",
+    "check two.pt set broken", "check set.safetensors",
+    "measure --weights ours.safetensors --images set --trigger patch:white:3 --target 0",
+    "measure --weights ours.safetensors --images set --classes classes.txt",
+    "measure --weights one.pt --model mlp --images set", "scan set.safetensors --detector random",
+    "run study.toml --dry-run", "run other.toml --dry-run", "results results", "report results", "why 0", "status",
+]  # fmt: skip
+
+
+def test_names_add_no_line(distrust):
+    for split in ("train", "test"):
+        for name in (HOSTILE, "b"):
+            Path("set", split, name).mkdir(parents=True)
+            for k in range(8):
+                Image.new("L", (8, 8), 20 * k).save(Path("set", split, name, f"{k}.png"))
+                Path("broken", split, name).mkdir(parents=True, exist_ok=True)
+                Path("broken", split, name, f"{HOSTILE}{k}.png").write_text("no picture")
+    Path("classes.txt").write_text("b\nc\n")
+    made = dt.model("mlp", classes=2, channels=1, size=8)
+    dt.save(made, "ours.safetensors")
+    dt.save_set(images("set", cache=Path("cache")).train, "set.safetensors")
+    torch.save({HOSTILE: {f"{k}.weight": torch.zeros(2, 2) for k in "ab"}, "other": made.state_dict()}, "two.pt")
+    torch.save({f"{HOSTILE}.weight": torch.zeros(2, 2)}, "one.pt")
+    np.savez("odd.npz", **{"x": np.zeros((2, 2)), HOSTILE: np.zeros(3)})
+    Path("study.toml").write_text(f"name = {json.dumps(HOSTILE)}\nteacher = 'mlp'\nbudgets.cpu = {{}}\n")
+    Path("other.toml").write_text(f"name = 'a'\nteacher = {json.dumps(HOSTILE)}\n[budgets.cpu]\n")
+    said = dict.fromkeys([*AXES, "study", "budget", "reproduce", "error"], HOSTILE) | {"seed": 0, "target": 0}
+    said |= {"flags": [HOSTILE], "published": [], "keys": {}, "acc": 0.5}
+    Path("results").mkdir()
+    for state in ("done", "failed"):
+        Path("results", f"{state}.json").write_text(json.dumps(said | {"id": state, "state": state, "attack": state}))
+    record = {"state": "failed", "parents": [], "flags": [HOSTILE], "seconds": 1.0, "recipe": {"method": HOSTILE}}
+    Store("runs").save("0" * 32, record | dict.fromkeys(("kind", "label", "error"), HOSTILE))
+    for words in NAMED:
+        said = distrust(*words.split())
+        lines = f"{said.out}\n{said.err}".split("\n")
+        assert not [line for line in lines if line.startswith("OK") or {*"\x1b\u202e"} & {*line}], words
+
+
 def test_what_is_to_be_typed_is_quoted(distrust):
     spec = {"name": "a.py; touch ran #.py:make", "classes": 2, "channels": 3, "size": 8}
     Path("a.safetensors").write_bytes(state_bytes({"a": torch.zeros(2)}, {"spec": spec}))
@@ -363,13 +450,21 @@ def test_errors_of_three_kinds_have_three_words(distrust):
     Path("damaged.pt").write_bytes(Path("sound.pt").read_bytes()[:-500])
     Path("unsafe.pt").write_bytes(PAYLOAD)
     Path("other.pt").write_bytes(b"GGUF" + bytes(64))
-    assert distrust("check", "unsafe.pt", "--json").facts["is"] == "unsafe"
     for name, code in {"sound": 0, "unsafe": 1, "damaged": 2, "other": 2}.items():
         assert distrust("check", f"{name}.pt").code == code
     said = distrust("check", "sound.pt", "unsafe.pt", "damaged.pt", "other.pt", "none.pt", "--json")
     words = ["weights", "unsafe", "damaged", "unreadable", "missing"]
     assert said.code == 1 and [one["is"] for one in said.facts["files"]] == words
+    for one in said.facts["files"]:  # alone it is told in the same words
+        alone = distrust("check", one["file"], "--json")
+        assert {name: alone.facts.get(name) for name in one} == one, one
+        assert alone.code == {True: 0, False: 1, None: 2}[one["safe"]] and ("error" in one) == bool(alone.code)
     assert distrust("check", "damaged.pt", "other.pt").code == 2
+    Path("damaged").mkdir()
+    Path("damaged/other.pt").write_bytes(b"GGUF" + bytes(64))
+    Path("a.toml").write_text("name = 'a'\nteacher = 'wrn10-1'\nattack = 'badnest'\n[budgets.cpu]\n")
+    said = distrust("check", "damaged/other.pt", "a.toml", "--json").facts["files"]
+    assert [one["is"] for one in said] == ["unreadable"] * 2, "neither its name nor what it names says what it is"
     with pytest.raises(UnsafeFile):
         opened("unsafe.pt")
     with pytest.raises(NotFound):

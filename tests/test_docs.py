@@ -269,15 +269,15 @@ def test_tables_say_what_the_cells_say(tmp_path):
     page.write_text("before\n<!-- results:made-up -->\nold\n<!-- /results -->\nafter\n")
     text = script("tables").current(page, tmp_path / "results")
     head, *rows = [line for line in text.splitlines() if line.startswith("|")]
-    cell = "85.0 [21.5, 100.0]"  # 0.8 and 0.9: 0.85 ± 12.706 · 0.05
+    cell = "85.0 (80.0, 90.0)"  # two runs
     few = "[few-images](docs/flags.md#few-images)"
     assert (
         rows[1]
-        == f"| teacher | `none` | 2 | {cell} | 25.0 [25.0, 25.0] | 5.0 [5.0, 5.0] | 20.0 [20.0, 20.0] | – | {few} |"
+        == f"| teacher | `none` | 2 | {cell} | 25.0 (25.0, 25.0) | 5.0 (5.0, 5.0) | 20.0 (20.0, 20.0) | – | {few} |"
     )
     assert "`nad[beta=0]`" in rows[2] and "| lr 0.1, 0.01 |" in rows[2]
     assert "student by kd" in rows[3] and "| 0 | – |" in rows[3] and "missing: not run yet" in rows[3]
-    assert "| teacher | `none` | 75.0 [75.0, 75.0] | 50.0 | 25.0 [25.0, 25.0] | 100.0 | A \\| B: theirs |" in rows
+    assert "| teacher | `none` | 75.0 (75.0, 75.0) | 50.0 | 25.0 (25.0, 25.0) | 100.0 | A \\| B: theirs |" in rows
     assert text.startswith("before\n<!-- results:made-up -->\n> No student can be judged; 1 of 1 teachers")
     assert "\n\nStudy `made-up`" in text and text.endswith("<!-- /results -->\nafter\n")
     page.write_text(text)
@@ -296,7 +296,7 @@ def test_a_metric_of_a_plug_in_is_a_column_of_a_table(tmp_path, own_registry):
     for cell in made_up_cells(tmp_path):
         (folder / f"{cell['id']}.json").write_text(json.dumps({**cell, "calm": 0.125}))
     lines = [line.split(" | ") for line in script("tables").table(folder, "flags.md").splitlines() if "|" in line]
-    assert lines[2][lines[0].index("Calmness %")] == "12.5 [12.5, 12.5]"
+    assert lines[2][lines[0].index("Calmness %")] == "12.5 (12.5, 12.5)"
 
 
 def test_choices_say_what_was_given_up_for_what(tmp_path):

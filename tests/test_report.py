@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.report_fixture import cell, example_report, large_report, unmeasured
+from tests.report_fixture import TEACHER, cell, defended, example_report, large_report, seeds, student, unmeasured
 
 from distrust.errors import BadInput
 from distrust.marks import KINDS
 from distrust.registry import registry
 from distrust.reporting import Report, page
 from distrust.reporting.answer import answer, sentences
-from distrust.reporting.detection import detections
 from distrust.reporting.features import feature_map
 from distrust.reporting.figures import curves, frontiers, marks
 from distrust.reporting.heatmap import facets
 from distrust.reporting.labels import shortened
 from distrust.reporting.pictures import strip
 from distrust.reporting.rows import columns, over_seeds
-from distrust.reporting.verdict import Standing, Verdict, comparisons, verdict
+from distrust.reporting.text import reach
+from distrust.reporting.verdict import comparisons
 from distrust.study import read_cells
 
 T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
@@ -39,10 +39,6 @@ def text() -> str:
 def embedded(text: str) -> dict:
     packed = re.search(r'<script type="application/gzip" id="data">(.*?)</script>', text).group(1)
     return json.loads(gzip.decompress(base64.b64decode(packed)))
-
-
-def seeds(*acc_and_asr, **changes):
-    return [cell(seed=i, acc=acc, asr=asr, carried=asr - 0.01, **changes) for i, (acc, asr) in enumerate(acc_and_asr)]
 
 
 def test_the_page_is_one_small_file_that_loads_nothing(text):
@@ -134,15 +130,25 @@ def test_seeds_become_a_mean_and_a_t_interval():
     assert row.seeds == [0, 1, 2]
 
 
-def test_an_interval_of_a_share_stays_a_share():
+def test_no_interval_over_seeds_is_clipped():
     (row,) = over_seeds(seeds((0.9, 0.0), (0.9, 1.0)))
-    assert row.values["asr"].interval == (0, 1)
-    assert row.values["carried"].interval == (-1, 1)
+    low, high = row.values["asr"].interval
+    assert low < -5 and high > 6, "df = 1"
 
 
-def test_one_seed_has_no_interval_and_a_flag():
-    (row,) = over_seeds(seeds((0.9, 0.5)))
+def test_few_runs_are_listed_and_of_five_the_interval_stands():
+    (few,) = over_seeds(seeds((0.9, 0.017), (0.9, 0.965), (0.9, -0.006)))
+    assert reach(few.values["asr"]) == "(1.7, 96.5, −0.6)"
+    (many,) = over_seeds(seeds(*[(0.9, 0.5), (0.9, 0.52)] * 3))
+    assert reach(many.values["asr"]) == "[49.9, 52.1]"
+    shown = page(Report("t", [*seeds((0.9, 0.017), (0.9, 0.965), (0.9, -0.006))]))
+    assert embedded(shown)["rows"][0]["values"]["asr"][1] == "(1.7, 96.5, −0.6)"
+
+
+def test_one_seed_has_its_own_interval_and_a_flag():
+    (row,) = over_seeds(seeds((0.9, 0.5), asr_interval=[0.47, 0.53]))
     assert row.values["acc"].interval is None and row.flags == ["one-seed"]
+    assert row.values["asr"].interval == (0.47, 0.53) and reach(row.values["asr"]) == "[47.0, 53.0]"
 
 
 def test_a_failed_seed_leaves_the_others():
@@ -151,23 +157,12 @@ def test_a_failed_seed_leaves_the_others():
     assert row.seeds == [0, 1] and row.errors == ["Diverged: step 3"] and row.state == "done"
 
 
-TEACHER = seeds((0.9, 0.95), (0.9, 0.95))
-
-
-def student(distiller, asr, **changes):
-    return seeds((0.88, asr), (0.88, asr), distiller=distiller, student="wrn16-1", carry_over=asr, **changes)
-
-
-def defended(defense, acc, asr, **changes):
-    return seeds((acc, asr), (acc, asr), defense=defense, **changes)
-
-
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
         ([unmeasured("failed", "Diverged")], "Nothing was measured"),
         ([cell(attack="none", place=None, asr=None, carried=None)], "No attack was measured"),
-        (seeds((0.9, 0.04), (0.9, 0.04)), "No teacher learnt the badnets backdoor, so nothing can be said"),
+        (seeds(*[(0.9, 0.04)] * 3), "No teacher learnt the badnets backdoor, so nothing can be said"),
         (TEACHER, "No student can be judged; 1 of 1 teachers carry the backdoor"),
         (
             TEACHER + student("kd", 0.9),
@@ -192,37 +187,43 @@ def defended(defense, acc, asr, **changes):
             "at most 89.0 points of the badnets backdoor reached a student, through kd; single runs bear no verdict.",
         ),
         (TEACHER + student("kd", 0.02)[:1], "no student showed the badnets backdoor; single runs bear no verdict."),
+        (TEACHER + student("kd", 0.02)[:2], "no student showed the badnets backdoor; two runs bear no verdict."),
         (
             TEACHER + defended("nad", 0.88, 0.04),
-            "nad cleans: ASR falls from 95.0 % to 4.0 % for 2.0 points of ACC; plain fine-tuning was not measured.",
+            "Nad cleans: what is carried falls from 94.0 to 3.0 points for 2.0 points of ACC; plain fine-tuning was",
         ),
         (
             TEACHER[:1] + defended("nad", 0.88, 0.04)[:1] + defended("finetune", 0.88, 0.05)[:1],
-            "In one run, of 2 defences nad leaves least: ASR falls from 95.0 % to 4.0 % for 2.0 points of ACC; one run",
+            "Nad moves what is carried from 94.0 to 3.0 points for 2.0 points of ACC; single runs bear no verdict.",
         ),
         (
             student("kd", 0.9, place=3) + student("kd", 0.1, place=3, defense="consistency", lost=0.05),
-            "The defence consistency cleans: ASR falls from 90.0 % to 10.0 % at no cost in ACC.",
+            "Consistency cleans: what is carried falls from 89.0 to 9.0 points at no cost in ACC.",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune[lr=0.1]", 0.88, 0.05),
-            "plain fine-tuning does as well as nad",
+            "2 of 2 defences clean, nad among them: what is carried falls from 94.0 to 3.0 points for 2.0 points of "
+            "ACC; plain fine-tuning does as well.",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.04) + defended("finetune", 0.88, 0.9),
-            "plain fine-tuning does worse than nad",
+            "plain fine-tuning does worse.",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.40) + defended("finetune", 0.88, 0.05),
-            "plain fine-tuning does better than nad",
+            "plain fine-tuning does better.",
         ),
         (
             TEACHER + defended("nad", 0.88, 0.40) + defended("nad[beta=0]", 0.88, 0.03),
-            "Of 2 defences a variant of nad cleans best",
+            "2 of 2 defences clean, nad among them: what is carried falls from 94.0 to 39.0 points",
+        ),
+        (
+            TEACHER + defended("scratch", 0.89, 0.01) + defended("mimic", 0.88, 0.94),
+            "Of 2 defences only scratch cleans: what is carried falls from 94.0 to 0.0 points",
         ),
         (
             TEACHER + defended("prune", 0.3, 0.0, flags=["acc-floor"]),
-            "No defence cleans: prune at best moves ASR from 95.0 % to 95.0 %. Not to be believed: 1 of 2 results,",
+            "No defence is shown to clean: prune moves what is carried from 94.0 to 94.0 points. Not to be believed",
         ),
         (
             seeds((0.9, 0.95), flags=["control-fires"]),
@@ -250,49 +251,7 @@ def test_many_students_are_counted_and_the_strongest_is_named():
         "From a backdoored teacher, 5 of 7 students inherited a backdoor, most of all that of a6 through kd."
     )
     once = [{**c, "attack": f"b{i}"} for i in range(3) for c in (TEACHER + student("kd", 0.9))[::2]]
-    assert "5 of 7 students run more than once inherited" in answer(cells + once), "single runs are no verdict"
-
-
-@pytest.mark.parametrize(
-    ("asrs", "more", "said"),
-    [
-        ((0.3, 0.3), {"untriggered": 0.01}, Verdict.YES),
-        ((0.3, 0.3), {"untriggered": 0.29}, Verdict.DRIFT),
-        ((0.02, 0.021), {}, Verdict.NO),
-        ((0.1, 0.9), {}, Verdict.UNCLEAR),
-        ((0.9,), {}, Verdict.ONE_RUN),
-        ((0.9, 0.9), {"flags": ["control-fires"]}, None),
-        ((0.9, 0.9), {"defense": "nad"}, None),
-        ((0.9, 0.9), {"distiller": "none", "student": None}, None),
-    ],
-)
-def test_a_verdict_follows_one_rule(asrs, more, said):
-    where = {"distiller": "kd", "student": "wrn16-1", **more}
-    (row,) = over_seeds(seeds(*((0.9, asr) for asr in asrs), **where))
-    assert verdict(row) is said
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
-    [
-        ((0.88, 0.04), (0.88, 0.05), Standing.AS_GOOD),
-        ((0.88, 0.04), (0.80, 0.05), Standing.CHEAPER),
-        ((0.88, 0.40), (0.88, 0.05), Standing.WORSE),
-        ((0.88, 0.04), (0.88, 0.90), Standing.BETTER),
-    ],
-)
-def test_a_defence_stands_beside_fine_tuning_by_one_rule(ours, theirs, said):
-    (found,) = comparisons(TEACHER + defended("nad", *ours) + defended("finetune", *theirs))
-    assert found.beside(found.result("nad")) == ("finetune", said)
-    apart = seeds((0.9, 0.0), (0.9, 0.8), defense="finetune")
-    (found,) = comparisons(TEACHER + defended("nad", 0.88, 0.04) + apart)
-    assert found.beside(found.result("nad")) == ("finetune", Standing.UNCLEAR), "intervals overlap"
-
-
-def test_a_variant_stands_beside_its_own_method():
-    (found,) = comparisons(TEACHER + defended("nad", 0.88, 0.04) + defended("nad[beta=0]", 0.88, 0.03))
-    assert found.beside(found.result("nad[beta=0]")) == ("nad", Standing.AS_GOOD)
-    assert found.beside(found.result("nad")) is None
+    assert "5 of 7 students run three times or more inherited" in answer(cells + once), "two runs are no verdict"
 
 
 def test_what_moves_without_the_trigger_too_is_not_inherited():
@@ -313,17 +272,9 @@ def test_seeds_count_together_whoever_looked_at_them():
 def test_defences_that_share_no_model_are_compared_attack_by_attack():
     other = [{**c, "attack": "blend"} for c in TEACHER + defended("prune", 0.88, 0.30)]
     cells = TEACHER + defended("nad", 0.88, 0.04) + other
-    found = [(one.against, one.asr, one.best.defense, one.best.asr.mean) for one in comparisons(cells)]
-    assert found == [("badnets", 0.95, "nad", 0.04), ("blend", 0.95, "prune", 0.30)]
-    assert "Under badnets, the defence nad cleans: ASR falls from 95.0 % to 4.0 %" in answer(cells)
-
-
-def test_a_defence_with_fewer_seeds_does_not_cut_the_others_down_to_its_own():
-    single = [c for c in defended("nad[epochs=5]", 0.88, 0.01) if c["seed"] == 0]
-    cells = TEACHER + defended("nad", 0.88, 0.04) + single
-    (found,) = comparisons(cells)
-    assert (found.models, found.seeds, found.rare, found.best.defense) == (2, 2, 1, "nad")
-    assert "1 with fewer seeds" in page(Report("t", cells))
+    found = [(one.against, one.special.defense, round(one.special.carried.mean, 6)) for one in comparisons(cells)]
+    assert found == [("badnets", "nad", 0.03), ("blend", "prune", 0.29)]
+    assert "Under badnets, nad cleans: what is carried falls from 94.0 to 3.0 points" in answer(cells)
 
 
 STUDIES = sorted(path for path in (Path(__file__).parents[1] / "results").iterdir() if path.is_dir())
@@ -390,25 +341,6 @@ def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
     sifted = over_seeds(TEACHER + defended("consistency", 0.88, 0.04, lost=0.05))
     assert [f.defense for f in facets(sifted)] == ["none", "consistency"]
     assert [(f.defense, bool(f.lines)) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
-
-
-def scored(attack, seed, score, control, suspect=0):
-    found = {"detector": "probe", "score": score, "score_control": control, "suspect": suspect, "target": 0}
-    return cell(attack=attack, seed=seed, **found)
-
-
-def test_detection_over_suspects_with_a_threshold_of_other_seeds():
-    rows = [scored(a, s, 5 + s + (a == "b"), s / 4, suspect=int(a == "b")) for a in "ab" for s in range(4)]
-    rows[0] = scored("a", 0, 0.6, 0.0)  # lies between the clean ones: 0, 0.25, 0.5, 0.75
-    (found,) = detections(rows)
-    assert (found.attacked, found.clean, found.named) == (8, 4, 0.5), "a shared control counts once"
-    assert found.auroc == pytest.approx((7 * 4 + 3) / 32)
-    assert (found.found, found.alarms) == (1.0, 0.5), "the threshold is 0.5, of seeds 0 and 2"
-    assert "The detector probe tells attacked from clean with an AUROC of 0.97." in answer(rows)
-    line = re.search(r"<td>probe</td>.*?</tr>", page(Report("t", rows)), re.DOTALL)[0]
-    assert re.findall(r">([\d.]+)<", line) == ["8", "4", "0.97", "100.0", "50.0", "50.0"]
-    (alone,) = detections(rows[:1])
-    assert alone.found is None
 
 
 def test_a_facet_has_the_settings_and_models_that_met_its_defence():

@@ -379,20 +379,6 @@ def test_a_store_that_lost_its_sign_is_known_by_its_records(folder):
         assert (folder / SIGN).read_text() == "2\n"
 
 
-def test_processes_make_the_same_predictions_and_know_the_plugins(tmp_path, monkeypatch, defence, finished):
-    monkeypatch.setattr(running, "cores", lambda: 2)  # one thread each, as here
-    defence("return copy.deepcopy(model)")
-    made, store = plan(defense=["none", "mine"]), Store(tmp_path / "store")
-    outcome = run(made, store, jobs=2)
-    assert states(outcome) == ["done"] * 18
-    cells = numbers(made, store, outcome)
-    assert cells[0] == finished[1][0]
-    assert {k: cells[1][k] for k in ("acc", "asr", "base")} == {k: cells[0][k] for k in ("acc", "asr", "base")}
-    for key in (s.key for s in plan().stages.values() if s.kind in ("predict", "triggered")):
-        ours, theirs = (Store(s).tensors(key, TENSORS) for s in (tmp_path / "store", finished[0]))
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
 def test_a_killed_worker_is_said_in_words(tmp_path, monkeypatch):
     class Dying(running.InProcess):
         def submit(self, call, *args, **kwargs):

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from .bounds import bounded
 from .errors import NotFound, UnsafeFile
 
 FACTORY = re.compile(r"(.+\.py):(\w+)")  # FILE.py:NAME
@@ -80,12 +81,12 @@ def digest_of(file: str | Path) -> str:
     path = Path(file).expanduser()
     if not path.is_file():
         raise NotFound.among("file", str(file), map(str, path.parent.glob("*.py")))
-    found = {path: path.read_bytes()}
+    found = {path: bounded(path, "code")}
     waiting = [path]
     for one in waiting:  # grows on the way
         for beside in _beside(one, found[one]):
             if beside not in found:
-                found[beside] = beside.read_bytes()
+                found[beside] = bounded(beside, "code")
                 waiting.append(beside)
     own, *others = (hashlib.sha256(content).hexdigest() for content in found.values())
     return hashlib.sha256("".join([own, *sorted(others)]).encode()).hexdigest() if others else own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .errors import BadInput
 
@@ -13,7 +14,11 @@ MOST = {  # of what → at most so much; each can be raised by the environment v
     "parameters": 2**28,  # numbers of a network that is built by name
     "number": 2000,  # in the name of a network: its depth, its width
     "pickle": 2**28,  # bytes of one pickle that are looked through
-    "text": 2**26,  # bytes of a list, a study or a record
+    "text": 2**26,  # bytes of a list
+    "record": 2**24,  # bytes of a cell or of what is written about a trigger
+    "study": 2**19,  # bytes of a study, which is parsed at half of that a second
+    "dots": 1000,  # in a line of a study: what reads it takes time and memory by their square
+    "code": 2**19,  # bytes of Python that are parsed, for which a thousand times the memory is taken
 }
 RATIO = 50  # an archive of pictures hardly packs to less than a fiftieth
 
@@ -51,3 +56,13 @@ def check_bound(what: str, asked: int, source: object, said: str, beside: int = 
             f"{source} asks for {asked:,} {said}; at most {bound:,} are taken. If it is meant so, say it in the "
             f"environment: DISTRUST_MOST_{what.upper()}={asked}."
         )
+
+
+def bounded(path: str | Path, what: str = "text") -> bytes:
+    """What a file holds, refused by its size before it is read.
+
+    Raises:
+        BadInput: as `check_bound`.
+    """
+    check_bound(what, os.stat(path).st_size, path, "bytes")
+    return Path(path).read_bytes()

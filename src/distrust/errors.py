@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class DistrustError(Exception):
     """Base of every error that Distrust raises on purpose; the command line prints it as `Name: message`."""
+
+    facts: Mapping[str, Any] = {}  # what --json tells beside
 
 
 class BadInput(DistrustError, ValueError):

@@ -1,24 +1,24 @@
-"""Intervals over seeds, and what is too little to be told."""
+"""Intervals over seeds, what may be claimed from them, and what is too little to be told."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from .marks import Column
-from .registry import registry
-
 Interval = tuple[float, float]
 
 TEACHER_CARRIES = 0.05  # below it, nothing was there to inherit
+LEAST = 3  # runs without which there is no verdict
+FEW = 5  # of fewer runs every value is shown, and no interval
+ROUNDING = 1e-12
+RATE = 0.05  # of the claims of one study, the share that may be false
 
 
-def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval | None]:
-    """Mean and 95 % t-interval over seeds; no interval for a single one.
+def over_seeds(values: Sequence[float]) -> tuple[float, Interval | None]:
+    """Mean and 95 % t-interval over seeds, wherever it ends; no interval for a single one.
 
     Args:
         values: one number a seed.
-        rate: the field of a metric, whose interval then ends where the metric's range does.
     """
     n = len(values)
     mean = math.fsum(values) / n
@@ -26,9 +26,48 @@ def over_seeds(values: Sequence[float], rate: str = "") -> tuple[float, Interval
         return mean, None
     from scipy.special import stdtrit  # Student's t; one run has no interval, and needs no SciPy
 
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    reach = float(stdtrit(n - 1, 0.975)) * spread
-    every = (mark.columns(name) for name, mark in registry.marks("metrics").items()) if rate else ()
-    column = next((found[rate] for found in every if rate in found), Column(low=None, high=None))
-    low, high = mean - reach, mean + reach
-    return mean, (low if column.low is None else max(low, column.low), min(high, column.high or math.inf))
+    reach = float(stdtrit(n - 1, 0.975)) * _error(values, mean)
+    return mean, (mean - reach, mean + reach)
+
+
+def chance_above(values: Sequence[float], bound: float = 0.0) -> float:
+    """The chance that runs lie so far above `bound` if their true mean does not: a one-sided t-test.
+
+    Args:
+        values: one number a seed, two or more.
+        bound: in their unit.
+    """
+    from scipy.special import stdtr
+
+    mean = math.fsum(values) / len(values)
+    error = _error(values, mean)
+    if error < ROUNDING:  # all runs gave the same
+        return float(mean <= bound + ROUNDING)
+    return float(stdtr(len(values) - 1, (bound - mean) / error))
+
+
+def chance_below(values: Sequence[float], bound: float = 0.0) -> float:
+    """The same for lying below."""
+    return chance_above([-value for value in values], -bound)
+
+
+def claimed(chances: Sequence[float], rate: float = RATE) -> list[bool]:
+    """Which of several hypotheses are refuted, if a share of at most `rate` of such claims may be false.
+
+    Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57, 1995.
+
+    Args:
+        chances: one p-value each, of tests that are independent or depend on each other positively.
+        rate: the false discovery rate.
+    """
+    if not chances:
+        return []
+    from scipy.stats import false_discovery_control
+
+    return [bool(chance <= rate) for chance in false_discovery_control(chances)]
+
+
+def _error(values: Sequence[float], mean: float) -> float:
+    """The standard error of a mean of two or more."""
+    n = len(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)

@@ -25,5 +25,5 @@ CORE = {
     "trigger": 1,  # make_trigger, Backdoor
     "predict": 1,
     "measure": 2,
-    "over_seeds": 1,
+    "over_seeds": 2,
 }

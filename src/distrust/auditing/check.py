@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import pickletools
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bounds import check_bound, most
 from ..data.sources import images as open_images
 from ..data.sources.arrays import pairs_in
 from ..data.sources.parts import whole_numbers
@@ -32,6 +32,7 @@ from ..tensors import opened, read_record, what_else
 Facts = dict[str, Any]
 MARKS = [kind.removesuffix("s") for kind in KINDS]
 LONG = 2**24  # bytes of text that are read
+WRITTEN = {".toml": "study", ".py": "code", ".json": "record"}  # and the bound of each
 MOST = 8  # of many, so many are named
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 LARGE = 2**27  # bytes of an archive of pictures from which on they are not read
@@ -93,9 +94,11 @@ ASKED = "--trigger patch:grid --target 0"
 
 def _text(path: Path) -> str | None:
     """What somebody wrote, as text; None for bytes."""
+    wanted = WRITTEN.get(path.suffix)
+    if wanted:
+        check_bound(wanted, path.stat().st_size, path, "bytes")
     with path.open("rb") as file:
         start = file.read(LONG)
-    wanted = path.suffix in (".toml", ".py", ".json")
     if not wanted and b"\0" in start[:4096]:
         return None
     try:
@@ -114,12 +117,13 @@ def _written(path: Path, text: str) -> Facts:
         return _json(path, text)
     if path.suffix == ".py" or (path.suffix != ".toml" and _marked(text)):
         return _method(path, text)
-    study: Any = False
-    with contextlib.suppress(tomllib.TOMLDecodeError, RecursionError):
-        study = path.suffix == ".toml" or {"teacher", "attack", "images"} & tomllib.loads(text).keys()
-    if study:
-        from ..study import make_plan, read_study  # which nothing else needs
+    from ..study import make_plan, read_study  # which nothing else needs
+    from ..study.spec import read_toml
 
+    study: Any = False
+    with contextlib.suppress(ValueError, RecursionError):  # no TOML, or more than is parsed
+        study = path.suffix == ".toml" or {"teacher", "attack", "images"} & read_toml(path).keys()
+    if study:
         plan = make_plan(read_study(path))
         said = f"a study: {len(plan.cells)} cells from {len(plan.stages)} stages; every name and option is known"
         said += f"; it names code, which a run executes: {', '.join(plan.code)}" if plan.code else ""
@@ -130,7 +134,7 @@ def _written(path: Path, text: str) -> Facts:
         raise BadInput(f"{path} is {other}.")
     if path.suffix in WEIGHTS or _is_pickle(text):
         opened(path)  # says what is wrong with it
-    lines = len(text.splitlines())
+    lines = text.rstrip("\n").count("\n") + 1
     facts = {"is": "text", "text": f"text of {lines} line{'s' if lines > 1 else ''}, and nothing that is known here"}
     return {**facts, "next": f"nothing; if it names a model's classes, one a line: --classes {quote(str(path))}"}
 
@@ -168,6 +172,8 @@ def _json(path: Path, text: str) -> Facts:
 
 def _marked(text: str) -> list[str]:
     """Names that are marked as methods in a Python file; SyntaxError or the like never leaves it."""
+    if len(text) > most("code"):
+        return []
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..bounds import bounded
 from ..data import ImageSet
 from ..door import Weights
 from ..errors import BadInput, DistrustError, NotFound
@@ -58,7 +59,7 @@ class Classes:
                 f"no file of classes {path}. Write one with a name a line, in the model's order, and lines folder = "
                 "class for folders of another name; or type own, for the model's own answers."
             )
-        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in bounded(path).decode(errors="replace").splitlines() if line.strip()]
         cells = [line.split(",") for line in lines]
         table = all(len(row) == 2 for row in cells) and any(row[0].strip() in images.classes for row in cells)
         pairs = [row if table else line.split("=", 1) for row, line in zip(cells, lines, strict=True)]

@@ -117,7 +117,7 @@ class Scan:
         elif not self.judged:
             null = ", or [permutations=19] where it has them" if self.kind == "synthetic" else ""
             lines.append(f"Nothing to compare it with: type --threshold{null}.")
-        return "\n".join(lines)
+        return "\n".join(line.replace("\n", " ") for line in lines)
 
 
 def _picture(images: ImageSet, backdoor: Backdoor, shown: int = 4, least: int = 96) -> bytes:

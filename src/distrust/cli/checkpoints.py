@@ -160,7 +160,7 @@ def distill(
 
 def _written(face: Face, made: dt.Made, out: Path, keys: Literal["own", "original"] = "own") -> int:
     weights = str(made.save(out, keys))
-    face.show({**made.facts, "weights": weights}, made.text, weights, flags=made.flags)
+    face.show({**made.facts, "weights": weights}, *made.text.split("\n"), weights, flags=made.flags)
     return 0 if made.after is None or dt.judged(made.after) else 3
 
 
@@ -205,5 +205,5 @@ def scan(
         line = f"found: {found}, and a picture beside it. Measure it: {facts['next']}"
     elif out:
         line = f"No patch sent all images to one class, so that nothing is kept in {out}."
-    face.show(facts, str(said), line)
+    face.show(facts, *str(said).split("\n"), line)
     return int(said.found) if said.judged else 3

@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -55,7 +55,7 @@ DEFECT = (
 )
 
 # Control characters but tab and newline, marks of direction, halves of characters.
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Click's UsageError, of which Typer may bring its own copy.
 WrongUsage: type[Any] = typer.BadParameter.__mro__[1]
@@ -78,11 +78,12 @@ class Face:
     ] = None
 
     def show(self, facts: dict[str, Any], *lines: str, flags: Sequence[str] = ()) -> int:
-        """Print the result: one JSON object, or the lines and what the flags mean. Returns 0, the usual exit code."""
+        """Print the result: one JSON object, or lines, and what the flags mean. Returns 0, the usual exit code."""
         told = [*filter(None, lines), *(f"  {name}: {MEANING[name]}" for name in flags)]
-        text = json.dumps(facts, ensure_ascii=False, default=str) if self.json_ else "\n".join(told)
-        if text:
-            put(sys.stdout, inert(text) + "\n")
+        if self.json_:
+            told = [json.dumps(facts, ensure_ascii=False, default=str)]
+        if told:
+            put(sys.stdout, "".join(f"{inert(line)}\n" for line in told))
         return 0
 
     def say(self, line: str) -> None:
@@ -90,11 +91,11 @@ class Face:
         if not self.quiet:
             put(sys.stderr, inert(line) + "\n")
 
-    def fail(self, kind: str, message: str) -> int:
+    def fail(self, kind: str, message: str, facts: Mapping[str, Any]) -> int:
         """Print an error; returns the exit code: 3 where a method cannot judge, else 2."""
         if self.json_:
-            self.show({"error": kind, "message": message})
-        put(sys.stderr, inert(f"{kind}: {message}\n"))
+            self.show({**facts, "error": kind, "message": message})
+        put(sys.stderr, inert(f"{kind}: {message}") + "\n")
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
@@ -173,11 +174,12 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
         except WrongUsage:
             raise
         except KeyboardInterrupt:
-            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.")
+            return face.fail("Interrupted", "what was finished is kept; the same command goes on from there.", {})
         except (Exception, SystemExit) as error:  # never mistaken for a finding
             if face.debug:
-                traceback.print_exc()
-            return face.fail(type(error).__name__, _typed(_told(error), [p.name for p in options]))
+                put(sys.stderr, "".join(f"{inert(line)}\n" for line in traceback.format_exc().splitlines()))
+            told, facts = _typed(_told(error), [p.name for p in options]), getattr(error, "facts", {})
+            return face.fail(type(error).__name__, told, facts)
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
@@ -186,8 +188,8 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inert(text: str) -> str:
-    """A text whose names may be a stranger's, without what would steer a terminal or turn its lines around."""
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """A line whose names may be a stranger's: one line, without what would steer a terminal or turn it around."""
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
 
 
 def put(stream: TextIO, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Annotated, Any
 
 import typer
@@ -59,7 +60,7 @@ def show(
         known |= registry.cards(one)
     if name not in known:
         raise dt.NotFound.among(kind.removesuffix("s") or "method", name, known)
-    return face.show(known[name], text(known[name]))
+    return face.show(known[name], *text(known[name]).split("\n"))
 
 
 @command
@@ -103,27 +104,31 @@ def check(
 
     Exit code 1: one is unsafe, as opening it would run something; 2: one is damaged, or unreadable here.
     """
-    if len(files) == 1:
-        (file,) = files
-        try:
-            facts = dt.check(file, key, experiment)
-        except dt.UnsafeFile as error:
-            face.show({"file": file, "is": "unsafe", "safe": False, "reason": str(error)}, f"UnsafeFile: {error}")
-            return 1
-        return face.show({"file": file, "safe": True, **facts}, facts["text"], f"Next: {facts['next']}")
     found: list[dict[str, Any]] = []
     for file in files:
         try:
             found.append({"file": file, "safe": True, **dt.check(file, key, experiment)})
-        except dt.UnsafeFile as error:
-            said = {"is": "unsafe", "safe": False, "error": "UnsafeFile", "reason": str(error)}
-            found.append({"file": file, **said})
         except dt.DistrustError as error:
-            other = "damaged" if "damaged" in str(error) else "unreadable"
-            what = "missing" if isinstance(error, dt.NotFound) else other
-            found.append({"file": file, "is": what, "error": type(error).__name__, "reason": str(error)})
-    face.show({"files": found}, *map(_line, found))
-    return 1 if any(one.get("safe") is False for one in found) else 2 if any("error" in one for one in found) else 0
+            found.append(refused := _refused(file, error))
+            if len(files) == 1 and refused["is"] != "unsafe":
+                error.facts = refused
+                raise
+    if len(files) > 1:
+        face.show({"files": found}, *map(_line, found))
+    elif "error" in (one := found[0]):
+        face.show(one, f"{one['error']}: {one['reason']}")
+    else:
+        face.show(one, one["text"], f"Next: {one['next']}")
+    return 1 if any(one["safe"] is False for one in found) else 2 if any("error" in one for one in found) else 0
+
+
+def _refused(file: str, error: dt.DistrustError) -> dict[str, Any]:
+    """What is said of a file that cannot be used."""
+    said, unsafe = str(error), isinstance(error, dt.UnsafeFile)
+    missing = isinstance(error, dt.NotFound) and not os.path.lexists(file)
+    other = "damaged" if "damaged" in said.replace(file, "") else "unreadable"
+    what = "unsafe" if unsafe else "missing" if missing else other
+    return {"file": file, "is": what, "safe": False if unsafe else None, "error": type(error).__name__, "reason": said}
 
 
 def _line(found: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def _run(
         facts |= {"report": str(report)}
     failures = found.failures
     facts |= {"differences": found.differences, "failures": failures, "answer": found.answer}
-    face.show(facts, str(found), *found.differences, *failures, f"Report: {report}" if report else "")
+    face.show(facts, *str(found).split("\n"), *found.differences, *failures, f"Report: {report}" if report else "")
     done = any(cell["state"] == "done" for cell in found.cells)
     return 1 if found.differences else 2 if failures else 0 if done else 3
 
@@ -108,7 +108,7 @@ def _typed() -> str:
 def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
     found = dt.results(folder, store=face.store)
-    return face.show({"cells": found.cells, "answer": found.answer}, str(found))
+    return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
 
 
 @command
@@ -168,5 +168,5 @@ def why(face: Face, key: Annotated[str, typer.Argument(help="A stage's key, or i
             of = {**gone, "label": str(error)}
         lines.append(f"  ← {ancestor[:12]}  {of['label']}  {of['seconds']} s")
         ancestors += [key for key in of["parents"] if key not in ancestors]
-    recipe = json.dumps(record["recipe"], indent=1)
-    return face.show({"key": key, **record}, *lines, recipe, *([record["error"]] if "error" in record else []))
+    recipe = json.dumps(record["recipe"], indent=1).split("\n")
+    return face.show({"key": key, **record}, *lines, *recipe, record.get("error", ""))

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..bounds import bounded
 from ..data.images import as_8_bit
 from ..errors import BadInput, DistrustError, NotFound
 from ..files import write_file
@@ -120,7 +121,8 @@ class Backdoor:
             raise NotFound(f"no trigger file {path}. Give the .json that `Backdoor.save` wrote.")
         tensors = path.with_suffix(".safetensors")
         try:
-            return cls.undump(path.read_text(), tensors.read_bytes() if tensors.is_file() else b"", str(path))
+            text, pixels = bounded(path, "record").decode(), tensors.read_bytes() if tensors.is_file() else b""
+            return cls.undump(text, pixels, str(path))
         except (UnicodeDecodeError, OSError) as error:
             raise BadInput(f"{path} is not a backdoor's record ({error}). Write one with Backdoor.save.") from None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ..intervals import TEACHER_CARRIES
+from ..intervals import LEAST, TEACHER_CARRIES
 from ..registry import registry
 from .detection import detections
 from .labels import shortened
 from .rows import DOUBT, Cell, Row, given, is_teacher, maker, over_seeds
 from .text import count, listing, percent
-from .verdict import CLEAN_TEACHER, Standing, Verdict, comparisons, drifts, once, verdict
+from .verdict import CLEAN_TEACHER, Standing, Verdict, alike, comparisons, drifts, once, plain, verdicts
 
 SPELLED_OUT = 4  # more students than this are counted
 CARE = 3  # flags that are named, the most frequent first
@@ -22,15 +22,15 @@ CLAUSE = {
     Verdict.DRIFT: "says the target of {} as often without its trigger",
     Verdict.UNCLEAR: "may or may not have inherited {}",
 }
-BESIDE = {  # how the best special defence stands beside plain fine-tuning
-    Standing.BETTER: "plain fine-tuning does worse than {}",
-    Standing.CHEAPER: "plain fine-tuning leaves as little ASR as {} but costs more ACC",
-    Standing.AS_GOOD: "plain fine-tuning does as well as {}",
-    Standing.WORSE: "plain fine-tuning does better than {}",
-    Standing.UNCLEAR: "plain fine-tuning cannot be told from {}",
-    Standing.ONE_RUN: "one run does not tell plain fine-tuning from {}",
+BESIDE = {  # how the special defence that leaves least stands beside plain fine-tuning
+    Standing.BETTER: "plain fine-tuning does worse",
+    Standing.AS_GOOD: "plain fine-tuning does as well",
+    Standing.TRADE: "plain fine-tuning is better in one and worse in the other",
+    Standing.WORSE: "plain fine-tuning does better",
+    Standing.UNCLEAR: "plain fine-tuning cannot be told from it",
     None: "plain fine-tuning was not measured",
 }
+FEW = {1: "single runs bear no verdict", 2: "two runs bear no verdict"}
 
 
 def answer(cells: Sequence[Cell]) -> str:
@@ -82,32 +82,34 @@ def _inherited(rows: Sequence[Row]) -> str:
 
 
 def _told(students: Sequence[Row], attack: str) -> str:
-    """The lead: each student where there are few, else how many and the strongest; of single runs no verdict."""
+    """The lead: each student where there are few, else how many and the strongest; of one or two runs no verdict."""
     several = not _sole(row.axes["student"] for row in students)
-    ways = {row: _via(row, several) for row in students}
-    found = {said: [row for row in students if verdict(row) is said] for said in Verdict}
-    judged, yes = len(students) - len(found[Verdict.ONE_RUN]), len(found[Verdict.YES])
-    top = min(found[Verdict.YES] or students, key=lambda row: (drifts(row), -row.values["carried"].mean))
+    said, settings = verdicts(students), [same[0] for same in alike(students)]
+    ways = {row: _via(row, several) for row in settings}
+    found = {one: [row for row in settings if said[row] is one] for one in Verdict}
+    judged, yes = [row for row in settings if len(row.seeds) >= LEAST], len(found[Verdict.YES])
+    top = min(found[Verdict.YES] or settings, key=lambda row: (drifts(row), -row.values["carried"].mean))
     carried, named = top.values["carried"].mean, _called(top.axes["attack"])
-    said = _sole(map(_origin, students))
+    told = _sole(map(_origin, students))
     backdoor = f"the {attack} backdoor" if attack else "a backdoor"
     whose = f"{'' if named == attack else f'that of {named} '}{ways[top]}"
     if not judged:
         shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
         none = carried < TEACHER_CARRIES or drifts(top)
-        said += f" {f'no student showed {backdoor}' if none else shown}; single runs bear no verdict"
-    elif len({*ways.values()}) == len(students) <= SPELLED_OUT:
+        told += f" {f'no student showed {backdoor}' if none else shown}; {FEW[max(len(r.seeds) for r in settings)]}"
+    elif len({*ways.values()}) == len(settings) <= SPELLED_OUT:
         by = {v: listing([ways[row] for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE}
-        said += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in by.items() if way)}"
-        said += f"; at most {percent(carried)} points were carried" if yes else ""
+        told += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in by.items() if way)}"
+        told += f"; at most {percent(carried)} points were carried" if yes else ""
     else:
-        many = count(judged, "student") + " run more than once" * (judged < len(students))
-        said += f" {yes or 'none'} of {many} inherited {backdoor}{f', most of all {whose}' if yes else ''}"
-    return _sentence(said)
+        many = count(len(judged), "student") + " run three times or more" * (len(judged) < len(settings))
+        told += f" {yes or 'none'} of {many} {'inherited' if yes else 'is shown to have inherited'} {backdoor}"
+        told += f", most of all {whose}" if yes else ""
+    return _sentence(told)
 
 
 def _cleaned(cells: Sequence[Cell]) -> str:
-    """The best defence, its price, and plain fine-tuning beside it; where nothing was defended, the best detector."""
+    """What is shown to clean, at which price, and plain fine-tuning beside it; without a defence, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
         null = {name for name, mark in registry.marks("detectors").items() if mark.null}
         if not (found := [one for one in detections(cells) if _bare(one.detector) not in null]):
@@ -118,19 +120,25 @@ def _cleaned(cells: Sequence[Cell]) -> str:
     if not (compared := comparisons(cells)):
         return "No backdoored model was run under every defence, so the defences cannot be compared."
     most = max(compared, key=lambda one: one.models)
-    best = most.best
-    under = f"Under {_called(most.against.partition(' / ')[0])}, " if most.against else ""
-    under += "in one run, " if most.seeds == 1 else ""
-    among = f"of {len(most.results)} defences" if len(most.results) > 1 else "the defence"
-    moved = f"from {percent(most.asr)} % to {percent(best.asr.mean)} %"
-    if not most.cleans:
-        return _sentence(f"{under}no defence cleans: {_called(best.defense)} at best moves ASR {moved}")
-    does = "leaves least" if most.seeds == 1 else "cleans best" if len(most.results) > 1 else "cleans"
-    said = f"{under}{among} {_called(best.defense)} {does}: ASR falls {moved} "
-    said += f"for {percent(best.cost)} points of ACC" if best.cost > 0 else "at no cost in ACC"
-    if special := most.special:
-        beside = most.beside(special)
-        said += f"; {BESIDE[beside[1] if beside else None].format(_called(special.defense))}"
+    under = f"under {_called(most.against.partition(' / ')[0])}, " if most.against else ""
+    moves = f"from {percent(most.carried)} to {{}} points"
+    if most.seeds < LEAST:
+        least = most.special or min(most.results, key=lambda one: one.carried.mean)
+        price = f"{moves.format(percent(least.carried.mean))} for {percent(least.cost.mean)} points of ACC"
+        return _sentence(f"{under}{_called(least.defense)} moves what is carried {price}; {FEW[most.seeds]}")
+    clean, special = [one for one in most.results if one.cleans], most.special
+    if not clean:
+        least = special or min(most.results, key=lambda one: one.carried.mean)
+        moved = moves.format(percent(least.carried.mean))
+        return _sentence(f"{under}no defence is shown to clean: {_called(least.defense)} moves what is carried {moved}")
+    best = special if special and special.cleans else min(clean, key=lambda one: one.carried.mean)
+    many = f"{len(clean)} of {len(most.results)} defences clean, {_called(best.defense)} among them"
+    only = f"{f'of {len(most.results)} defences only ' * (len(most.results) > 1)}{_called(best.defense)} cleans"
+    said = f"{under}{many if len(clean) > 1 else only}: what is carried falls "
+    said += f"{moves.format(percent(best.carried.mean))} "
+    said += f"for {percent(best.cost.mean)} points of ACC" if best.cost.mean > 0 else "at no cost in ACC"
+    if best is special and plain([best.defense]) not in (None, best.defense):
+        said += f"; {BESIDE[best.standing if best.rival == plain([best.defense]) else None]}"
     return _sentence(said)
 
 

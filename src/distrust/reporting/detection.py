@@ -7,9 +7,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..intervals import Interval
+from ..methods.metrics._rates import wilson
 from .rows import NAMES, Cell, finite, given
 
-MISSED = 0.05  # share of clean suspects above the threshold, on the seeds that set it
+LEVEL = 0.05  # of false alarms, where there are clean suspects enough to tell
+
+
+class Share(NamedTuple):
+    """So many of so many."""
+
+    hits: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """0..1."""
+        return self.hits / self.of
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's, of 95 %."""
+        return wilson(self.hits, self.of)
 
 
 class Detection(NamedTuple):
@@ -19,20 +38,20 @@ class Detection(NamedTuple):
     attacked: int
     clean: int
     auroc: float  # chance that an attacked suspect scores higher than a clean one
-    found: float | None  # share of attacked suspects above the threshold, on the seeds that did not set it
-    alarms: float | None  # share of clean ones, likewise
-    named: float | None  # share of attacked suspects whose target is the most suspicious class, if it names one
+    level: float | None  # of p below which a suspect is called attacked: 5 %, or the least that the clean ones resolve
+    found: Share | None  # of the attacked suspects, those that are called so
+    alarms: Share | None  # of the clean ones, likewise
+    named: Share | None  # of the attacked suspects, those whose target is the most suspicious class, if it names one
 
 
 def detections(cells: Sequence[Cell]) -> list[Detection]:
-    """For each detector: AUROC over all suspects, and what a threshold does that other seeds' clean suspects set.
+    """For each detector: AUROC over all suspects, and what it finds at a level that other seeds' clean suspects set.
 
-    The threshold is set on the clean suspects of the even seeds, so that a share of at most 5 % of them lies above, and
-    counted on the odd seeds; a study of one seed has none. A control that several attacks share counts once.
+    A suspect's p is (1 + how many clean ones score as high) / (N + 1), of N clean suspects of the other half of the
+    seeds, even or odd; each half is judged by the other, and a study of one seed has no p. N resolves nothing below
+    1 / (N + 1). A control that several attacks share counts once.
     """
     scored = [cell for cell in cells if finite(cell.get("score")) and given(cell, "detector")]
-    if not scored:
-        return []
     found = []
     for name in dict.fromkeys(cell["detector"] for cell in scored):
         looks = [cell for cell in scored if cell["detector"] == name]
@@ -49,12 +68,18 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
         gaps = np.subtract.outer([score for _, score in suspects], [score for _, score in clean])
         auroc = (np.sign(gaps).mean() + 1) / 2  # a tie counts half; scikit-learn's takes two seconds to import
         pointed = [look["suspect"] == look["target"] for look in attacked if look.get("suspect") is not None]
-        setting = [score for seed, score in clean if seed % 2 == 0]
-        counted = [[score for seed, score in part if seed % 2] for part in (suspects, clean)]
-        told, alarms = None, None
-        if setting and all(counted):
-            threshold = np.quantile(setting, 1 - MISSED, method="higher")
-            told, alarms = (float(np.mean(np.array(scores) > threshold)) for scores in counted)
-        named = sum(pointed) / len(pointed) if pointed else None
-        found.append(Detection(name, len(suspects), len(clean), float(auroc), told, alarms, named))
+        halves = [[score for seed, score in clean if seed % 2 == half] for half in (0, 1)]
+        level, told, alarms = None, None, None
+        if all(halves):
+            level = max(LEVEL, *(1 / (len(half) + 1) for half in halves))
+            told, alarms = (_called(some, halves, level) for some in (suspects, clean))
+        named = Share(sum(pointed), len(pointed)) if pointed else None
+        found.append(Detection(name, len(suspects), len(clean), float(auroc), level, told, alarms, named))
     return found
+
+
+def _called(suspects: Sequence[tuple[int, float]], halves: Sequence[Sequence[float]], level: float) -> Share:
+    """How many have a p of at most `level` among the clean ones of the other half."""
+    others = [(score, halves[1 - seed % 2]) for seed, score in suspects]
+    ps = [(1 + sum(one >= score for one in clean)) / (len(clean) + 1) for score, clean in others]
+    return Share(sum(p <= level for p in ps), len(ps))

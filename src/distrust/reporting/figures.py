@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
+from ..intervals import FEW
 from ..selectors import Selector, Tune, parse_one
 from .rows import Row, finite, given, is_teacher, label, varying
 
@@ -122,10 +123,12 @@ def _told(row: Row, joined: Sequence[list[Row]]) -> str:
 def _point(axes: Any, row: Row, shape: str, color: str, told: str) -> None:
     asr, acc = row.values["asr"], row.values["acc"]
     x, y = 100 * asr.mean, 100 * acc.mean
-    for at, (_, bounds), line in ((y, asr, axes.hlines), (x, acc, axes.vlines)):
-        if bounds:
-            low, high = (min(max(100 * bound, 0), 100) for bound in bounds)
-            line(at, low, high, color=color, linewidth=0.9, alpha=0.55)
+    if 1 < len(asr.values) < FEW:
+        runs = ([100 * value for value in some.values] for some in (asr, acc))
+        axes.plot(*runs, ".", color=color, markersize=4, alpha=0.6, clip_on=False)
+    for at, some, line in ((y, asr, axes.hlines), (x, acc, axes.vlines)):
+        if some.interval and len(some.values) >= FEW:
+            line(at, *(100 * bound for bound in some.interval), color=color, linewidth=0.9, alpha=0.55)
     face = "none" if is_teacher(row.axes) else color  # hollow: the teacher itself
     axes.plot(x, y, shape, color=color, markerfacecolor=face, markersize=6.5, clip_on=False)
     if told:

@@ -22,7 +22,7 @@ from .detection import detections
 from .features import MOST
 from .heatmap import facets, models
 from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
-from .verdict import comparisons, verdict
+from .verdict import Verdict, comparisons, verdicts
 
 PICTURES_BUDGET = 600_000  # bytes of PNG, each counted once: the page stays under 2 MB
 KINDS = ("clean", "triggered", "difference")
@@ -46,10 +46,10 @@ def page(study: Report) -> str:
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
     shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
-    drawn = figures.frontiers(rows, defenses)
+    drawn, said = figures.frontiers(rows, defenses), verdicts(rows)
     strips, pictures = _shared(study.pictures)
     data = {
-        "rows": [_told(row) for row in rows],
+        "rows": [_told(row, said.get(row)) for row in rows],
         "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
         "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
@@ -59,7 +59,7 @@ def page(study: Report) -> str:
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shelf.filters |= {"percent": text.percent, "interval": text.interval, "number": text.number}
+    shelf.filters |= {"percent": text.percent, "reach": text.reach, "number": text.number, "share": text.share}
     shelf.filters |= {"describe": describe}
     return shelf.get_template("page.html.j2").render(
         study=study,
@@ -85,10 +85,12 @@ def page(study: Report) -> str:
     )
 
 
-def _told(row: Row) -> dict[str, Any]:
-    """A row with its name and its verdict, and its cells by their ids."""
-    ids = [cell["id"] for cell in row.cells]
-    return {**vars(row), "cells": ids, "name": describe(row.axes), "verdict": verdict(row)}
+def _told(row: Row, said: Verdict | None) -> dict[str, Any]:
+    """A row with its name and its verdict, its cells by their ids, and each mean with how far its runs lie apart."""
+    units = {column.key: column.unit for column in columns()}
+    values = {key: [one.mean, text.reach(one, units[key])] for key, one in row.values.items()}
+    named = {"name": describe(row.axes), "verdict": said, "cells": [cell["id"] for cell in row.cells]}
+    return {**vars(row), **named, "values": values}
 
 
 def _neurons(cell: Cell) -> Cell:

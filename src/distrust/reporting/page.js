@@ -22,7 +22,7 @@ function fixed(value, digits) {
   return (down ? (Math.sign(value) * Math.floor(scaled)) / 10 ** digits : value).toFixed(digits);
 }
 const percent = (value) => (missing(value) ? "–" : fixed(100 * value, 1).replace(/^-0\.0$/, "0.0").replace("-", "−"));
-const interval = (bounds) => (bounds ? `[${percent(bounds[0])}, ${percent(bounds[1])}]` : "");
+const interval = (bounds) => (Array.isArray(bounds) ? `[${percent(bounds[0])}, ${percent(bounds[1])}]` : bounds ?? "");  // of runs it is written already
 function duration(seconds) {
   if (missing(seconds)) return "–";
   if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
@@ -65,7 +65,7 @@ function numbers(row, members) {
     number(...(row.values[key] ?? [null, null]), unit), ...done.map((cell) => number(cell[key], cell[`${key}_interval`], unit))));
   const heads = head.map((text, i) => make("th", i ? { scope: "col", class: "num" } : { scope: "col" }, text));
   return make("div", { class: "scroll" }, make("table", { class: "data" },
-    make("caption", {}, "Percent or points. Mean: t-interval over seeds; seeds: Wilson interval over images."),
+    make("caption", {}, "Percent or points. Mean: the runs or, of five and more, their t-interval; seeds: interval over images."),
     make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body)));
 }
 
@@ -312,8 +312,7 @@ function tabulate(table) {
 // What the map, the pictures and the drawings say stands in the data alone.
 function told({ name, state, errors, values, seeds, n, flags }) {
   const [mean, bounds] = values.carried ?? [null, null];
-  const over = bounds ? `t-interval over seeds ${interval(bounds)}` : "no interval over seeds";
-  const numbers = `carried ${percent(mean)} points, ${over}, ${seeds.length} seeds, n = ${n}`;
+  const numbers = `carried ${percent(mean)} points ${bounds ?? ""}, ${seeds.length} seeds, n = ${n}`;
   return `${name}: ${state === "done" ? numbers : `${state}: ${errors.join("; ")}`}${flags.length ? `; flags: ${flags.join(", ")}` : ""}`;
 }
 for (const tile of document.querySelectorAll(".tile")) {

@@ -56,7 +56,7 @@ class Results:
     def __str__(self) -> str:
         from .table import text
 
-        return "\n".join(part for part in (text(self.cells), self.answer) if part)
+        return "\n".join(part for part in (text(self.cells), self.answer.replace("\n", " ")) if part)
 
     def _repr_html_(self) -> str:
         from .table import html

@@ -35,10 +35,19 @@ class Column(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % t-interval, None below two; or one cell's value with its own interval."""
+    """A mean over seeds, with its 95 % t-interval; of one run, its value with its own interval over images."""
 
     mean: float
     interval: Interval | None
+    values: tuple[float, ...]  # one a seed
+
+    @classmethod
+    def of(cls, values: Sequence[float], own: Sequence[float] | None = None) -> Estimate:
+        """From one value a seed; `own` is the interval over images of a single one."""
+        mean, interval = mean_and_interval(values)
+        if own and len(values) == 1:
+            interval = own[0], own[1]
+        return cls(mean, interval, tuple(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +117,13 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
 def _row(group: list[Cell], columns: Sequence[str]) -> Row:
     done = [cell for cell in group if cell["state"] == "done"]
     values = {key: [cell[key] for cell in done if finite(cell.get(key))] for key in columns}
+    own = done[0] if done else {}
     raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
     raised |= {"one-seed"} if len(done) == 1 else set()  # each cell is one seed; whether the row is, is known only here
     return Row(
         axes={name: given(group[0], name) or "none" for name in NAMES},
         place=group[0].get("place"),
-        values={key: Estimate(*mean_and_interval(some, key)) for key, some in values.items() if some},
+        values={key: Estimate.of(some, own.get(f"{key}_interval")) for key, some in values.items() if some},
         seeds=[cell["seed"] for cell in done],
         n=min((cell["n"] for cell in done if cell.get("n")), default=0),
         flags=[name for name in MEANING if name in raised] + sorted(raised - MEANING.keys()),

@@ -8,14 +8,14 @@ from html import escape
 from ..study.axes import TABLE
 from .labels import shortened
 from .rows import Cell, Row, over_seeds
-from .text import interval, number
+from .text import number, reach
 
 RATES = {"acc": "ACC", "asr": "ASR", "base": "base", "carried": "carried"}
 SCORES = {"score": "score", "score_control": "clean twin's"}
 
 
 def rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """Headings, then a line for each combination: means over seeds with 95 % t-intervals; rates in percent.
+    """Headings, then a line for each combination: means over seeds and how far these lie apart; rates in percent.
 
     The axes on which methods stand are shown, those that a study need not have only if it does; others if they vary.
     """
@@ -34,7 +34,7 @@ def rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 def text(cells: Sequence[Cell]) -> str:
     """The rows in columns."""
-    lines = rows(cells)
+    lines = [[word.replace("\n", " ") for word in line] for line in rows(cells)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)
@@ -47,5 +47,6 @@ def html(cells: Sequence[Cell]) -> str:
 
 
 def _told(row: Row, name: str) -> str:
-    mean, bounds = row.values.get(name, (None, None))
-    return number(mean, "score") if name in SCORES else f"{number(mean, 'share')} {interval(bounds)}".strip()
+    if not (told := row.values.get(name)):
+        return number(None, "share")
+    return number(told.mean, "score") if name in SCORES else f"{number(told.mean, 'share')} {reach(told)}".strip()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .rows import finite
+from ..intervals import FEW
+from .detection import Share
+from .rows import Estimate, finite
 
 
 def percent(value: float | None) -> str:
@@ -12,9 +14,17 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−") if finite(value) else "–"
 
 
-def interval(bounds: Sequence[float] | None) -> str:
-    """[0.87, 0.89] → "[87.0, 89.0]"; None → ""."""
-    return f"[{percent(bounds[0])}, {percent(bounds[1])}]" if bounds else ""
+def reach(estimate: Estimate, unit: str = "share") -> str:
+    """How far the runs behind a mean lie apart: of a few every value, of more their interval; of one its own."""
+    if 1 < len(estimate.values) < FEW:
+        return f"({', '.join(number(value, unit) for value in estimate.values)})"
+    bounds = estimate.interval
+    return f"[{', '.join(number(bound, unit) for bound in bounds)}]" if bounds else ""
+
+
+def share(found: Share | None) -> str:
+    """2 of 9 → "2 of 9 [6.3, 54.7]", the interval in percent."""
+    return f"{found.hits} of {found.of} [{', '.join(map(percent, found.interval))}]" if found else "–"
 
 
 def number(value: float | None, unit: str) -> str:

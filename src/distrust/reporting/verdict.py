@@ -1,21 +1,25 @@
-"""Verdicts: what a student inherited, and which defence is worth its name; each by one rule."""
+"""Verdicts: what a student inherited, and which defence is worth its name; each by one rule.
+
+A verdict is a claim from three runs or more. Of all the claims of one kind on a page at most one in twenty may be
+false (`intervals.claimed`), so one row and forty are judged alike; settings that gave the same numbers count once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ..intervals import TEACHER_CARRIES
-from ..intervals import over_seeds as mean_and_interval
+from ..intervals import LEAST, RATE, TEACHER_CARRIES, chance_above, chance_below, claimed
 from ..registry import registry
 from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, over_seeds, varying
 
 Runs = dict[tuple[Any, ...], Cell]  # model and seed → cell
+Seeds = Mapping[int, float]  # seed → a number
 
-CLOSE = 0.05  # two ASRs that are no further apart are called the same
-NO_WORSE = 0.01  # an ACC that is lower by no more than this is called no worse
+CLOSE = 0.05  # two defences that leave no further apart of what is carried leave the same
+NO_WORSE = 0.01  # an ACC that is lower by less is called no worse
 CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
 PLAIN = {"classifier": "finetune", "encoder": "finetune_ssl"}  # what a defence of models must beat
 
@@ -28,27 +32,33 @@ class Verdict(StrEnum):
     DRIFT = "as much without the trigger"
     UNCLEAR = "unclear"
     ONE_RUN = "one run"
+    TWO_RUNS = "two runs"
 
 
 class Standing(StrEnum):
     """Of a defence beside another on the same models."""
 
     BETTER = "better"
-    CHEAPER = "costs less ACC"
     AS_GOOD = "as good"
+    TRADE = "less carried or more ACC, not both"
     WORSE = "worse"
     UNCLEAR = "cannot be told"
-    ONE_RUN = "one run"
+    FEW = "too few runs"
 
 
 class Cleaning(NamedTuple):
     """What a defence does to the backdoored models that all the compared defences were run on."""
 
     defense: str
-    asr: Estimate
+    carried: Estimate  # what is left
+    cost: Estimate  # of ACC
     acc: float
-    cost: float  # of ACC
     floored: int  # models that it destroyed (acc-floor), which count as not cleaned
+    cleans: bool | None  # it is shown to take 5 points or more of what is carried; None: too few runs
+    rival: str | None  # what it has to beat: its own whole method, or plain fine-tuning
+    standing: Standing | None  # beside that
+    less: Estimate | None  # carried, minus the rival's, pair by pair
+    more: Estimate | None  # ACC, likewise
 
 
 class Comparison(NamedTuple):
@@ -57,55 +67,69 @@ class Comparison(NamedTuple):
     against: str  # the attack, where the defences of another are compared apart
     models: int
     seeds: int
-    asr: float  # before
+    carried: float  # before
     results: list[Cleaning]
     rare: int  # defences with fewer seeds, which are not compared
 
     @property
-    def best(self) -> Cleaning:
-        """The one that leaves the least ASR."""
-        return min(self.results, key=lambda result: result.asr.mean)
+    def frontier(self) -> list[Cleaning]:
+        """Those beside which nothing leaves less and costs no more, on average; null rows win nothing."""
+        points = {(one.carried.mean, one.cost.mean) for one in self.results}
+        return [
+            one
+            for one in self.results
+            if not _is_null(one.defense)
+            and not any(
+                left <= one.carried.mean and cost <= one.cost.mean
+                for left, cost in points - {(one.carried.mean, one.cost.mean)}
+            )
+        ]
 
     @property
-    def cleans(self) -> bool:
-        """Its best defence lowers ASR by 5 points or more."""
-        return self.asr - self.best.asr.mean >= CLOSE
+    def special(self) -> Cleaning | None:
+        """The defence that leaves least and is no null row; an ablation only where no whole method is."""
+        own = [one for one in self.results if not _is_null(one.defense)]
+        whole = [one for one in own if "[" not in one.defense]  # nad[beta=0] does not stand for nad
+        return min(whole or own, key=lambda one: one.carried.mean, default=None)
 
     def result(self, defense: str | None) -> Cleaning | None:
         """Of a defence, None where it is not compared."""
         return next((result for result in self.results if result.defense == defense), None)
 
-    @property
-    def special(self) -> Cleaning | None:
-        """The best defence of models that is not plain fine-tuning; an ablation only where no whole method is."""
-        null = plain(result.defense for result in self.results)
-        special = [r for r in self.results if plain([r.defense]) and r.defense != null]
-        whole = [r for r in special if "[" not in r.defense]  # nad[beta=0] does not stand for nad
-        return min(whole or special, key=lambda r: r.asr.mean, default=None)
 
-    def beside(self, result: Cleaning) -> tuple[str, Standing] | None:
-        """What a result has to beat, its own whole method or plain fine-tuning, and how it stands beside that."""
-        name = result.defense.partition("[")[0]
-        rival = name if name != result.defense and self.result(name) else plain([result.defense])
-        other = self.result(rival)
-        return (rival, standing(result, other)) if rival and other and other is not result else None
+def verdicts(rows: Iterable[Row]) -> dict[Row, Verdict]:
+    """Judge the students that nobody defended; those that a flag forbids to believe are left out.
 
-
-def verdict(row: Row) -> Verdict | None:
-    """Judge a student that nobody defended; None where there is nothing to judge, or a flag forbids it.
-
-    Carried is at least 5 points and its interval lies above 0: inherited, unless the student says the target nearly as
-    often (within 5 points) without the trigger, which is drift. The interval lies below 5 points: not inherited. Else
-    it is unclear; one seed has no interval, and so no verdict.
+    Inherited: carried is at least 5 points, and shown to be above 0, unless the student says the target nearly as often
+    (within 5 points) without the trigger, which is drift. Not inherited: carried is shown to be below 5 points. Else it
+    is unclear. Shown means: by a t-test over three seeds or more, of all these rows at a false discovery rate of 5 %.
     """
-    carried = row.values.get("carried")
-    if carried is None or row.doubted or given(row.axes, "defense") or is_teacher(row.axes):
-        return None
-    if carried.interval is None:
-        return Verdict.ONE_RUN
-    if carried.mean >= TEACHER_CARRIES and carried.interval[0] > 0:
-        return Verdict.DRIFT if drifts(row) else Verdict.YES
-    return Verdict.NO if carried.interval[1] < TEACHER_CARRIES else Verdict.UNCLEAR
+    judged = [row for row in rows if "carried" in row.values and not row.doubted]
+    judged = [row for row in judged if not given(row.axes, "defense") and not is_teacher(row.axes)]
+    runs = {row: row.values["carried"].values for row in judged}
+    found = {row: Verdict.ONE_RUN if len(runs[row]) == 1 else Verdict.TWO_RUNS for row in judged}
+    settings = alike([row for row in judged if len(runs[row]) >= LEAST])
+    above = claimed([chance_above(runs[same[0]]) for same in settings])
+    below = claimed([chance_below(runs[same[0]], TEACHER_CARRIES) for same in settings])
+    for same, yes, no in zip(settings, above, below, strict=True):
+        inherited = yes and same[0].values["carried"].mean >= TEACHER_CARRIES
+        for row in same:
+            claim = Verdict.DRIFT if drifts(row) else Verdict.YES
+            found[row] = claim if inherited else Verdict.NO if no else Verdict.UNCLEAR
+    return found
+
+
+def alike(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows by what was measured: variants that gave the same numbers for every seed are one setting.
+
+    A rate of 0.02 and one of 0.05 are the same image, of ten.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        bare = [text.partition("[")[0] for text in row.axes.values()]
+        said = (row.values.get(name) for name in ("acc", "asr", "carried"))
+        groups.setdefault((*bare, row.place, *row.seeds, *said), []).append(row)
+    return list(groups.values())
 
 
 def drifts(row: Row) -> bool:
@@ -114,21 +138,22 @@ def drifts(row: Row) -> bool:
     return asr is not None and untriggered is not None and asr - untriggered < TEACHER_CARRIES
 
 
-def standing(one: Cleaning, other: Cleaning) -> Standing:
-    """Judge a defence beside another: ASR within 5 points is the same, and ACC within 1 point no worse.
+def standing(less: Estimate, more: Estimate, shown: Sequence[bool]) -> Standing:
+    """Judge a defence beside another from paired differences; `shown` says which of the two are shown to be there.
 
-    Worse: the other leaves less ASR and no worse ACC. As good: the same ASR and no worse ACC. Costs less
-    ACC: the other costs more and leaves no more. Where it leaves more, their intervals over seeds must not overlap.
+    They differ in what they leave, if that is shown and 5 points or more, and in ACC, if that is shown and 1 point or
+    more. As good: what they leave is within 5 points, by its interval of 90 %, and their ACC within 1 on average.
     """
-    cheap, gap = other.acc >= one.acc - NO_WORSE, other.asr.mean - one.asr.mean
-    if not one.asr.interval or not other.asr.interval:
-        return Standing.ONE_RUN
-    if gap < -CLOSE and cheap:
-        return Standing.WORSE
-    if gap <= CLOSE:
-        return Standing.AS_GOOD if cheap else Standing.CHEAPER
-    (low, high), (least, most) = one.asr.interval, other.asr.interval
-    return Standing.UNCLEAR if low <= most and least <= high else Standing.BETTER
+    if len(less.values) < LEAST:
+        return Standing.FEW
+    cleaner = shown[0] and abs(less.mean) >= CLOSE and (1 if less.mean < 0 else -1)
+    dearer = shown[1] and abs(more.mean) >= NO_WORSE and (1 if more.mean < 0 else -1)
+    same = max(chance_below(less.values, CLOSE), chance_above(less.values, -CLOSE)) <= RATE
+    if cleaner:
+        return Standing.TRADE if cleaner == dearer else Standing.BETTER if cleaner > 0 else Standing.WORSE
+    if same and dearer:
+        return Standing.WORSE if dearer > 0 else Standing.BETTER
+    return Standing.AS_GOOD if same and abs(more.mean) < NO_WORSE else Standing.UNCLEAR
 
 
 def plain(defenses: Iterable[str]) -> str | None:
@@ -137,6 +162,11 @@ def plain(defenses: Iterable[str]) -> str | None:
     bare = [text.partition("[")[0] for text in defenses if text != "none"]
     works_on = [known[name].on if name in known else "classifier" for name in bare]
     return next((PLAIN[on] for on in works_on if on in PLAIN), None)
+
+
+def _is_null(defense: str) -> bool:
+    mark = registry.marks("defenses").get(defense.partition("[")[0])
+    return mark is not None and mark.null
 
 
 def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
@@ -153,7 +183,7 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     backdoored = {_model(r.axes) for r in rows if not r.doubted and (r.mean("carried") or 0) >= TEACHER_CARRIES}
     runs: dict[str, Runs] = {}
     for cell in cells:
-        if cell["state"] == "done" and _model(cell) in backdoored and finite(cell["acc"]) and finite(cell["asr"]):
+        if cell["state"] == "done" and _model(cell) in backdoored and finite(cell["acc"]) and finite(cell["carried"]):
             runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
     before = runs.pop("none", {})
     if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):
@@ -180,18 +210,69 @@ def _compared(against: str, before: Runs, runs: dict[str, Runs]) -> list[Compari
     shared = [key for key in before if often and all(key in done for done in often.values())]
     if not shared:
         return []
-    results = [_cleaning(name, [(before[key], done[key]) for key in shared]) for name, done in often.items()]
-    asr = fmean(before[key]["asr"] for key in shared)
+    pairs = {name: [(before[key], done[key]) for key in shared] for name, done in often.items()}
+    carried = fmean(before[key]["carried"] for key in shared)
     rare = sum(many > 0 for many in seeds.values()) - len(often)
-    return [Comparison(against, len(shared), len({key[-1] for key in shared}), asr, results, rare)]
+    return [Comparison(against, len(shared), len({key[-1] for key in shared}), carried, _cleanings(pairs), rare)]
 
 
-def _cleaning(name: str, pairs: Sequence[tuple[Cell, Cell]]) -> Cleaning:
-    """A model that the defence destroyed (acc-floor) counts with the ASR it had before: no credit."""
-    floored = ["acc-floor" in after["flags"] for _, after in pairs]
-    by_seed: dict[object, list[float]] = {}
-    for (before, after), destroyed in zip(pairs, floored, strict=True):
-        by_seed.setdefault(after["seed"], []).append((before if destroyed else after)["asr"])
-    asr = Estimate(*mean_and_interval([fmean(values) for values in by_seed.values()], "asr"))
-    acc = fmean(after["acc"] for _, after in pairs)
-    return Cleaning(name, asr, acc, fmean(before["acc"] for before, _ in pairs) - acc, sum(floored))
+def _cleanings(pairs: Mapping[str, Sequence[tuple[Cell, Cell]]]) -> list[Cleaning]:
+    """Each defence by the models before and after it, beside the rival that it has among the others."""
+    left, taken, cost = ({name: each(some) for name, some in pairs.items()} for each in (_left, _taken, _cost))
+    rivals = {name: rival for name in pairs if (rival := _rival(name, pairs)) is not None}
+    less = {a: Estimate.of([left[a][s] - left[b][s] for s in left[a]]) for a, b in rivals.items()}
+    more = {a: Estimate.of([cost[b][s] - cost[a][s] for s in cost[a]]) for a, b in rivals.items()}
+    many = len(next(iter(left.values())))
+    cleans: dict[str, bool] = {}
+    shown: dict[str, list[bool]] = {}
+    if many >= LEAST:
+        cleans = dict(zip(pairs, claimed([chance_above([*taken[name].values()]) for name in pairs]), strict=True))
+        told = iter(claimed([_either(gap[name].values) for name in rivals for gap in (less, more)]))
+        shown = {name: [next(told), next(told)] for name in rivals}
+    return [
+        Cleaning(
+            name, Estimate.of([*left[name].values()]), Estimate.of([*cost[name].values()]),
+            fmean(after["acc"] for _, after in some), sum(map(_destroyed, some)),
+            cleans[name] and fmean(taken[name].values()) >= CLOSE if cleans else None, rivals.get(name),
+            standing(less[name], more[name], shown.get(name, ())) if name in rivals else None,
+            less.get(name), more.get(name),
+        )
+        for name, some in pairs.items()
+    ]  # fmt: skip
+
+
+def _rival(name: str, defenses: Iterable[str]) -> str | None:
+    """What a defence has to beat: a variant its whole method, a method plain fine-tuning."""
+    bare = name.partition("[")[0]
+    rival = bare if bare != name and bare in defenses else plain([name])
+    return rival if rival and rival != name and rival in defenses else None
+
+
+def _either(values: Sequence[float]) -> float:
+    """The chance of runs so far from 0 on either side."""
+    return min(1.0, 2 * min(chance_above(values), chance_below(values)))
+
+
+def _destroyed(pair: tuple[Cell, Cell]) -> bool:
+    return "acc-floor" in pair[1]["flags"]
+
+
+def _left(pairs: Sequence[tuple[Cell, Cell]]) -> Seeds:
+    """What is carried still; a model that the defence destroyed counts with what it carried before: no credit."""
+    return _by_seed(pairs, lambda pair: pair[0 if _destroyed(pair) else 1]["carried"])
+
+
+def _taken(pairs: Sequence[tuple[Cell, Cell]]) -> Seeds:
+    return _by_seed(pairs, lambda pair: 0.0 if _destroyed(pair) else pair[0]["carried"] - pair[1]["carried"])
+
+
+def _cost(pairs: Sequence[tuple[Cell, Cell]]) -> Seeds:
+    return _by_seed(pairs, lambda pair: pair[0]["acc"] - pair[1]["acc"])
+
+
+def _by_seed(pairs: Sequence[tuple[Cell, Cell]], number: Callable[[tuple[Cell, Cell]], float]) -> Seeds:
+    """The mean over models, seed by seed."""
+    found: dict[int, list[float]] = {}
+    for pair in pairs:
+        found.setdefault(pair[1]["seed"], []).append(number(pair))
+    return {seed: fmean(values) for seed, values in found.items()}

@@ -6,6 +6,7 @@ earlier products, bound by parameter name. The control arm is the same arm with 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
@@ -100,6 +101,7 @@ class Planner:
         self.arms: dict[tuple[Any, ...], Env] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
+        self.contents_of = functools.cache(contents_of)
         training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
         training("transfer", self.budget.transfer)
         distillation("student", self.budget.student)
@@ -278,7 +280,7 @@ class Planner:
             held = b.held or b.clean
             if held < b.clean:
                 raise BadInput(f"held = {b.held} is less than clean = {b.clean}, which is drawn from it. Raise held.")
-            opened = {"source": source, "size": b.size, **options, **contents_of(source)}
+            opened = {"source": source, "size": b.size, **options, **self.contents_of(source)}
             cut = {**opened, "held": held, "validation": b.validation}
             of = {"train": {**cut, "most": b.train}, "clean": {**cut, "share": b.clean}, "validation": cut}
             of["test"] = {**opened, "most": b.test}

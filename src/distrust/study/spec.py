@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
-from ..bounds import check_bound
+from ..bounds import bounded, check_bound
 from ..errors import BadInput, NotFound
 from ..models import teacher_student
 from ..registry import registry
@@ -213,9 +213,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: it is none, or too long, or nested too deep to be read.
     """
-    check_bound("text", path.stat().st_size, path, "bytes")
+    data = bounded(path, "study")
+    check_bound("dots", max(line.count(b".") for line in data.split(b"\n")), path, "dots in a line")
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     except ValueError as error:  # a TOMLDecodeError, or a number of too many digits

@@ -93,13 +93,15 @@ def _forward(options: dict[str, Any], n: int) -> float:
 
 
 @functools.lru_cache(3)
-def _cut(source: str, opened: tuple[tuple[str, Any], ...], held: float, validation: float, seed: int) -> Any:
-    train, test = _opened(source, opened)
+def _cut(
+    source: str, opened: tuple[tuple[str, Any], ...], contents: str, held: float, validation: float, seed: int
+) -> Any:
+    train, test = _opened(source, opened, contents)
     return len(train), roles(train, clean=held, validation=validation, rng=rng("roles", seed)), test
 
 
 @functools.lru_cache(3)
-def _opened(source: str, options: tuple[tuple[str, Any], ...]) -> tuple[ImageSet, ImageSet]:
+def _opened(source: str, options: tuple[tuple[str, Any], ...], contents: str = "") -> tuple[ImageSet, ImageSet]:
     return open_images(source, **dict(options))
 
 
@@ -118,8 +120,8 @@ def images(
     options = {"size": size, "channels": channels, "group": group}
     opened = tuple((name, value) for name, value in options.items() if value is not None)
     if role == "test":
-        return _at_most(_opened(source, opened)[1], most, "test", 0)  # one test set for all seeds
-    n, cut, _ = _cut(source, opened, held, validation, seed)
+        return _at_most(_opened(source, opened, contents)[1], most, "test", 0)  # one test set for all seeds
+    n, cut, _ = _cut(source, opened, contents, held, validation, seed)
     if role == "clean" and share != held:
         most = round((share or 0) * n)
     return _at_most(getattr(cut, role), most, role, seed)

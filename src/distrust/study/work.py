@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import __version__
 from ..allowed import Files as Code
 from ..allowed import code_from
 from ..data import ImageSet
@@ -258,8 +259,8 @@ def _made(value: Any) -> Any:
 def environment() -> dict[str, Any]:
     """Where a number was made; recorded, never part of a key."""
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "machine": platform.machine(), "peak_mb": peak_memory(),
+        "distrust": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "machine": platform.machine(), "peak_mb": peak_memory(),
     }  # fmt: skip
 
 

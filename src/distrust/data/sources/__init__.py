@@ -68,7 +68,7 @@ def images(
     asked = str(source)
     if asked.startswith("hub:"):
         return decoded(find_hub(asked), size, channels, cache, group)
-    path = None if asked == "digits" else _locate(source)
+    path = None if asked == "digits" else locate(source)
     if path and (tables := find_parquet(path)):
         return decoded(tables, size, channels, cache, group)
     if group:
@@ -86,7 +86,7 @@ def images(
     return checked(name, Read(train, test, read.classes))
 
 
-def _locate(source: str | Path) -> Path:
+def locate(source: str | Path) -> Path:
     """The file or folder that `source` names, under `DISTRUST_DATA` first."""
     root = os.environ.get("DISTRUST_DATA")
     path = Path(source).expanduser()

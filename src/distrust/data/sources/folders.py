@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...bounds import check_bound
+from ...bounds import bounded
 from ...errors import BadInput, notice
 from ...pictures import FORMATS
 from .parts import TEST, Tables, fixed_parts, reading, train_and_test
@@ -164,8 +164,7 @@ def _listed(path: Path, folder: str, files: list[str], known: set[str], root: _R
     for child in lists:
         if not child.is_file():
             continue
-        check_bound("text", child.stat().st_size, child.path, "bytes")
-        lines = Path(child).read_text(errors="replace").splitlines()
+        lines = bounded(child.path).decode(errors="replace").splitlines()
         words = [re.split(r"[\s,;]+", line.strip()) for line in lines if line.strip()]
         by_name = {os.path.splitext(os.path.basename(first))[0]: rest[0] for first, *rest in words if rest}
         told = [by_name.get(stem) for stem in stems]
@@ -193,7 +192,7 @@ def _classes(path: Path, root: str | Path, parts: list[Sorted]) -> list[str]:
     listed = path / "classes.txt"
     if not listed.is_file():
         return _by_number(path, classes)
-    order = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    order = [line.strip() for line in bounded(listed).decode(errors="replace").splitlines() if line.strip()]
     if sorted(order) != sorted(classes):
         apart = ", ".join(sorted({*order} ^ {*classes})) or "a name stands there twice"
         raise BadInput(f"{listed} does not list the folders of classes: {apart}. Write one name a line.")

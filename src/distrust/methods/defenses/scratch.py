@@ -15,7 +15,7 @@ from ._unlabelled import fresh, learn
 
 @defense(
     paper="ours: the SimCLR of Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709, on the defender's images",
-    on="encoder", blind=True, cost=passes(2),
+    on="encoder", null=True, blind=True, cost=passes(2),
 )  # fmt: skip
 def scratch(
     encoder: nn.Module,
