@@ -19,8 +19,10 @@ from torch.nn import functional as F
 
 from distrust import model, rng
 from distrust.methods import attacks, condensers
+from distrust.methods.attacks._teacher import both
 from distrust.methods.attacks.doorping import louder
 from distrust.models import Normalize, resolve
+from distrust.registry import registry
 from distrust.seeds import spawn
 
 BLOCKS = ["block1", "block2", "block3"]
@@ -191,6 +193,25 @@ def test_implanting_is_a_step_on_stamped_images_that_carry_the_targets_label(few
     loss = {"momentum": 0.9, "decay": 5e-4, "nesterov": True}
     sgd([want], lambda: F.cross_entropy(want(x), torch.ones_like(few.y)), [0.008], **loss)
     near(made.model, want, net)
+
+
+@pytest.mark.parametrize("name", ["implant", "cheatkd", "backweak", "advkd"])
+def test_a_backdoor_says_when_it_was_stamped(few, net, name):
+    short = {"steps": 1, "trigger_batch": 8, "labeller_epochs": 1} | PLAIN | {"epochs": 1, "batch_size": 24}
+    known = registry.get("attacks", name).options
+    options = {k: v for k, v in short.items() if k in known}
+    for stamp in ("before", "after"):
+        assert flat(getattr(attacks, name))(net, few, stamp=stamp, **options, rng=rng(0)).backdoor.stamp == stamp
+
+
+def test_clean_originals_stand_beside_the_poisoned_ones_with_their_own_labels(tiny):
+    poisoned = attacks.badnets(tiny, target=1, rate=0.25, rng=rng(0)).images
+    whole = both(tiny, poisoned)
+    changed = poisoned.y != tiny.y
+    assert len(whole) == 100 and torch.equal(whole.x[:80], poisoned.x) and torch.equal(whole.y[:80], poisoned.y)
+    assert torch.equal(whole.x[80:], tiny.x[changed]) and torch.equal(whole.y[80:], tiny.y[changed])
+    late = both(tiny, attacks.badnets(tiny, target=1, rate=0.25, stamp="after", rng=rng(0)).images)
+    assert late.late.rows.sum() == 20 and not late.late.rows[80:].any()
 
 
 def test_cheatkds_pattern_and_mask_go_down_the_loss_by_adam(few, net):

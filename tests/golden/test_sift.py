@@ -177,6 +177,15 @@ def test_each_change_of_strong_augmentation_is_switched_by_its_own_option(tiny, 
     assert seen["translate"][1].max() > 0.3 and seen["degrees"][1].max() < 0.3, "black comes in at the borders"
 
 
+@pytest.mark.parametrize("bits", [8, 3])
+def test_range_clip_rounds_to_the_nearest_level(bits):
+    x = torch.rand(8, 3, 4, 4, generator=rng("levels")) * 1.6 - 0.3
+    made = ImageSet(x, torch.arange(8) % 2, ("left", "right"), off_range=True)
+    most = 2**bits - 1
+    want = np.rint(np.clip(x.double().numpy(), 0, 1) * most) / most
+    np.testing.assert_allclose(defenses.range_clip(made, bits=bits).x.numpy(), want, atol=1e-6)
+
+
 def test_strong_augmentation_changes_every_image_and_can_multiply_them(tiny, net):
     grown = defenses.strong_augment(net, tiny, tiny, copies=3, rng=rng(0))
     assert (
