@@ -1,4 +1,4 @@
-"""The list of planted bugs is up to date, and what plants them tells a test that finds one from a test that does not."""
+"""The list of planted bugs is up to date, and what plants them tells a test that finds one from one that does not."""
 
 import subprocess
 import sys

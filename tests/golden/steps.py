@@ -1,4 +1,4 @@
-"""What golden steps share: a network's features in float64, the solvers written out, and how near a result has to be."""
+"""What golden steps share: a network's features in float64, solvers written out, and how near a result has to be."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Attacks that train: their first steps from fixed weights, triggers and images, in float64.
 
-Sources: ADBA, ACM MM 2021, with the optimisers of github.com/SomeBottle/8ackW3ak (SGD, RAdam, whose first four steps are
-lr · m̂); latent backdoor, CCS 2019, and its released code (Adam 0.5, 0.9 on tanh); BackWeak, arXiv 2511.12046;
+Sources: ADBA, ACM MM 2021, with the optimisers of github.com/SomeBottle/8ackW3ak (SGD, RAdam, whose first four steps
+are lr · m̂); latent backdoor, CCS 2019, and its released code (Adam 0.5, 0.9 on tanh); BackWeak, arXiv 2511.12046;
 BadEncoder, arXiv 2108.00352; DoorPing, arXiv 2301.01197; CheatKD, equations 1 and 3.
 
 Batches hold all images, so that their order does not matter.
@@ -14,7 +14,7 @@ import math
 import pytest
 import torch
 from tests.contracts import flat
-from tests.golden.steps import EXACT, PLAIN, adam, double, features, near, near_tensor, sgd
+from tests.golden.steps import PLAIN, adam, double, features, near, near_tensor, sgd
 from torch.nn import functional as F
 
 from distrust import model, rng
@@ -245,16 +245,19 @@ def test_cheatkds_pattern_and_mask_go_down_the_loss_by_adam(few, net):
 
 
 def test_badencoders_step_keeps_batch_norm_and_what_is_clean(few, encoder, monkeypatch):
-    """−(cos(f'(x ⊕ e), f'(r)) + λ1·cos(f'(r'), f(r)) + λ2·cos(f'(x), f(x))), everything in eval mode, with one r."""
+    """−(cos(f'(x ⊕ e), f'(r)) + λ1·cos(f'(r'), f(r)) + λ2·cos(f'(x), f(x))), everything in eval mode, with one r.
+
+    Two steps: in the first no cosine to itself has a gradient.
+    """
     file = importlib.import_module("distrust.methods.attacks._encoder")
     monkeypatch.setattr(file, "Views", lambda scale, flip: lambda x, rng: x.flip(3) * 0.8)
     reference = few[few.y == 2][:1]
     options = {"trigger": "patch:white:3", "inset": 1, "target": 2, "lambda1": 0.5, "lambda2": 2.0}
-    options |= {"epochs": 1, "batch_size": 24, "lr": 0.05, "weight_decay": 1e-3}
+    options |= {"epochs": 2, "batch_size": 24, "lr": 0.05, "weight_decay": 1e-3}
     made = attacks.badencoder(encoder, few, reference, **options, rng=rng(0))
     x, r = few.pixels().double(), reference.pixels().double()
     start, want = double(encoder, False), double(encoder, False)
-    with torch.no_grad():  # moved off the clean one, from which cosines to itself have no gradient
+    with torch.no_grad():
         was, held = start(x), start(r)
     white = stamped(x, torch.ones(3, 3, 3).double(), 3, 1)
     for module in want.modules():
@@ -266,7 +269,7 @@ def test_badencoders_step_keeps_batch_norm_and_what_is_clean(few, encoder, monke
         return -(reached + 0.5 * cosine(want(r.flip(3) * 0.8), held) + 2.0 * kept)
 
     moving = [module for module in want.modules() if isinstance(module, torch.nn.Conv2d)]
-    sgd(moving, loss, [0.05], momentum=0.9, decay=1e-3)
+    sgd(moving, loss, [0.05] * 2, momentum=0.9, decay=1e-3)
     ours, theirs, before = (m.state_dict() for m in (made.model, want, encoder))
     for name in theirs:
         if "conv" in name.lower() and theirs[name].is_floating_point():
@@ -279,17 +282,17 @@ def test_badencoders_step_keeps_batch_norm_and_what_is_clean(few, encoder, monke
 
 
 def test_doorpings_trigger_makes_the_strongest_features_gain_times_as_strong():
-    """Mean squared error of the two largest features to ten times their first values, by Adam on normalised pixels."""
+    """Mean squared error of the two largest features to 1.1 times their first values, by Adam on normalised pixels."""
     weight = torch.randn(6, 12, generator=rng("louder")).double()
     start, units = torch.rand(3, 2, 2, generator=rng("start")), Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
-    found = louder(lambda p: weight.float() @ p.flatten(), start, units, 10.0, 2, 3, 0.05, 0.0)
+    found = louder(lambda p: weight.float() @ p.flatten(), start, units, 1.1, 2, 9, 0.05, 0.0)
     mean, std = (part[0].double() for part in (units.mean, units.std))
     z = ((start.double() - mean) / std).requires_grad_()
     seen = weight @ start.double().flatten()
     chosen = seen.argsort(descending=True)[:2]
     first, second = 0.0, 0.0
-    for t in (1, 2, 3):
-        loss = ((weight[chosen] @ (z * std + mean).clamp(0, 1).flatten() - 10 * seen[chosen]) ** 2).mean()
+    for t in range(1, 10):  # there, and back again
+        loss = ((weight[chosen] @ (z * std + mean).clamp(0, 1).flatten() - 1.1 * seen[chosen]) ** 2).mean()
         (g,) = torch.autograd.grad(loss, [z])
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
         z = z - 0.05 * first / (1 - 0.9**t) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)

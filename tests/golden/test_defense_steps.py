@@ -21,7 +21,7 @@ from torch import nn
 
 from distrust import model, rng
 from distrust.methods import defenses
-from distrust.methods.defenses._information import informed, information
+from distrust.methods.defenses._information import information, informed
 
 BLOCKS = ["block1", "block2", "block3"]
 UNLABELLED = importlib.import_module("distrust.methods.defenses._unlabelled")
@@ -240,8 +240,8 @@ def test_clp_silences_the_channels_whose_bound_is_an_outlier(tiny, encoder, u):
                 module.bias.fill_(1.0)
     made = defenses.clp(encoder, tiny, u=u)
     for norm, convolution in pairs.items():
-        layer, kernels = encoder.get_submodule(norm), encoder.get_submodule(convolution).weight.detach().double().numpy()
-        sizes = [np.linalg.svd(kernel.reshape(len(kernel), -1))[1][0] for kernel in kernels]
+        layer, kernels = encoder.get_submodule(norm), encoder.get_submodule(convolution).weight.detach().double()
+        sizes = [np.linalg.svd(kernel.reshape(len(kernel), -1))[1][0] for kernel in kernels.numpy()]
         gain = np.abs(layer.weight.detach().double().numpy()) / np.sqrt(layer.running_var.double().numpy() + 1e-5)
         bound = np.array(sizes) * gain
         out = bound > bound.mean() + u * bound.std(ddof=1)

@@ -1,4 +1,4 @@
-"""What a study does besides calling methods, on models whose answers can be written down: roles, choices, predictions."""
+"""What a study does besides calling methods, on models whose answers can be written down: roles, choices, looks."""
 
 import copy
 import importlib
@@ -22,7 +22,7 @@ def step(name, *products, **given):
 
 
 class Answers(nn.Module):
-    """Right on so many of the images, wrong on the others: image i has the label in its first pixel, i in its second."""
+    """Right on the first so many images, wrong on others: its label is an image's first pixel, its number the next."""
 
     def __init__(self, right: int) -> None:
         super().__init__()
