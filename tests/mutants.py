@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -29,7 +30,7 @@ SRC = ROOT / "src" / "distrust"
 LIST = HERE / "mutants.toml"
 NO_PROOF = ("test_canaries", "test_results", "test_docs", "test_mutants")  # what fails on any change, or none
 ENOUGH = 0.95  # of all mutants that have to die
-PATIENCE = 180  # seconds of a mutant, which may loop for ever
+PATIENCE = 120  # seconds of a processor for a mutant, which may loop for ever
 WORTHLESS = (SyntaxError, NameError, ImportError)  # by these anything dies: the mutant itself is at fault
 BEFORE = "pytest hypothesis numpy scipy.stats scipy.ndimage PIL.Image pydantic safetensors.torch kornia.filters"
 BEFORE += " kornia.augmentation kornia.metrics torch torch._dynamo torch.distributed.tensor"  # none starts a thread
@@ -154,7 +155,7 @@ def fates(jobs: Sequence[tuple[Mutant | None, Sequence[str]]], workers: int) -> 
                 if file.is_file():
                     yield number, Fate(*json.loads(file.read_text()))._replace(seconds=seconds)
                 else:
-                    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+                    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
                     last = (Path(scratch) / "said").read_text().strip().rpartition("\n")[2]
                     yield number, Fate("killed" if killed else f"its process died: {last}", "the clock", seconds)
         finally:
@@ -169,7 +170,8 @@ def _alone(mutant: Mutant | None, tests: Sequence[str], scratch: str) -> None:
         with open(f"{scratch}/said", "w") as said:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
-        signal.alarm(PATIENCE if mutant else 0)
+        if mutant:
+            resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE, PATIENCE + 1))
         fate = tried(mutant, tests, scratch)
         Path(f"{scratch}/fate.json").write_text(json.dumps(fate))
         code = 0

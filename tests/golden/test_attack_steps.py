@@ -1,6 +1,6 @@
 """Attacks that train: their first steps from fixed weights, triggers and images, in float64.
 
-Sources: ADBA, ACM MM 2021, with the optimisers of github.com/SomeBottle/8ackW3ak (SGD, RAdam, whose first four steps
+Sources: ADBA, ACM MM 2021, with the optimisers of github.com/SomeBottle/8ackW3ak (SGD, RAdam, whose first steps
 are lr · m̂); latent backdoor, CCS 2019, and its released code (Adam 0.5, 0.9 on tanh); BackWeak, arXiv 2511.12046;
 BadEncoder, arXiv 2108.00352; DoorPing, arXiv 2301.01197; CheatKD, equations 1 and 3.
 
