@@ -10,7 +10,7 @@ from torch import nn
 
 from distrust import model, rng
 from distrust.data import ImageSet
-from distrust.measurement import Backdoor, make_trigger
+from distrust.measurement import Backdoor, make_trigger, measure
 from distrust.study.steps import STEPS
 
 FILE = importlib.import_module("distrust.study.steps")
@@ -29,7 +29,7 @@ class Answers(nn.Module):
         self.right, self.scale = right, nn.Parameter(torch.ones(()))
 
     def forward(self, x):
-        y, i = ((x[:, 0, 0, k] * 255).round().long() for k in (0, 1))
+        y, i = ((x[:, 0, 0, k] * 255 + 0.01).floor().long() for k in (0, 1))
         return self.scale * nn.functional.one_hot(torch.where(i < self.right, y, 1 - y), 2).float()
 
 
@@ -144,6 +144,20 @@ def test_predictions_are_of_stamped_images_as_a_file_holds_them(told):
         want = torch.where(torch.arange(20) + moved < 10, told.y, 1 - told.y)
         assert torch.equal(said["said"].long(), want) and torch.equal(said["y"].long(), told.y)
         assert torch.equal(clean["said"].long(), torch.where(torch.arange(20) < 10, told.y, 1 - told.y))
+
+
+def test_a_measurement_asks_model_and_control_under_the_same_trigger(told):
+    """The trigger adds 7 to an image's number, and who was right on the first 16 is right on the first 9."""
+    delta = torch.zeros(1, 2, 2)
+    delta[0, 0, 1] = 7 / 255
+    backdoor = Backdoor(make_trigger("added", perturbation=delta), 0)
+    found = measure(Answers(16), told, backdoor, control=Answers(20), undefended=Answers(12), seeds=3)
+    others = [i for i in range(20) if i % 2]
+    asr, base = (sum(i + 7 >= right for i in others) / 10 for right in (16, 20))
+    assert (found.asr, found.base, found.untriggered) == pytest.approx((asr, base, 0.2))
+    assert found.carried == pytest.approx(asr - base) and asr > base > 0.1
+    assert (found.acc, found.acc_control, found.undefended_acc) == pytest.approx((0.8, 1.0, 0.6))
+    assert found.undefended_asr == pytest.approx(sum(i + 7 >= 12 for i in others) / 10)
 
 
 def test_features_have_length_one_and_a_head_predicts_from_them(tiny, encoder):
