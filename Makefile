@@ -15,7 +15,7 @@ mutants: $(READY)
 	$(BIN)/python -m tests.mutants
 
 faults: $(READY)
-	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py
+	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
 	$(BIN)/python -m tests.kills 30
 
 fuzz: $(READY)

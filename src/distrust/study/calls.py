@@ -37,19 +37,19 @@ _BESIDE = schema("student", BESIDE)
 def call_of(method: Method, given: dict[str, Any]) -> Call:
     """A call of a method with all its options; of a trigger that one of them names, its version and files."""
     options = {name: plain(value) for name, value in method.check(given).items()}
-    call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
+    call = Call(method=f"{method.mark.kind}/{method.name}", version=method.version, options=options)
     if isinstance(trigger := options.get("trigger"), str):
         name = trigger.partition("[")[0].partition(":")[0]
         call["trigger"] = "file" if trigger_file(trigger) else registry.get("triggers", name).version
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     files |= {name: digest_of(_file(name)) for name in factories(options)}
-    return {**call, "files": files} if files else call
+    return Call(call, files=files) if files else call
 
 
 def step_call(name: str, options: dict[str, Any]) -> Call:
     """A call of a step of the core."""
-    return {"method": name, "version": str(STEPS[name].version), "options": options}
+    return Call(method=name, version=str(STEPS[name].version), options=options)
 
 
 def plain(value: Any) -> Any:
