@@ -132,7 +132,7 @@ def test_gradient_alignment_is_the_cosine_with_patched_minus_plain_in_deviations
     given = iter(nets)
     monkeypatch.setattr(file, "make_model", lambda *a, **b: copy.deepcopy(next(given)))
     made = condensers.random(tiny, images_per_class=2, rng=rng(0))
-    made = made.replace(y=made.y[torch.randperm(8, generator=rng("labels"))])  # one of many, so that p is none of 0 and 1
+    made = made.replace(y=made.y[torch.randperm(8, generator=rng("labels"))])  # so that p is not 0
     options = {"networks": 2, "size": 3, "images": 5, "permutations": 6}
     finding = detectors.gradient_alignment(made, tiny, **options, rng=rng(4))
     stream = rng(4)

@@ -1,7 +1,7 @@
 """Objectives with their own networks, in NumPy float64: linear, BatchNorm of the batch, ReLU, linear.
 
-Sources: SimCLR, arXiv 2002.05709, equation 1; SimSiam, arXiv 2011.10566, equation 2; VICReg, arXiv 2105.04906, equations
-1 to 6, with the averages of its released code.
+Sources: SimCLR, arXiv 2002.05709, equation 1; SimSiam, arXiv 2011.10566, equation 2; VICReg, arXiv 2105.04906,
+equations 1 to 6, with the averages of its released code.
 """
 
 import numpy as np
