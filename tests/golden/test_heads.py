@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from distrust import rng
 from distrust.methods import heads
+from distrust.training import NeighbourMonitor
 
 Z, Y = F.normalize(torch.randn(24, 6, generator=rng("features")), dim=1), torch.arange(24) % 3
 
@@ -46,3 +47,13 @@ def test_neighbours_vote_by_the_exponential_of_their_cosine(k, temperature):
             votes[i, Y[j]] += np.exp(row[j] / temperature)
     said = fitted(asked).softmax(1).double().numpy()
     np.testing.assert_allclose(said, votes / votes.sum(1, keepdims=True), atol=1e-4)
+
+
+def test_a_monitor_asks_about_images_that_do_not_vote(tiny, encoder):
+    known, asked = tiny[:40], tiny[40:]
+    monitor = NeighbourMonitor(known, asked, "knn[k=1]")
+    monitor(encoder)
+    bank, shown = (double(encoder, False)(part.pixels().double()).detach() for part in (known, asked))
+    nearest = (F.normalize(shown, dim=1) @ F.normalize(bank, dim=1).T).argmax(1)
+    assert monitor.accuracy == [pytest.approx(float((known.y[nearest] == asked.y).double().mean()))]
+    assert monitor.accuracy[0] < 0.9
