@@ -6,11 +6,13 @@ import importlib
 import pytest
 import torch
 from tests.golden.steps import double
+from tests.study_fixture import plan
 from torch import nn
 
 from distrust import model, rng
 from distrust.data import ImageSet
 from distrust.measurement import Backdoor, make_trigger, measure
+from distrust.seeds import spawn
 from distrust.study.steps import STEPS
 
 FILE = importlib.import_module("distrust.study.steps")
@@ -206,3 +208,22 @@ def test_victims_learn_by_the_sets_recipe_and_normalise_as_real_images_ask(tiny,
     mean = (tiny.x.double() / 255).mean((0, 2, 3))
     torch.testing.assert_close(start.normalize.mean.flatten().double(), mean, rtol=1e-4, atol=1e-5)
     assert images is made and (more["training"].lr, more["training"].epochs) == (0.03, 6)
+
+
+# --- plans and streams --------------------------------------------------------------------------------------
+
+
+def test_options_are_chosen_on_validation_images_and_numbers_are_of_test_images():
+    (cell,) = plan(attack="badnets", distiller="kd", defense="finetune[lr=tune(0.1,0.01)]").cells
+    roles = {name: stage.call["options"]["role"] for name, stage in cell.final[-1].inputs.items() if "val" in name}
+    assert roles == {"validation": "validation"}
+    looked = {look.inputs["test"].call["options"]["role"] for pair in cell.seen.values() for look in pair if look}
+    assert looked == {"test"}
+    assert cell.final[-1].inputs["candidate0"].inputs["clean"].call["options"]["role"] == "clean"
+
+
+def test_streams_of_other_names_and_spawned_ones_are_others():
+    drawn = [torch.rand(4, generator=rng(*parts)) for parts in (("a", "bc"), ("ab", "c"), ("abc",), (1, 23), (12, 3))]
+    parent = rng("parent")
+    drawn += [torch.rand(4, generator=stream) for stream in (spawn(parent), spawn(parent), rng("parent"))]
+    assert len({tuple(numbers.tolist()) for numbers in drawn}) == len(drawn)
