@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test mutants faults fuzz lint bench clean
+.PHONY: demo test mutants faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -17,6 +17,10 @@ mutants: $(READY)
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
 	$(BIN)/python -m tests.kills 30
+
+cluster: $(READY)
+	$(BIN)/python -m pytest -q tests/recipes.py
+	$(BIN)/python -m tests.kills 30 --ray
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 1500
