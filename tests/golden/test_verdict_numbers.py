@@ -1,6 +1,6 @@
 """What verdicts are counted from, by hand: a suspect's p, and what a defence that destroyed a model leaves."""
 
-from distrust.reporting.detection import _called
+from distrust.reporting.detection import _called, detections
 from distrust.reporting.verdict import _left
 
 
@@ -14,3 +14,9 @@ def test_a_model_that_was_destroyed_carries_what_it_carried_before():
     before = {"seed": 0, "carried": 0.8, "flags": []}
     for flags, left in (([], 0.1), (["acc-floor"], 0.8)):
         assert _left([(before, {"seed": 0, "carried": 0.1, "flags": flags})]) == {0: left}
+
+
+def test_a_tie_counts_half():
+    look = {"detector": "any", "attack": "badnets", "score": 1.0, "score_control": 1.0, "suspect": 0, "target": 0}
+    (found,) = detections([look | {"seed": seed} for seed in (0, 1)])
+    assert found.auroc == 0.5 and (found.attacked, found.clean) == (2, 2)
