@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test faults fuzz lint bench clean
+.PHONY: demo test mutants faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -11,9 +11,16 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants
+
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
 	$(BIN)/python -m tests.kills 30
+
+cluster: $(READY)
+	$(BIN)/python -m pytest -q tests/recipes.py
+	$(BIN)/python -m tests.kills 30 --ray
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 1500

@@ -59,11 +59,9 @@ def claimed(chances: Sequence[float], rate: float = RATE) -> list[bool]:
         chances: one p-value each, of tests that are independent or depend on each other positively.
         rate: the false discovery rate.
     """
-    if not chances:
-        return []
-    from scipy.stats import false_discovery_control
-
-    return [bool(chance <= rate) for chance in false_discovery_control(chances)]
+    ranked = enumerate(sorted(chances), start=1)
+    limit = max((p for rank, p in ranked if p <= rate * rank / len(chances)), default=-1.0)
+    return [p <= limit for p in chances]
 
 
 @functools.cache
