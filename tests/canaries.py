@@ -109,6 +109,7 @@ SMALL: dict[str, Any] = {
     "size": 3, "inset": 2, "k": 3, "patience": 1, "success": 0.0, "u": 1.0,
     "network": "convnet2-w8", "surrogate": "convnet2-w8", "trigger": "patch:white:3", **EXACT,
 }  # fmt: skip
+LARGE = {"threshold": 0.999}  # of masks, which a few small steps hardly move
 KINKED = {"prune"}  # it counts on a ReLU at 0, which passes no gradient on
 
 
@@ -123,7 +124,7 @@ def small(method: Method) -> dict[str, Any]:
                 chosen[name] = value
         elif value is not None and (default is None or (isinstance(default, int | float) and default > value)):
             chosen[name] = value
-    return chosen
+    return chosen | {name: value for name, value in LARGE.items() if name in method.options}
 
 
 def variants(method: Method) -> dict[str, dict[str, Any]]:

@@ -52,6 +52,8 @@ class Mark:
         null: a null row, shown in every table.
         cost: (options, n) → how many images go through a training step of a network, of n that the method is given;
             for the estimate of a study (default: n times every option whose name ends in "epochs").
+        later: options that came along after results had been kept: where they have their defaults, nothing names them,
+            so that those results are found.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Mark:
     version: int = 1
     null: bool = False
     cost: Callable[[dict[str, Any], int], float] | None = None
+    later: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """JSON-able, and enough to make the mark again, but for the facts that are functions."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import typing
+from pathlib import Path
 from typing import Any
 
 from ..allowed import FACTORY, digest_of, factories
@@ -25,6 +27,7 @@ KNOWN = {  # the contents of public sets from which committed results were made;
     "cifar10": "1e45a42bb80a3cbc", "cifar100_20": "a348860de1ee67f2", "gtsrb": "5603259baac27d87",
     "mnist": "80bc07f5ba988eec",
 }  # fmt: skip
+WEIGHTS = (".safetensors", ".pt", ".pth")
 IMAGE_OPTIONS = ("size", "channels", "group")
 _HINTS = typing.get_type_hints(distill)
 BESIDE = {  # options of `distill` beside its training
@@ -44,6 +47,8 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     files |= {name: digest_of(_file(name)) for name in factories(options)}
+    if (weights := str(options.get("teacher"))).endswith(WEIGHTS):
+        files[weights] = _weights(weights)
     return Call(call, files=files) if files else call
 
 
@@ -72,6 +77,14 @@ def network(name: str) -> dict[str, Any]:
 @functools.cache
 def _known(name: str) -> None:
     make_model(name, classes=10)
+
+
+def _weights(name: str) -> str:
+    """SHA-256 of a file of weights."""
+    if not Path(name).is_file():
+        raise NotFound.among("file", name, map(str, Path(name).parent.glob("*")))
+    with Path(name).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _file(name: str) -> str:
