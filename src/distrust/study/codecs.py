@@ -103,7 +103,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _base(stage: Stage) -> str:
     """The input that a set is a changed copy of; "" of a set that was made anew."""
-    attacks = stage.call["method"].startswith("attacks/")
+    attacks = stage.call.get("method", "").startswith("attacks/")
     return next((name for name in ("transfer", "train") if name in stage.inputs and (attacks or name != "train")), "")
 
 
@@ -116,7 +116,7 @@ def _change(before: ImageSet, after: ImageSet) -> dict[str, Tensor]:
 
 
 def _changed(
-    before: ImageSet, tensors: Mapping[str, Tensor], taint: tuple[str, ...], trigger: nn.Module | None
+    before: ImageSet, tensors: Mapping[str, Tensor], taint: tuple[str, ...], trigger: nn.Module | None = None
 ) -> ImageSet:
     """What `_change` was given, from the same `before`; `trigger` is put on late where some of it is."""
     images = before[tensors["rows"]]

@@ -77,7 +77,7 @@ def trojan(
     mask[..., bottom - size : bottom, right - size : right] = 1
     delta = torch.rand(1, *shape, generator=rng).to(device) * mask
     teacher = frozen(model)
-    chosen = connected(last_linear(teacher, shape).weight, neurons)
+    chosen = connected(last_linear(teacher, shape).get_parameter("weight"), neurons)
     losses: list[float] = []
     with taps(teacher, resolve(teacher, "embedding", shape)) as read, torch.enable_grad():
         for _ in range(steps):
