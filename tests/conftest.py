@@ -1,7 +1,9 @@
 """Tiny things that many tests share. What a test could change is made anew for each test."""
 
 import sys
+import uuid
 
+import fsspec
 import pytest
 import torch
 from hypothesis import settings
@@ -38,6 +40,45 @@ def plugin(tmp_path, monkeypatch):
         return registry.add(file)
 
     return add
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A server on this machine that speaks S3; what it speaks to stands in the environment, as a user's would."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    given = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+    given |= {"AWS_ENDPOINT_URL_S3": "http://{}:{}".format(*server.get_host_and_port())}
+    given |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        yield given["AWS_ENDPOINT_URL_S3"]
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3):
+    """A new bucket there."""
+    import s3fs
+
+    name = f"bucket-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
+    return name
+
+
+@pytest.fixture(params=["directory", "memory", "s3"])
+def url(request, tmp_path):
+    """An address at which there is no store yet, in each kind of place."""
+    if request.param == "directory":
+        yield str(tmp_path / "deep" / "store")
+    elif request.param == "memory":
+        yield f"memory://{uuid.uuid4().hex}"
+        fsspec.filesystem("memory").store.clear()
+    else:
+        yield f"s3://{request.getfixturevalue('bucket')}/deep/store"
 
 
 @pytest.fixture

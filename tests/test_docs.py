@@ -30,9 +30,18 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXIT = re.compile(r"# exit (\d)$")
 CHEAP = {"list", "show", "layers"}  # these run wherever they stand
-WHOLE = {"own-model.md", "own-data.md"}  # every command of these pages runs, in order, between the page's code
+WHOLE = {
+    "own-model.md",
+    "own-data.md",
+    "stores.md",
+}  # every command of these pages runs, in order, between the page's code
 LANGUAGES = {"python", "sh", "toml", ""}
 COMMANDS = typer.main.get_command(app).commands
+LEAVES = {  # commands, and those of groups by both words
+    " ".join(filter(None, (name, inner))): leaf
+    for name, one in COMMANDS.items()
+    for inner, leaf in getattr(one, "commands", {"": one}).items()
+}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -92,22 +101,32 @@ def desk(tmp_path, monkeypatch, own_registry):
     return tmp_path
 
 
+@pytest.fixture
+def my_bucket(s3):
+    """The bucket that pages speak of."""
+    import s3fs
+
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir("my-bucket")
+
+
 @every_page
 def test_blocks_say_their_language(page):
     assert {language for language, _ in blocks(page)} <= LANGUAGES
 
 
 @every_page
-def test_code_runs(page, desk, capsys):
-    """Python blocks share one namespace; one that begins with `# file: NAME` is that file, too.
+def test_code_runs(page, desk, capsys, request):
+    """Python blocks share one namespace; a block that begins with `# file: NAME` is that file, too.
 
     Commands end with the exit code that the page states, as in `distrust check FILE  # exit 0`.
     """
     space = {"__name__": "docs"}
+    if "s3://my-bucket" in page.read_text():
+        request.getfixturevalue("my_bucket")
     for language, text in blocks(page):
+        if name := re.match(r"# file: (\S+)\n", text):
+            (desk / name[1]).write_text(text)
         if language == "python":
-            if name := re.match(r"# file: (\S+)\n", text):
-                (desk / name[1]).write_text(text)
             exec(compile(text, f"{page.name}", "exec"), space)
         elif language == "sh":
             for line in lines(text):
@@ -130,9 +149,9 @@ def test_commands_parse(page, own_registry):
     """Every option exists, every value has its type, and every selector on the command line is known."""
     for language, text in blocks(page):
         for words in commands(text) if language == "sh" else []:
-            name, *rest = words
-            assert name in COMMANDS, words
-            given = COMMANDS[name].make_context(name, rest).params
+            name, *rest = words if words[0] in LEAVES else (" ".join(words[:2]), *words[2:])
+            assert name in LEAVES, words
+            given = LEAVES[name].make_context(name, rest).params
             for plugin in given.get("plugin") or []:
                 registry.add(ROOT / plugin)
             for option, kind in (("method", "defenses"), ("distiller", "distillers")):
@@ -178,13 +197,13 @@ def test_every_command_is_documented():
     for name in COMMANDS:
         assert f"distrust {name}" in documented[name]
         assert "Exit codes:" in documented[name] and "`--json`" in documented[name], name
+    for name in LEAVES:
+        assert f"distrust {name}" in documented[name.partition(" ")[0]]
 
 
 def test_every_option_is_documented():
     text = (ROOT / "docs/commands.md").read_text()
-    options = {
-        flag for command in COMMANDS.values() for p in command.params for flag in p.opts if flag.startswith("--")
-    }
+    options = {flag for command in LEAVES.values() for p in command.params for flag in p.opts if flag.startswith("--")}
     assert {flag for flag in options - {"--help"} if f"`{flag}`" not in text} == set()
 
 

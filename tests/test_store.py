@@ -5,9 +5,7 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 
-import fsspec
 import pytest
 import torch
 
@@ -32,14 +30,9 @@ def told(store, key):
     return {name: value for name, value in store.record(key).items() if name not in ("key", "files")}
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request, tmp_path):
-    if request.param == "directory":
-        yield Store(tmp_path / "deep" / "store")
-        return
-    name = f"memory://{uuid.uuid4().hex}"
-    yield Store(name)
-    fsspec.filesystem("memory").store.clear()
+@pytest.fixture
+def store(url):
+    return Store(url)
 
 
 def names(store):
@@ -81,12 +74,12 @@ def fail(monkeypatch):
                     return Broken(opened(path, mode, **options), code)
             return opened(path, mode, **options)
 
-        def pipe(path, data):
+        def pipe(path, data, **options):
             count.append(path)
             if len(count) <= at:
-                return piped(path, data)
+                return piped(path, data, **options)
             if on == "write":
-                piped(path, data[:3])
+                piped(path, data[:3], **options)
             raise OSError(code, os.strerror(code))
 
         if store.local:
@@ -123,13 +116,14 @@ def test_what_is_done_stays_and_the_second_writer_is_told_so(store):
 @pytest.mark.parametrize("before", ["done", "failed", "skipped"])
 def test_a_stage_that_is_replaced_is_whole_at_every_moment(store, before, monkeypatch):
     old = store.save(A, row(before, error="no"), {"model.safetensors": b"1", "old": b""})
-    write, seen = type(store)._put, []
+    write, seen = type(store.place).put, []
 
     def spy(self, path, data):
         write(self, path, data)
         seen.append(Store(store.url).load(A))
 
-    monkeypatch.setattr(Store, "_put", spy)
+    for name in ("put", "write") if not store.local else ("put",):
+        monkeypatch.setattr(type(store.place), name, spy)
     new = store.save(A, row(seconds=2.0), {"model.safetensors": b"2"}, replace=before == "done")
     assert seen[0] == (old, {"model.safetensors": b"1", "old": b""}) and len(seen) >= 2
     assert all(record in (old, new) for record, _ in seen)
@@ -246,7 +240,14 @@ def test_a_file_is_no_store(tmp_path):
         assert store.record(A) is None and store.keys() == []
         with pytest.raises(StoreError, match="cannot be written"):
             store.check_writable()
+        with pytest.raises(StoreError, match="cannot be read .Not a directory.. Give another --store"):
+            store.status()
     assert (tmp_path / "store").read_text() == "precious"
+
+
+def test_a_slash_at_the_end_makes_no_difference(url):
+    Store(url).save(A, row())
+    assert Store(f"{url}/").keys() == [A] and Store(f"{url}/").record(A) == Store(url).record(A)
 
 
 @pytest.mark.parametrize("url", ["nothing://here", "s3fs-is-not-a-protocol://x"])

@@ -33,6 +33,13 @@ def test_a_verdict_follows_one_rule(asrs, more, said):
     assert verdicts([row]).get(row) is said
 
 
+@pytest.mark.parametrize(("asr", "place", "said"), [(0.9, 1, "inherited"), (0.04, 1, None), (0.04, 3, "inherited")])
+def test_a_student_of_a_teacher_that_learnt_nothing_has_no_verdict(asr, place, said):
+    student = seeds(*((0.9, 0.3),) * 3, distiller="kd", student="wrn16-1", place=place)
+    teacher, taught = over_seeds([*seeds(*((0.9, asr),) * 3, place=place), *student])
+    assert verdicts([teacher, taught]).get(taught) == said
+
+
 def runs(name, *acc_and_asr):
     return seeds(*acc_and_asr, defense=name)
 

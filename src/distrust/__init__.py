@@ -54,6 +54,10 @@ _HOME = {
     "run": "api",
     "results": "reporting.results",
     "report": "api",
+    "Store": "study.housekeeping",
+    "export": "moving",
+    "import_": "moving",
+    "needed": "moving",
     "DistrustError": "errors",
     "BadInput": "errors",
     "NotFound": "errors",
@@ -86,8 +90,10 @@ if TYPE_CHECKING:
     from .methods.metrics.mechanism import mechanism
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
+    from .moving import export, import_, needed
     from .reporting.results import results
     from .seeds import rng
+    from .study.housekeeping import Store
     from .training.distill import distill
     from .training.loop import fit, watching
     from .training.options import Training, recipe

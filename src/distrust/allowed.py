@@ -78,6 +78,16 @@ def digest_of(file: str | Path) -> str:
     Raises:
         NotFound: no such file.
     """
+    own, *others = (hashlib.sha256(content).hexdigest() for content in code_in(file).values())
+    return hashlib.sha256("".join([own, *sorted(others)]).encode()).hexdigest() if others else own
+
+
+def code_in(file: str | Path) -> dict[Path, bytes]:
+    """A file of code and the modules beside it that it imports, and they import in turn.
+
+    Raises:
+        NotFound: no such file.
+    """
     path = Path(file).expanduser()
     if not path.is_file():
         raise NotFound.among("file", str(file), map(str, path.parent.glob("*.py")))
@@ -88,8 +98,7 @@ def digest_of(file: str | Path) -> str:
             if beside not in found:
                 found[beside] = bounded(beside, "code")
                 waiting.append(beside)
-    own, *others = (hashlib.sha256(content).hexdigest() for content in found.values())
-    return hashlib.sha256("".join([own, *sorted(others)]).encode()).hexdigest() if others else own
+    return found
 
 
 def _beside(path: Path, content: bytes) -> list[Path]:

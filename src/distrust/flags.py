@@ -15,6 +15,7 @@ MEANING = {
     "control-fires": "The trigger also moves models that were never attacked; ASR is not evidence of a backdoor.",
     "no-control": "No control arm was measured; ASR may be the trigger's own pull on any model.",
     "one-seed": "One training run only; the spread between runs is unknown.",
+    "chosen-on-test": "An option was chosen by the test numbers of this very seed; its own mean leaves it out.",
     "few-images": "Fewer than 200 triggered test images; the interval is wide.",
     "off-range-trigger": "The trigger leaves 0..1 or the 8-bit lattice; no image file can show it.",
     "off-range-images": "The synthetic images leave 0..1; no image file can hold them.",

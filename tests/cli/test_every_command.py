@@ -7,14 +7,15 @@ import pytest
 from .said import PLUGIN, shell
 
 COMMANDS = ["demo", "run", "results", "report", "status", "why"]
-COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check"]
+COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
+COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
 
 
 def test_help_lists_every_command_and_each_explains_itself(distrust):
     said = distrust("--help")
-    assert said.code == 0 and all(f"  {name}" in said.out for name in COMMANDS)
+    assert said.code == 0 and all(f"  {name.partition(' ')[0]}" in said.out for name in COMMANDS)
     for name in COMMANDS:
-        said = distrust(name, "-h")
+        said = distrust(*name.split(), "-h")
         assert said.code == 0
         for option in ("--store", "--jobs", "--json", "--seed", "--device", "--quiet"):
             assert option in said.out
@@ -29,6 +30,8 @@ def test_help_lists_every_command_and_each_explains_itself(distrust):
         ("--json list", "--json"),
         ("show", "method"),
         ("layers wrn10-1 --size 0", "--size"),
+        ("store lss", "ls"),
+        ("store gc --days -1", "--days"),
         ("list --jobs many", "--jobs"),
         ("run trial.toml --retry --force", "exclude"),
         ("run trial.toml --only-cached --force", "exclude"),
@@ -77,6 +80,11 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("check nowhere.pt", "NotFound", "nowhere.pt"),
         ("check nowhere.toml", "NotFound", "nowhere.toml"),
         ("check nowhere", "NotFound", "no image set 'nowhere'"),
+        ("store ls --store nowhere://x", "StoreError", "Give a directory"),
+        ("store gc --keep nowhere.toml", "NotFound", "nowhere.toml"),
+        ("store export o", "NotFound", "has no stage yet"),
+        ("store import nowhere.zip", "NotFound", "nowhere.zip"),
+        ("export nowhere.toml", "NotFound", "nowhere.toml"),
         ("list --plugin nowhere.py", "NotFound", "no plug-in file"),
     ],
 )

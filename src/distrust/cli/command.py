@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import time
+import tomllib
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ class Face:
                 if event == "step":
                     text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
-                elif event in ("done", "failed", "skipped"):
+                elif event != "start" and stage.key in shares:  # "cached": another run has made it meanwhile
                     done += 1
                     bar.advance(whole, shares[stage.key])
                     bar.update(now, visible=False)
@@ -122,7 +123,7 @@ class Face:
                     note = record.get("error") or f"{record['seconds']:.1f} s"
                     if bar.disable:
                         self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
-                    elif event != "done":
+                    elif event not in ("done", "cached"):
                         bar.console.print(inert(f"{told}{note}"), markup=False)
 
             yield tell
@@ -150,8 +151,8 @@ class Face:
         return Progress(*columns, console=console, transient=True, disable=hidden)
 
 
-def command(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Register `body(face, …) -> exit code` as a command; errors are told as `main` says.
+def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[..., Any]:
+    """Register `body(face, …) -> exit code` as a command, or as one of a group; errors are told as `main` says.
 
     A parameter that is a dataclass, as the face is, stands for options of its fields' names, which commands so share.
     """
@@ -183,8 +184,26 @@ def command(body: Callable[..., Any]) -> Callable[..., Any]:
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
-    app.command(name=body.__name__.rstrip("_"))(call)
+    group.command(name=body.__name__.rstrip("_"))(call)
     return body
+
+
+def assignments(texts: Iterable[str] | None) -> dict[str, Any]:
+    """What `--set` asks for."""
+    return dict(map(_assignment, texts or ()))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`seeds=1`, `attack=["none"]`, `budget=cpu`: a line of TOML, whose words need no quotes."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise typer.BadParameter(
+            f"--set {text}: write NAME=VALUE, e.g. --set budget=cpu or --set 'images=[\"gtsrb\"]'."
+        )
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
 
 
 def inert(text: str) -> str:

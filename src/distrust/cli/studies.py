@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ import distrust as dt
 
 from ..errors import DistrustError
 from ..files import replaceable
-from .command import Budget, Face, Overwrite, ReportFile, Seeds, command
+from .command import Budget, Face, Overwrite, ReportFile, Seeds, assignments, command
 
 
 @command
@@ -54,22 +53,9 @@ def run(
     mode = "retry" if retry else "force" if force else "only-cached" if only_cached else "resume"
     return _run(
         face, study, report, overwrite, dry_run, budget=budget, seeds=seeds,
-        changes=dict(map(_assignment, change or ())), only=only, results=results, expect=expect, mode=mode,
+        changes=assignments(change), only=only, results=results, expect=expect, mode=mode,
         stage_timeout=stage_timeout,
     )  # fmt: skip
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`seeds=1`, `attack=["none"]`, `budget=cpu`: a line of TOML, whose words need no quotes."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise typer.BadParameter(
-            f"--set {text}: write NAME=VALUE, e.g. --set budget=cpu or --set 'images=[\"gtsrb\"]'."
-        )
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
 
 
 def _run(

@@ -11,7 +11,18 @@ from .detection import detections
 from .labels import shortened
 from .rows import DOUBT, Cell, Row, given, is_teacher, maker, over_seeds
 from .text import count, listing, percent
-from .verdict import CLEAN_TEACHER, Standing, Verdict, alike, comparisons, drifts, once, plain, verdicts
+from .verdict import (
+    CLEAN_TEACHER,
+    Standing,
+    Verdict,
+    alike,
+    carries_nothing,
+    comparisons,
+    drifts,
+    once,
+    plain,
+    verdicts,
+)
 
 SPELLED_OUT = 4  # more students than this are counted
 CARE = 3  # flags that are named, the most frequent first
@@ -62,7 +73,7 @@ def _inherited(rows: Sequence[Row]) -> str:
     """Which backdoors reached a student, of those that a teacher had to pass on."""
     judged = [row for row in rows if "carried" in row.values and not row.doubted]
     teachers = [row for row in judged if is_teacher(row.axes)]
-    weak = [r for r in teachers if r.values["carried"].mean < TEACHER_CARRIES and r.place not in CLEAN_TEACHER]
+    weak = [row for row in judged if carries_nothing(row)]
     unlearnt = {row.setting for row in weak}
     students = [row for row in judged if not is_teacher(row.axes) and row.setting not in unlearnt]
     name = _sole(_bare(row.axes["attack"]) for row in rows)

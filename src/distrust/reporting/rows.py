@@ -58,7 +58,7 @@ class Row:
         axes: study, budget and every axis of `study.axes`; "none" where the cells have none.
         place: where the attack enters.
         values: metric → estimate, of those that a finished seed has.
-        seeds: those that are done.
+        seeds: those that are done; what was chosen by a seed's own test numbers is not averaged with others.
         n: the fewest triggered images of any seed.
         flags: raised by any cell; one-seed if one is done.
         state: "done" if any cell is.
@@ -87,8 +87,9 @@ class Row:
 
     @property
     def doubted(self) -> bool:
-        """A flag says that its numbers must not be believed."""
-        return any(name in DOUBT for name in self.flags)
+        """A flag says that its numbers must not be believed, or each was chosen by itself."""
+        done = [cell for cell in self.cells if cell["state"] == "done"]
+        return any(name in DOUBT for name in self.flags) or (bool(done) and all(map(on_test, done)))
 
 
 def columns() -> list[Column]:
@@ -116,6 +117,7 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
 
 def _row(group: list[Cell], columns: Sequence[str]) -> Row:
     done = [cell for cell in group if cell["state"] == "done"]
+    done = [cell for cell in done if not on_test(cell)] or done  # else they are all there is
     values = {key: [cell[key] for cell in done if finite(cell.get(key))] for key in columns}
     own = done[0] if done else {}
     raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
@@ -131,6 +133,11 @@ def _row(group: list[Cell], columns: Sequence[str]) -> Row:
         errors=sorted({cell["error"] for cell in group if cell.get("error")}),
         cells=group,
     )
+
+
+def on_test(cell: Cell) -> bool:
+    """An option of it was chosen by its own test numbers."""
+    return "chosen-on-test" in (cell.get("flags") or ())
 
 
 def finite(value: Any) -> TypeGuard[float]:

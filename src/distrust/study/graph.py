@@ -101,6 +101,7 @@ class PlannedCell:
         metrics: metric → the stage that measures it.
         findings: "finding" and "finding_control": a detector's looks.
         embed: features for a picture of them.
+        repeated: how many seeds its combination has.
     """
 
     axes: dict[str, str]
@@ -113,6 +114,7 @@ class PlannedCell:
     metrics: Env
     findings: Env
     embed: Stage | None
+    repeated: int
 
     @functools.cached_property
     def id(self) -> str:

@@ -38,7 +38,7 @@ def _made(study: Study, only: str, first_seed: int) -> Plan:
     planner = Planner(study)
     seeds = range(first_seed, first_seed + study.seeds)
     cells = [
-        _cell(planner, chosen, seed, seed == first_seed)
+        _cell(planner, chosen, seed, seed == first_seed, repeated)
         for chosen, repeated in study.combinations()
         for seed in seeds[:repeated]
     ]
@@ -81,7 +81,7 @@ def look(plan: Plan) -> None:
                 Backdoor(make_trigger(text, **inset), target or 0, name=text).stamp_on(test.pixels(slice(0, 1)))
 
 
-def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCell:
+def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: int) -> PlannedCell:
     """One combination with one seed: the attacked arm, its control, and what they are scored from."""
     attack, detector, ours = chosen["attack"], chosen["detector"], planner.arm(chosen, seed)
     arms = {"ours": ours}
@@ -107,4 +107,4 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool) -> PlannedCe
         embed = planner.step("embed", ours, seed, most=planner.study.embed)
     axes = {axis.name: chosen[axis.name].text for axis in TABLE if axis.always or chosen[axis.name] != NONE}
     seen = {arm: planner.seen(env, backdoor, seed) for arm, env in arms.items()}
-    return PlannedCell(axes, seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed)
+    return PlannedCell(axes, seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed, repeated)

@@ -32,7 +32,7 @@ class Damaged(StoreError):
 
 class _File(BaseModel):
     model_config = ConfigDict(strict=True)
-    file: str = Field(pattern=r"^[^/\\]+$")
+    file: str = Field(pattern=r"^\w[^/\\]*$")
     sha256: str
 
 
@@ -55,7 +55,8 @@ class _Record(BaseModel):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     error: str = ""
     notes: dict[str, Any] = {}
-    files: dict[str, _File] = {}
+    files: dict[Annotated[str, Field(pattern=r"^\w[^/\\]*$")], _File] = {}
+    left_out: list[str] = []  # files that did not come along when it was exported
 
 
 def signed(text: bytes) -> bytes:

@@ -22,11 +22,12 @@ from ..workers import begin
 from .graph import Plan, Stage, digest
 from .records import Damaged, Record
 from .store import Store
-from .work import described, given_up, together, work
+from .work import Found, described, given_up, together, work
 
 Mode = Literal["resume", "retry", "force", "only-cached"]
 Tell = Callable[[str, Stage, Record], None]
 START = 120.0  # seconds until a process is there, at most
+PATIENCE = 0.5  # seconds that a process waits for a stage that another run is at, when it came to that before
 TOGETHER = 8  # stages that are carried out in turns at most: each holds its model and its momentum
 
 
@@ -80,8 +81,11 @@ class Processes(Executor):
     def end(self) -> None:
         """Stop them at once, whatever they do; the store keeps what was finished."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - self.others:
+        begun = set(multiprocessing.active_children()) - self.others
+        for process in begun:
             process.kill()
+        for process in begun:
+            process.join(1)  # so that what they held is free
 
 
 @contextmanager
@@ -159,8 +163,11 @@ def run(
         return outcome
     if waiting:
         store.check_writable()
-        with executor(jobs, timed=limit is not None) as pool:
-            _drain(plan, waiting, outcome, pool, jobs, store, device, mode == "force", limit, tell)
+        try:
+            with executor(jobs, timed=limit is not None) as pool:
+                _drain(plan, waiting, outcome, pool, jobs, store, device, mode, limit, tell)
+        finally:
+            store.sweep()  # what processes left that were killed
     return outcome
 
 
@@ -170,9 +177,11 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
     What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
     """
     read = {parent.key for stage in plan.stages.values() for parent in stage.parents}
-    for key, stage in plan.stages.items():
+    for key, record in store.records(plan.stages):
+        stage = plan.stages[key]
         try:
-            record = store.record(key)
+            if isinstance(record, Damaged):
+                raise record
             if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
                 raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
             done = record is not None and record["state"] == "done"
@@ -197,26 +206,29 @@ def _drain(
     jobs: int,
     store: Store,
     device: str | None,
-    replace: bool,
+    mode: Mode,
     limit: float | None,
     tell: Tell,
 ) -> None:
-    queue, lacking, until = _Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record]], float]()
-    running: dict[Future[list[Record]], list[Stage]] = {}
+    queue, lacking, until = _Queue(waiting), Counter[tuple[str, str]](), dict[Future[list[Record | None]], float]()
+    running: dict[Future[list[Record | None]], list[Stage]] = {}
     while queue or running:
         while queue and len(running) < jobs:
             stages = queue.take(jobs - len(running))
-            broken = _broken(stages[0], outcome.records)
+            broken, waited = _broken(stages[0], outcome.records), queue.put_off.issuperset(s.key for s in stages)
+            patience = PATIENCE if waited else 0.0
             for stage in stages:
                 if broken:
                     _finish(stage, _inherited(broken[0], outcome.records[broken[0].key]), outcome, tell)
                     queue.release(stage)
-                else:
+                elif stage.key not in queue.put_off:
                     tell("start", stage, {})
             if not broken:
                 with watching(_step_teller(stages[0], tell)):
-                    future = pool.submit(work, stages, store.url, device, replace, allowed())
-                running[future], until[future] = stages, time.monotonic() + (limit or 0) * len(stages)
+                    redo = "" if waited else mode  # what another run was at is made by then
+                    words = (device, redo == "force", allowed(), redo == "retry", patience)
+                    future = pool.submit(work, stages, store.url, *words)
+                running[future], until[future] = stages, time.monotonic() + patience + (limit or 0) * len(stages)
         left = max(min(map(until.__getitem__, running)) - time.monotonic(), 0) if limit and running else None
         done, late = wait(running, left, FIRST_COMPLETED) if running else ((), ())
         if late and not done and isinstance(pool, Processes):
@@ -229,7 +241,7 @@ def _drain(
                     continue
                 outcome.ran += len(stages)
                 for stage in stages:
-                    _finish(stage, given_up(stage, store, limit or 0, replace), outcome, tell)
+                    _finish(stage, given_up(stage, store, limit or 0, mode == "force"), outcome, tell)
                     queue.release(stage)
         for future in done:
             stages = running.pop(future)
@@ -252,8 +264,12 @@ def _drain(
                     "a worker process was killed, perhaps for want of memory. What was finished is still there; "
                     "run the same command again, with fewer jobs."
                 ) from None
-            outcome.ran += len(stages)
             for stage, record in zip(stages, records, strict=True):
+                if record is None:  # another run is at it
+                    queue.put_back(stage)
+                    continue
+                outcome.ran += not isinstance(record, Found)
+                outcome.cached += isinstance(record, Found)
                 _finish(stage, record, outcome, tell)
                 queue.release(stage)
 
@@ -268,6 +284,8 @@ class _Queue:
         self.ready: list[tuple[int, Stage]] = []
         self.alike: dict[str | None, dict[str, Stage]] = {}
         self.open = set(waiting)  # what is not done with
+        self.put_off = set[str]()  # what another run was at
+        self.last = len(waiting)
         for stage in waiting.values():
             self._enter(stage)
 
@@ -309,6 +327,12 @@ class _Queue:
             else:
                 self._add(stage)
 
+    def put_back(self, stage: Stage) -> None:
+        """Another run is at it: everything else comes first."""
+        self.put_off.add(stage.key)
+        self.place[stage.key] = self.last = self.last + 1
+        self._add(stage)
+
     def _enter(self, stage: Stage) -> None:
         """Parents come before their children."""
         parents = [parent.key for parent in stage.parents if parent.key in self.open]
@@ -339,7 +363,7 @@ def _finish(stage: Stage, record: Record, outcome: Outcome, tell: Tell) -> None:
     outcome.records[stage.key] = record
     outcome.failed += record["state"] == "failed"
     outcome.skipped += record["state"] == "skipped"
-    tell(record["state"], stage, record)
+    tell("cached" if isinstance(record, Found) else record["state"], stage, record)
 
 
 def _inherited(parent: Stage, record: Record) -> Record:

@@ -11,6 +11,7 @@ from ..measurement import Finding, Seen, score
 from .cells import Cell
 from .codecs import TENSORS
 from .graph import Plan, PlannedCell, Stage
+from .origin import chosen_on_test
 from .records import Damaged, Record
 from .runner import Outcome
 from .store import Store
@@ -81,7 +82,9 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     if "finding" in products:
         products.setdefault("finding_control", None)
     known = {name: record.get("value") for name, record in measured.items() if record}
-    found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=study.seeds)
+    if arms["ours"] and chosen_on_test(study.origin, planned.axes.values(), planned.seed):
+        flags.append("chosen-on-test")
+    found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=planned.repeated)
     state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
     if products["seen"] is None:
         undone = next(s.key for s in planned.seen["ours"] if s and not read.done(s))

@@ -16,6 +16,7 @@ from ..models import teacher_student
 from ..registry import registry
 from ..selectors import Selector, divided, parse
 from .axes import AXES, TABLE
+from .origin import Origin, given
 
 Entries = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
 Axis = Annotated[Entries, Field(min_length=1)]
@@ -112,6 +113,7 @@ class Study(_given):
         budgets: named budgets. A file may take them from another one beside it, `budgets_from = "other.toml"`.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
         published: numbers by others, in their own convention, shown beside ours.
+        origin: METHOD.OPTION → where a value that the study does not vary comes from.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -125,8 +127,16 @@ class Study(_given):
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
     published: list[dict[str, Any]] = []
+    origin: Origin = {}
     source: str = Field("", exclude=True)  # the file it was read from
     usual_budget: str = Field("", exclude=True)  # which that file uses by default
+
+    def given(self) -> dict[str, set[str]]:
+        """METHOD.OPTION → the values that it has anywhere in the study; those with one value have an origin."""
+        blocks = [self, *self.grid]
+        entries = [getattr(block, axis) or () for block in blocks for axis in AXES]
+        entries += [own for budget in self.budgets.values() for axis, own in budget.axes.items() if axis != "pair"]
+        return given(itertools.chain.from_iterable(entries))
 
     def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
         """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
@@ -202,6 +212,9 @@ def read_study(path: str | Path, **changes: Any) -> Study:
         content = _with_budgets(content, path)
     asked = {k: v for k, v in changes.items() if v is not None}
     study = study_from({**content, **asked}, str(path))
+    if study.origin and not asked.keys() - {"budget", "seeds"}:  # else what it speaks of may be gone
+        for name in study.origin.keys() - (known := study.given()).keys():
+            raise NotFound.among(f"option with an origin in {path}", name, known)
     seeds = study.budgets[study.budget].seeds or study.seeds
     usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
     return study.model_copy(update={**usual, "seeds": study.seeds if "seeds" in asked else seeds})

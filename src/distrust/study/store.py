@@ -1,4 +1,4 @@
-"""The store: one folder per key, on any fsspec path; a stage is there whole or not at all, and is used only if whole.
+"""The store: one folder per key, in any place; a stage is there whole or not at all, and is used only if whole.
 
 A stage's record has a checksum, and so has every file that it names. In a directory, a stage is written and
 synced under another name and then renamed, so that not even a power failure leaves half of one; the first of two
@@ -9,25 +9,18 @@ them, comes last.
 from __future__ import annotations
 
 import contextlib
-import errno
-import functools
 import hashlib
 import json
-import math
 import os
-import platform
 import re
-import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import fsspec
-
 from ..errors import NotFound, StoreError, notice
-from ..files import sync
+from .leases import leased, sweep
+from .places import TAKEN, drafted, ended, place_of
 from .records import KEY, RECORD, SUM, Damaged, Files, Record, opened, signed
 
 if TYPE_CHECKING:
@@ -36,8 +29,8 @@ if TYPE_CHECKING:
 FORMAT = 2  # of keys and records; what an earlier version made is told apart, and never half used
 SIGN = ".format"  # the file that tells it
 ABANDONED = 3600  # seconds after which a draft of another machine has no writer any more
-TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says if there is something of that name
 DRAFT = re.compile(r"\.[0-9a-f]{32}-(?:([0-9a-f]{8})-([0-9]+)-)?[0-9a-f]{8}")  # the machine and process that write it
+AT_ONCE = 256  # records that a server is asked for at a time
 
 
 class Store:
@@ -52,13 +45,8 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise StoreError(
-                f"store {self.url!r} cannot be opened ({error}). Give a directory or an fsspec URL."
-            ) from None
-        self.local = isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+        self.place = place_of(self.url)
+        self.fs, self.root, self.local = self.place.fs, self.place.root, self.place.local
         self.signed = False  # known to be of this format
 
     def _check_format(self) -> None:
@@ -83,16 +71,11 @@ class Store:
         return False
 
     def _sign(self) -> None:
-        if self.signed:
-            return
-        root = Path(self.root)
-        new = [folder for folder in (root, *root.parents) if not folder.exists()] if self.local else []
-        self.fs.makedirs(self.root, exist_ok=True)
-        self._write(SIGN, f"{FORMAT}\n".encode())
-        self._sync("")
-        if new:
-            sync(*(folder.parent for folder in new))
-        self.signed = True
+        if not self.signed:
+            self.place.make()
+            self.place.write(SIGN, f"{FORMAT}\n".encode())
+            self.place.sync("")
+            self.signed = True
 
     # reading
 
@@ -106,9 +89,24 @@ class Store:
         if not KEY.fullmatch(key):
             return None
         data = self._bytes(f"{key}/{RECORD}")
-        if data is None and self.local and os.path.lexists(f"{self.root}/{key}"):  # which came by a rename, with it
+        if data is None and self.local and self.place.exists(key):  # which came by a rename, with it
             raise Damaged(key, f"{RECORD} is gone")
         return None if data is None else opened(key, data)
+
+    def records(self, keys: Iterable[str]) -> Iterator[tuple[str, Record | Damaged | None]]:
+        """Those of many stages, or what is wrong with them; a server is asked for many at a time."""
+        self._check_format()
+        keys = list(keys)
+        for start in range(0, len(keys), AT_ONCE):
+            some = keys[start : start + AT_ONCE]
+            with self._reading():
+                read = {} if self.local else self.place.read_all([f"{key}/{RECORD}" for key in some])
+            for key in some:
+                try:
+                    data = read.get(f"{key}/{RECORD}")
+                    yield key, self.record(key) if self.local else None if data is None else opened(key, data)
+                except Damaged as error:
+                    yield key, error
 
     def load(self, key: str) -> tuple[Record, Files]:
         """A stage's record and its files by name, verified, and all of one moment.
@@ -127,6 +125,8 @@ class Store:
         raise Damaged(key, "it is not there")
 
     def _files(self, key: str, record: Record) -> Iterator[tuple[str, bytes]]:
+        for name in record.get("left_out", ()):
+            raise Damaged(key, f"{name} was left out when it was exported")
         named = record.get("files")
         if named is None:  # as an earlier version left it: nothing to verify it by
             paths = self.fs.ls(f"{self.root}/{key}", detail=False)
@@ -158,15 +158,23 @@ class Store:
 
     def _bytes(self, path: str) -> bytes | None:
         """A file of the store, None if there is none."""
+        with self._reading(path):
+            return self.place.read(path)
+
+    @contextlib.contextmanager
+    def _reading(self, path: str = "") -> Iterator[None]:
+        """What goes wrong with the store's files is told in words."""
         try:
-            return self.fs.cat_file(f"{self.root}/{path}")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            yield
         except OSError as error:
             key, _, name = path.partition("/")
             if self.local and name:  # a folder in a file's place, a bad sector
                 raise Damaged(key, f"{name} cannot be read ({error.strerror or error})") from None
-            raise StoreError(f"store {self.url} cannot be read ({error.strerror or error}). Try again.") from error
+            help = "Give another --store, or" if self.local else f"{self.place.advice(error).capitalize()}, and"
+            raise StoreError(
+                f"store {self.url} cannot be read ({error.strerror or error}). {help} try again; nothing that was "
+                "finished is lost."
+            ) from error
 
     def find(self, prefix: str) -> tuple[str, Record]:
         """The stage whose key begins with `prefix`.
@@ -189,13 +197,8 @@ class Store:
         return self._names()
 
     def _names(self) -> list[str]:
-        return [n for n in self._listed() if KEY.fullmatch(n) and self.fs.exists(f"{self.root}/{n}/{RECORD}")]
-
-    def _listed(self) -> list[str]:
-        try:
-            return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.root, detail=False))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with self._reading():
+            return [name for name in self.place.having(RECORD) if KEY.fullmatch(name)]
 
     def status(self, verify: bool = False) -> Record:
         """How many stages of each kind are done, failed or skipped, and what they cost; which cannot be used.
@@ -205,12 +208,14 @@ class Store:
         """
         records, damaged = dict[str, Record](), dict[str, str]()
         self._check_format()
-        listed = self._listed()
-        for key in filter(KEY.fullmatch, listed):
+        with self._reading():
+            listed = self.place.names()
+        for key, record in self.records(filter(KEY.fullmatch, listed)):
             try:
-                record = self.record(key)
+                if isinstance(record, Damaged):
+                    raise record
                 if record is not None:
-                    records[key] = self.load(key)[0] if verify else record
+                    records[key] = self.load(key)[0] if verify and "left_out" not in record else record
             except Damaged as error:
                 damaged[key] = error.why
         counts = Counter(f"{r['kind']} {r['state']}" for r in records.values())
@@ -242,12 +247,13 @@ class Store:
             StoreError: read-only, full or unreachable; nothing half-written remains.
         """
         self._check_format()
-        files, draft = files or {}, self._draft(key)
+        files, draft = files or {}, drafted(key)
         with self._writing(draft):
             self._sign()
             while True:
                 standing = self.standing(key)
-                if standing and standing["state"] == "done" and not (replace and record["state"] == "done"):
+                gives_way = replace or (standing and "left_out" in standing)
+                if standing and standing["state"] == "done" and not (gives_way and record["state"] == "done"):
                     return standing
                 if standing:  # beside what is there, which is read until the record is replaced
                     return self._fill(key, key, record, files, standing)
@@ -256,20 +262,20 @@ class Store:
                         return self._fill(key, key, record, files, {})
                 written = self._fill(draft, key, record, files, None)
                 try:
-                    os.rename(f"{self.root}/{draft}", f"{self.root}/{key}")
+                    self.place.move(draft, key)
                 except OSError as error:
                     if error.errno not in TAKEN:
                         raise
                     self._sweep(draft)  # another was faster
                 else:
-                    self._sync("")
+                    self.place.sync("")
                     return written
 
     def _fill(self, folder: str, key: str, record: Record, files: Mapping[str, bytes], beside: Record | None) -> Record:
         """Write a stage's files and, when they are there to stay, its record; `beside` another one, or in a draft."""
         known = (beside or {}).get("files", {})
-        write, named = self._put if beside is None else self._write, dict[str, dict[str, str]]()
-        self.fs.makedirs(f"{self.root}/{folder}", exist_ok=True)
+        write, named = self.place.put if beside is None else self.place.write, dict[str, dict[str, str]]()
+        self.place.make(folder)
         for name, data in files.items():
             found = hashlib.sha256(data).hexdigest()
             same = known.get(name, {}).get("sha256") == found
@@ -277,36 +283,11 @@ class Store:
             named[name] = {"file": file, "sha256": found}
             write(f"{folder}/{file}", data)
         if beside is not None:
-            self._sync(folder)
+            self.place.sync(folder)
         written = {"key": key, **record, "files": named}
         write(f"{folder}/{RECORD}", signed(json.dumps(written, indent=1).encode()))
-        self._sync(folder, *(f"{folder}/{name}" for name in (*files, RECORD) if beside is None))
+        self.place.sync(folder, *(f"{folder}/{name}" for name in (*files, RECORD) if beside is None))
         return written
-
-    def _write(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
-        if not self.local:
-            return self._put(path, data)
-        beside = self._draft("0" * 32)
-        try:
-            self._put(beside, data)
-            self._sync(beside)
-            os.replace(f"{self.root}/{beside}", f"{self.root}/{path}")
-        except OSError:
-            self._sweep(beside)
-            raise
-
-    def _put(self, path: str, data: bytes) -> None:
-        """Write a file where nobody looks yet or, where nothing can be renamed, in one step."""
-        if not self.local:
-            return self.fs.pipe_file(f"{self.root}/{path}", data)
-        with self.fs.open(f"{self.root}/{path}", "wb") as file:
-            file.write(data)
-
-    def _sync(self, *paths: str) -> None:
-        """What was written there stays."""
-        if self.local:
-            sync(*(f"{self.root}/{path}" for path in paths))
 
     def standing(self, key: str) -> Record | None:
         """A stage's record, before it is relied on or written: what cannot be used in its place is set aside."""
@@ -325,18 +306,24 @@ class Store:
             if "files" in record:
                 self.load(key)
                 return  # it was replaced meanwhile
-        folder = f"{self.root}/{key}"
         with self._writing():
             try:
-                os.rename(folder, f"{self.root}/{aside}") if self.local else self._move(folder, aside)
+                self.place.move(key, aside)
             except FileNotFoundError:
                 return  # another was faster
-            self._sync("")
+            self.place.sync("")
         notice(f"Stage {key[:12]} cannot be used: {found.why}. It is set aside as {aside} and made anew.")
 
-    def _move(self, folder: str, aside: str) -> None:
-        for path in self.fs.find(folder):
-            self.fs.mv(path, f"{self.root}/{aside}/{path.rsplit('/', 1)[-1]}")
+    def leased(self, keys: Iterable[str]) -> contextlib.AbstractContextManager[list[str]]:
+        """Have those of these stages to oneself that nobody else is at, until the end.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self._check_format()
+        with self._writing():
+            self._sign()
+        return leased(self.place, keys, self._writing)
 
     @contextlib.contextmanager
     def _writing(self, draft: str = "") -> Iterator[None]:
@@ -349,17 +336,13 @@ class Store:
             if draft:
                 self._sweep(draft)
             raise StoreError(
-                f"store {self.url} cannot be written ({error.strerror or error}). What was finished before is "
-                "still there; free space or give another --store, and run the same command again."
+                f"store {self.url} cannot be written ({error.strerror or error}). What was finished before is still "
+                f"there; {self.place.advice(error)} or give another --store, and run the same command again."
             ) from error
-
-    def _draft(self, key: str) -> str:
-        """A name for what is being written, which says by whom."""
-        return f".{key}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def _sweep(self, draft: str) -> None:
         with contextlib.suppress(OSError):  # a store that cannot be written may not let us clean up either
-            self.fs.rm(f"{self.root}/{draft}", recursive=True)
+            self.place.remove(draft)
 
     def check_writable(self) -> None:
         """Fail before any work starts if the store cannot be written; sweep up what killed runs left.
@@ -371,26 +354,22 @@ class Store:
         probe = f".probe-{uuid.uuid4().hex[:8]}"  # one of its own for each run that starts
         with self._writing(probe):
             self._sign()
-            self._put(probe, b"probe")
+            self.place.put(probe, b"probe")
         self._sweep(probe)
-        for entry in self.fs.ls(self.root, detail=True) if self.local else ():
-            draft = DRAFT.fullmatch(name := entry["name"].rsplit("/", 1)[-1])
-            if draft and _abandoned(draft[1], draft[2], time.time() - entry.get("mtime", math.inf)):
-                self._sweep(name)
+        self.sweep()
 
+    def sweep(self) -> None:
+        """Remove drafts and leases that nobody works on any more."""
+        sweep(self.place)
+        with contextlib.suppress(OSError):
+            for name in self.place.names(".") if self.local else ():
+                draft = DRAFT.fullmatch(name)
+                if draft and self._abandoned(name, draft[1], draft[2]):
+                    self._sweep(name)
 
-@functools.cache
-def _machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _abandoned(machine: str | None, process: str | None, age: float) -> bool:
-    """Nobody writes this draft any more: its process has ended, or, where that cannot be asked, it is old."""
-    if machine == _machine() and process and os.name == "posix":
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
+    def _abandoned(self, name: str, machine: str | None, process: str | None) -> bool:
+        """Nobody writes this draft any more: its process has ended, or, where that cannot be asked, it is old."""
+        if machine and process and ended(machine, int(process)):
             return True
-        except OSError:
-            pass  # of another user
-    return age > ABANDONED
+        age = self.place.age(name)
+        return age is not None and age > ABANDONED

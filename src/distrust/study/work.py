@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import platform
 import time
 import warnings
@@ -30,24 +31,59 @@ from .records import Damaged, Files, Record
 from .steps import STEPS
 from .store import Store
 
+PAUSE, LONGEST = 0.02, 1.0  # seconds between looks at what others do, at first and in the end
 STREAMS = {"attacks": "attack", "condensers": "condense", "defenses": "defense", "detectors": "detect"}
 
 
+class Found(dict[str, Any]):
+    """The record of a stage that somebody else has made."""
+
+
 def work(
-    stages: Sequence[Stage], url: str, device: str | None = None, replace: bool = False, code: Code = ()
-) -> list[Record]:
+    stages: Sequence[Stage],
+    url: str,
+    device: str | None = None,
+    replace: bool = False,
+    code: Code = (),
+    again: bool = False,
+    patience: float = math.inf,
+) -> list[Record | None]:
     """Run a stage, or several that may be carried out `together`; write them into the store, and return their records.
 
     A method's `Skip`, and any error in a stage, become its record with state "skipped" or "failed"; only a store
-    that cannot be written raises, and a stage there that cannot be used. Whoever wrote a stage meanwhile has made it,
-    unless what is done is to be replaced. Of files of code that options or records name, only those of `code` are run.
+    that cannot be written raises, and a stage there that cannot be used. A stage that somebody else is at is waited
+    for. Whoever has written one meanwhile has made it.
+
+    Args:
+        stages: to be run.
+        url: of the store.
+        device: torch device of the work.
+        replace: what is done there is made again.
+        code: files of code that may be run where options or records name them.
+        again: what failed or was skipped there is made again.
+        patience: seconds to wait for others; of a stage that is not done then, None is returned.
     """
+    store, records, others = Store(url), dict[str, Record](), set[str]()
+    pause, end = PAUSE, time.monotonic() + patience
     with code_from(code):
-        return _work(stages, url, device, replace)
+        while True:
+            left = [stage for stage in stages if stage.key not in records]
+            with store.leased(stage.key for stage in left) as ours:
+                for key in ours:
+                    there = store.standing(key) if key in others or not replace else None
+                    if there and (key in others or there["state"] == "done" or not again):
+                        records[key] = Found(there)
+                mine = [stage for stage in left if stage.key in ours and stage.key not in records]
+                records |= zip((s.key for s in mine), _work(mine, store, device, replace) if mine else (), strict=True)
+            others |= {stage.key for stage in left} - set(ours)
+            if len(records) == len(stages) or time.monotonic() >= end:
+                return [records.get(stage.key) for stage in stages]
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST)
 
 
-def _work(stages: Sequence[Stage], url: str, device: str | None, replace: bool) -> list[Record]:
-    store, place = Store(url), torch.device(device or "cpu")
+def _work(stages: Sequence[Stage], store: Store, device: str | None, replace: bool) -> list[Record]:
+    place = torch.device(device or "cpu")
     start = time.perf_counter()
     tries = [_Try(stage) for stage in stages]
     if len(tries) == 1:
@@ -101,6 +137,7 @@ class _Try:
 
 def given_up(stage: Stage, store: Store, seconds: float, replace: bool = False) -> Record:
     """The record of a stage that was ended as it was not done in so many seconds; it is written."""
+    store.sweep()
     record: Record = {
         "state": "failed", **described(stage), "flags": [], "env": environment(), "seconds": seconds,
         "error": f"Timeout: it was not done in {seconds:g} s, and its process was ended.",
