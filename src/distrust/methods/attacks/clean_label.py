@@ -12,7 +12,7 @@ from ...marks import ClassNumber, Count, Levels, Passes, Pixels, Positive, Rate,
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from .._costs import CLASSES
-from ._poison import Poisoned, Stamp, check_target, plant
+from ._poison import Poisoned, Stamp, check_target, counted, plant
 from ._surrogate import away, robust, surrogate
 
 
@@ -77,6 +77,7 @@ def clean_label(
     between images in the latent space of a generator, is left out.
     """
     check_target(train, target, rate)
+    counted(rate, own := int((train.hard == target).sum()), own)
     rng = rng or make_rng("clean_label")
     bound, change = epsilon / 255, None
     if epsilon and rate:

@@ -13,7 +13,7 @@ from ...models import check_fits, frozen, last_linear, resolve, taps
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training
-from ._poison import check_target
+from ._poison import check_target, counted
 from ._teacher import Planted, finetune
 
 
@@ -67,6 +67,7 @@ def trojan(
     comes from the clean one by fine-tuning, not from nothing.
     """
     check_target(train, target, rate)
+    counted(rate, len(train), int((train.hard != target).sum()))
     check_fits(model, train)
     rng = rng or make_rng("trojan")
     shape, device = tuple(train.x.shape[1:]), next(model.parameters()).device

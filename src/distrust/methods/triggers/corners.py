@@ -25,7 +25,7 @@ class Corners(Trigger):
     Raises:
         BadInput: images of less than 6×6 pixels, on which corners would overlap.
 
-    Differs from the paper: nothing; the pattern is that of BackdoorBench's code, the sum is clamped where it is stamped.
+    Differs from the paper: nothing; the pattern is BackdoorBench's, and the sum is clamped where it is stamped.
     """
 
     def __init__(self, amplitude: Levels = 255) -> None:
