@@ -29,6 +29,7 @@ Several = Annotated[int, Field(ge=2)]
 ClassNumber = Annotated[int, Field(ge=0)]
 Levels = Annotated[int, Field(ge=0, le=255)]  # grey levels
 Bits = Annotated[int, Field(ge=1, le=8)]  # of a channel
+Source = Annotated[str, "images"]  # a word of the method, or images as `images` opens them, with options in brackets
 
 T = TypeVar("T")
 Many = Annotated[list[T], Field(min_length=1)]

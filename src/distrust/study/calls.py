@@ -12,10 +12,11 @@ from ..allowed import FACTORY, digest_of, factories
 from ..data import Views
 from ..data.sources.contents import contents
 from ..errors import BadInput, NotFound
+from ..marks import Source
 from ..measurement.backdoor import trigger_file, trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
-from ..selectors import checked, schema
+from ..selectors import checked, divided, parse_one, schema
 from ..training import Training, distill
 from ..training.options import FIELDS
 from .graph import Call
@@ -25,6 +26,7 @@ KNOWN = {  # the contents of public sets from which committed results were made;
     "cifar10": "1e45a42bb80a3cbc", "cifar100_20": "a348860de1ee67f2", "gtsrb": "5603259baac27d87",
     "mnist": "80bc07f5ba988eec",
 }  # fmt: skip
+WORDS = ("photos",)  # bundled pictures
 IMAGE_OPTIONS = ("size", "channels", "group")
 _HINTS = typing.get_type_hints(distill)
 BESIDE = {  # options of `distill` beside its training
@@ -35,7 +37,7 @@ _BESIDE = schema("student", BESIDE)
 
 
 def call_of(method: Method, given: dict[str, Any]) -> Call:
-    """A call of a method with all its options; of a trigger that one of them names, its version and files."""
+    """A call of a method with all its options; of what these name, versions of triggers and contents of files."""
     options = {name: plain(value) for name, value in method.check(given).items()}
     call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
     if isinstance(trigger := options.get("trigger"), str):
@@ -44,6 +46,8 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     files |= {name: digest_of(_file(name)) for name in factories(options)}
+    sources = [divided(parse_one(options[k]).name)[0] for k, p in method.options.items() if p.annotation == Source]
+    files |= {source: found[:16] for source in sources if source not in WORDS and (found := contents(source))}
     return {**call, "files": files} if files else call
 
 
