@@ -20,7 +20,7 @@ from .._costs import CLASSES, LOOK
 from ..condensers._canvas import Canvas, embedder
 from ..condensers._moments import changed, gap, means
 from ._archetypes import tainted, train
-from ._poison import Poisoned, check_target, counted
+from ._poison import Poisoned, check_target
 
 
 def _cost(options: dict[str, Any], n: int) -> float:
@@ -102,7 +102,7 @@ def doorping(
     pattern = torch.rand(raw.x.shape[1], size, size, generator=rng).to(raw.x.device)
     dark = torch.zeros_like(canvas.x[:1])
     patch(pattern=pattern)(dark)  # one that does not fit fails here
-    stamped = torch.randperm(len(raw), generator=rng)[: counted(rate, len(raw), len(raw))].to(raw.x.device)
+    stamped = torch.randperm(len(raw), generator=rng)[: round(rate * len(raw))].to(raw.x.device)
     among = len(stamped) / (len(stamped) + len(canvas.rows[target]))  # their share of the target's class
     for _ in range(iterations if len(stamped) else 0):
         net = train(canvas.network(network, rng), canvas.x.detach(), canvas.y, net_steps, net_lr)
