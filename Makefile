@@ -12,7 +12,7 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 faults: $(READY)
-	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py
+	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
 	$(BIN)/python -m tests.kills 30
 
 fuzz: $(READY)

@@ -1,7 +1,11 @@
-"""How long before any work starts: a grid of 10,000 cells planned, commands that only look something up, imports?"""
+"""How long before any work starts: grids of 10,000 and 1,000,000 cells, commands that only look something up, imports?
+
+Memory is what a process took at its highest, imports included.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +49,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         seconds = timed(ways, scale.rounds(3), warm=scale.name != "tiny")
     what = f"{len(plan.cells):,} cells, {len(plan.stages):,} stages"
     yield number(what, "plan", seconds["plan"], scale.of(5.0, None, None))
+    yield from dry_run(scale.of(100, 20, 3))
     yield number("a process", "distrust --help", seconds["distrust --help"], 0.3)
     yield number("a process", "import distrust", seconds["import distrust"], 0.2)
     yield ratio("a process", "distrust --help", "python", seconds)
@@ -54,12 +59,29 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield ratio("a process", "import distrust.study.plan", "import torch", seconds)
 
 
+def dry_run(side: int) -> Iterator[Row]:
+    """A study of about side³ cells that is only looked at: its CPU seconds and its memory."""
+    study = {**grid(side), "seeds": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "large.toml")
+        file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in study.items()))
+        command = [COMMAND, "run", str(file), "--dry-run", "--json", "--store", f"{folder}/runs"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout
+        cells = json.load(process.stdout)["cells"]
+        _, code, used = os.wait4(process.pid, 0)
+        process.returncode = code
+    assert code == 0
+    yield number(f"{cells:,} cells", "dry run, CPU", [used.ru_utime + used.ru_stime], 60.0)
+    yield number(f"{cells:,} cells", "dry run, memory", [used.ru_maxrss * 1024 / 1e9], 1.0, "GB")
+
+
 def grid(side: int) -> dict[str, object]:
     """So many rates × temperatures × defences × seeds, each with its control arm."""
     return {
         "name": "large",
         "seeds": side,
-        "attack": f"badnets[rate=[{','.join(f'0.0{i}' for i in range(side))}]]",
+        "attack": f"badnets[rate=[{','.join(f'0.{i:03}' for i in range(side))}]]",
         "distiller": f"kd[temperature=[{','.join(map(str, range(1, side + 1)))}]]",
         "defense": f"finetune[epochs=[{','.join(map(str, range(1, side + 1)))}]]",
     }

@@ -15,6 +15,7 @@ import pytest
 import s3fs
 from tests.cli.said import STUDY, Said
 from tests.study_fixture import plan
+from tests.test_durable import FAULTS
 
 from distrust.cli import app
 from distrust.errors import Notice, StoreError
@@ -76,7 +77,7 @@ DAMAGES = (
 )
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(max(FAULTS // 40, 1)))
 def test_of_many_damages_at_a_url_all_are_noticed_and_none_is_used(finished, url, seed):
     made, whole, cells = finished
     store, draw = Store(url), random.Random(seed)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,15 +18,18 @@ from .devices import usable
 from .errors import DistrustError, NotFound, notice
 from .files import replaceable, write_file
 from .registry import registry
-from .reporting.results import Results, folder_of, results
+from .reporting.results import Large, Results, Stored, failures_of, folder_of, results
 from .reporting.text import duration
-from .study.cells import Cell, compare, named, read_cells, write_cells
-from .study.estimate import Estimate, Speed
+from .study.blocks import Tally
+from .study.cells import COMPARED, Cell, Writer, compare, named, read_cells
+from .study.estimate import Estimate, Speed, share_of
 from .study.graph import Plan, Stage
-from .study.plan import look, make_plan
+from .study.live import told
+from .study.plan import Grid, look, make_plan
 from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
 from .study.runner import run as run_plan
+from .study.sample import Sample, sample
 from .study.scoring import score_cells
 from .study.spec import Study, read_study
 from .study.store import Store
@@ -40,9 +42,10 @@ class Planned:
     """A study that is ready to run; printed, what it will cost.
 
     Args:
-        plan: its cells and stages.
+        grid: its cells, planned in blocks.
+        sample: its plan or, if it has more than some thousand cells, that of cells that stand for them.
         store: where stages are kept.
-        waiting: the stages that have to run.
+        waiting: the stages of `plan` that have to run.
         folder: where the cells will go; None if they are only compared.
         mode, jobs, device: how it will run.
         expected: cells to compare with.
@@ -53,7 +56,8 @@ class Planned:
         stage_timeout: seconds after which a stage that is not done is ended.
     """
 
-    plan: Plan
+    grid: Grid
+    sample: Sample
     store: Store
     waiting: list[Stage]
     folder: Path | None
@@ -67,26 +71,36 @@ class Planned:
     code: tuple[Path, ...] = ()
     stage_timeout: float | None = None
 
+    @property
+    def plan(self) -> Plan:
+        """Its cells and stages; of a study of more than some thousand cells, those that stand for them."""
+        return self.sample.plan
+
     @functools.cached_property
     def estimate(self) -> Estimate:
         """What the waiting stages will cost on this machine, from how fast their networks were here before."""
-        return Speed(self.device, self.jobs).estimate(self.waiting if self.mode != "only-cached" else ())
+        waiting = self.waiting if self.mode != "only-cached" else ()
+        return Speed(self.device, self.jobs).estimate(waiting, self.sample.weights)
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON; seconds are None while they are not known."""
         cost = self.estimate
         return {
-            "study": self.plan.study.name, "budget": self.plan.study.budget, "cells": len(self.plan.cells),
-            "stages": len(self.plan.stages), "to_run": len(self.waiting), "training_images": round(cost.images),
+            "study": self.grid.study.name, "budget": self.grid.study.budget, "cells": self.grid.cells,
+            "stages": self.sample.count(self.plan.stages.values()), "to_run": self.sample.count(self.waiting),
+            "training_images": round(cost.images),
             "estimated_seconds": None if cost.unknown else round(cost.seconds), "not_timed": list(cost.unknown),
-            "code": list(self.plan.code),
+            "code": list(self.grid.checked.code), "estimated_from": len(self.plan.cells),
         }  # fmt: skip
 
     def __str__(self) -> str:
         cost = self.estimate
-        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, ".format(**self.record())
-        names = f"; a run executes code: {', '.join(self.plan.code)}" if self.plan.code else ""
-        return said + self._cost(cost) + names
+        said = "{study} ({budget}): {cells} cells, {stages} stages, {to_run} to run, "
+        if self.grid.large:
+            said = "{study} ({budget}): {cells:,} cells, about {stages:,} stages, {to_run:,} to run, "
+        names = f"; a run executes code: {', '.join(self.grid.checked.code)}" if self.grid.checked.code else ""
+        some = f"; estimated from {len(self.plan.cells):,} of the cells" if self.grid.large else ""
+        return said.format(**self.record()) + self._cost(cost) + some + names
 
     def _cost(self, cost: Estimate) -> str:
         if not cost.unknown:
@@ -102,7 +116,7 @@ class Planned:
             BadInput: a trigger that does not fit, a target that is no class, or images that cannot be read.
         """
         if self.waiting and self.mode != "only-cached":
-            look(self.plan)
+            look(self.grid.checked)
 
     def check_code(self) -> None:
         """Make sure that the code that the study names may be run, if anything is.
@@ -112,7 +126,7 @@ class Planned:
         """
         if self.mode != "only-cached":
             with code_from(self.code):
-                check_allowed(self.plan.code, self.plan.study.source or self.plan.study.name)
+                check_allowed(self.grid.checked.code, self.grid.study.source or self.grid.study.name)
 
     def run(self, tell: Tell = lambda event, stage, record: None) -> Results:
         """Run what is waiting, score the cells and write them; `tell` as in `distrust.run`.
@@ -126,38 +140,70 @@ class Planned:
 
     def _run(self, tell: Tell) -> Results:
         self.check()
-        speed = Speed(self.device, self.jobs)
+        if self.mode == "only-cached" or not self.waiting:
+            return self._carried_out(tell)
+        facts = {name: self.record()[name] for name in ("study", "budget", "cells", "to_run")}
+        total = sum(share_of(stage) * self.sample.weights.get(stage.key, 1) for stage in self.waiting)
+        with told(self.store, facts, share_of, total) as hear:
+
+            def both(event: str, stage: Stage, record: Record) -> None:
+                hear(event, stage, record)
+                tell(event, stage, record)
+
+            return self._carried_out(both)
+
+    def _carried_out(self, tell: Tell) -> Results:
+        speed, tally, found = Speed(self.device, self.jobs), Tally(), set[str]()
+        writer = None if self.folder is None else Writer(self.folder, self.own)
+        compared, failures = list[Cell](), dict[str, None]()
 
         def heard(event: str, stage: Stage, record: Record) -> None:
             if event == "done":
                 speed.hear(stage, record)
+            if event == "cached":
+                found.add(stage.key)
             tell(event, stage, record)
 
         try:
-            outcome = run_plan(
-                self.plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, limit=self.stage_timeout,
-                tell=heard,
-            )  # fmt: skip
+            for plan in self.grid.blocks():
+                outcome = run_plan(
+                    plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, limit=self.stage_timeout,
+                    made=tally.made, tell=heard,
+                )  # fmt: skip
+                cells = self._scored(plan, outcome)
+                if writer:
+                    writer.write(cells)
+                compared += [{name: cell.get(name) for name in COMPARED} for cell in cells] if self.expected else []
+                failures |= dict.fromkeys(failures_of(plan, outcome))
+                tally.add(plan, outcome, found, cells)
+                found.clear()
         finally:
             speed.keep()
-        found = self._scored(outcome)
-        if self.folder is None or all(cell["state"] == "missing" for cell in found.cells):
-            return found
-        folder = write_cells(found.cells, self.folder, whole=self.whole, newest=self.own)
-        return dataclasses.replace(found, folder=folder)
+        folder = writer.close(self.whole) if writer and writer.place else None
+        if not self.grid.large:
+            return Results(cells, folder, self.store, plan, outcome, tuple(compare(cells, self.expected)))
+        large = Large(tally.states, list(failures))
+        differences = tuple(compare(compared, self.expected))
+        there = Stored(folder) if folder else compared
+        return Results(there, folder, self.store, None, tally.outcome, differences, large)
 
     def look(self) -> Results:
         """Score the cells from what the store has; nothing is run and nothing written."""
+        cells = list[Cell]()
         with code_from(self.code):
-            return self._scored(run_plan(self.plan, self.store, mode="only-cached"))
+            for plan in self.grid.blocks():
+                outcome = run_plan(plan, self.store, mode="only-cached")
+                cells += self._scored(plan, outcome)
+        found = Results(cells, None, self.store, plan, outcome, tuple(compare(cells, self.expected)))
+        return replace(found, plan=None, outcome=None) if self.grid.large else found
 
-    def _scored(self, outcome: Outcome) -> Results:
-        cells = score_cells(self.plan, self.store, outcome)
-        demo = self.plan.study.source == str(DEMO)
+    def _scored(self, plan: Plan, outcome: Outcome) -> list[Cell]:
+        cells = score_cells(plan, self.store, outcome)
+        demo = plan.study.source == str(DEMO)
         for cell in cells:
             again = [word.format(**cell) if word == "{seed}" else word for word in self.again]
             cell["reproduce"] = "distrust demo" if demo else shlex.join([*shlex.split(cell["reproduce"]), *again])
-        return Results(cells, None, self.store, self.plan, outcome, tuple(compare(cells, self.expected)))
+        return cells
 
 
 def plan(
@@ -204,12 +250,13 @@ def plan(
     asked = {k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}
     read = read_study(DEMO if str(study) == "demo" else study, **{**changes, **asked})
     expected = _expected(expect, read, only) if expect else []
-    made, kept_in = make_plan(read, only, first_seed=first_seed), Store(store)
-    waiting = [stage for stage, record in kept(made, kept_in, mode) if record is None or isinstance(record, Damaged)]
+    grid, kept_in = Grid(read, only, first_seed), Store(store)
+    code = dict.fromkeys(name.rpartition(":")[0] for name in grid.checked.code)
+    some = sample(grid)
+    waiting = [s for s, record in kept(some.plan, kept_in, mode) if record is None or isinstance(record, Damaged)]
     here = Path.cwd()
     files = [str(file.relative_to(here) if file.is_relative_to(here) else file) for file in registry.files]
     again = [word for file in files for word in ("--plugin", file)]
-    code = dict.fromkeys(name.rpartition(":")[0] for name in made.code)
     again += [word for file in code for word in ("--allow-code", file)]
     again += [word for name, value in changes.items() for word in ("--set", f"{name}={_toml(value)}")]
     again += ["--seed", "{seed}", "--seeds", "1"] if first_seed or seeds else []
@@ -217,7 +264,7 @@ def plan(
         notice(f"{results} is left as it is: cells that are compared with those expected are not written.")
     own = folder_of(read.name, store) / ("" if read.budget == read.usual_budget else named(read.budget))
     return Planned(
-        made, kept_in, waiting, None if expect else Path(results or own), mode,
+        grid, some, kept_in, waiting, None if expect else Path(results or own), mode,
         jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again, _code(allow_code),
         stage_timeout,
     )  # fmt: skip

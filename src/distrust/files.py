@@ -164,16 +164,16 @@ def remembered(what: str, find: Callable[[], Any]) -> Any:
     file = cache_directory() / "facts" / f"{what}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing of ours
         kept = json.loads(file.read_text())
-        if kept["code"] == _code():
+        if kept["code"] == code():
             return kept["answer"]
-    text = json.dumps({"code": _code(), "answer": find()}, ensure_ascii=False)
+    text = json.dumps({"code": code(), "answer": find()}, ensure_ascii=False)
     with contextlib.suppress(StoreError):  # nowhere to keep it: it is found each time
         write_file(file, text.encode())
     return json.loads(text)["answer"]
 
 
 @functools.cache
-def _code() -> str:
+def code() -> str:
     """A hash of the package's source and of the Python that reads it."""
     root = Path(__file__).parent
     found = hashlib.sha256(sys.version.encode())

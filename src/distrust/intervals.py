@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -24,9 +25,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, Interval | None]:
     mean = math.fsum(values) / n
     if n < 2:
         return mean, None
-    from scipy.special import stdtrit  # Student's t; one run has no interval, and needs no SciPy
-
-    reach = float(stdtrit(n - 1, 0.975)) * _error(values, mean)
+    reach = _student(n - 1) * _error(values, mean)
     return mean, (mean - reach, mean + reach)
 
 
@@ -65,6 +64,13 @@ def claimed(chances: Sequence[float], rate: float = RATE) -> list[bool]:
     from scipy.stats import false_discovery_control
 
     return [bool(chance <= rate) for chance in false_discovery_control(chances)]
+
+
+@functools.cache
+def _student(freedom: int) -> float:
+    from scipy.special import stdtrit  # one run has no interval, and needs no SciPy
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def _error(values: Sequence[float], mean: float) -> float:

@@ -229,7 +229,7 @@ class Registry:
         Raises:
             NotFound: with near matches.
         """
-        methods = self.kind(kind)
+        methods = self._kinds.get(kind) or self.kind(kind)
         if name not in methods:
             raise NotFound.among(kind.removesuffix("s"), name, methods)
         return methods[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import json
@@ -32,7 +33,7 @@ class Selector:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         """The normal form; parses back to an equal selector."""
         if not self.options:

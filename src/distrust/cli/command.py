@@ -100,14 +100,14 @@ class Face:
         return 3 if kind == "Skip" else 2
 
     @contextlib.contextmanager
-    def progress(self, waiting: Sequence[Any]) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
+    def progress(self, planned: Any) -> Iterator[Callable[[str, Any, dict[str, Any]], None]]:
         """A `tell` for a study: a bar on a terminal, plain lines otherwise, silence if quiet."""
-        from ..study.estimate import cost_of
+        from ..study.estimate import share_of
 
-        began, done = time.monotonic(), 0
-        shares = {stage.key: max(cost_of(stage, 1), 0.1) for stage in waiting}
+        began, done, waiting, weights = time.monotonic(), 0, planned.waiting, planned.sample.weights
+        count, known = planned.sample.count(waiting), {stage.key for stage in waiting}
         with self._bar(useful=bool(waiting)) as bar:
-            whole = bar.add_task("stages", total=sum(shares.values()))
+            whole = bar.add_task("stages", total=sum(share_of(stage) * weights.get(stage.key, 1) for stage in waiting))
             now = bar.add_task("", total=1, visible=False)
 
             def tell(event: str, stage: Any, record: dict[str, Any]) -> None:
@@ -115,14 +115,14 @@ class Face:
                 if event == "step":
                     text = f"{inert(stage.label)}: loss {record['loss']:.3g}"
                     bar.update(now, description=text, total=record["steps"], completed=record["step"], visible=True)
-                elif event != "start" and stage.key in shares:  # "cached": another run has made it meanwhile
+                elif event != "start" and (stage.key in known or (planned.grid.large and event != "cached")):
                     done += 1
-                    bar.advance(whole, shares[stage.key])
+                    bar.advance(whole, share_of(stage))
                     bar.update(now, visible=False)
                     told, took = f"{event} {stage.label}: ", time.monotonic() - began
                     note = record.get("error") or f"{record['seconds']:.1f} s"
                     if bar.disable:
-                        self.say(f"[{done}/{len(waiting)}] {told}{note}  ({took:.0f} s)")
+                        self.say(f"[{done}/{count}] {told}{note}  ({took:.0f} s)")
                     elif event not in ("done", "cached"):
                         bar.console.print(inert(f"{told}{note}"), markup=False)
 

@@ -71,7 +71,7 @@ def _run(
     if dry_run:
         return face.show(facts, cost)
     face.say(cost)
-    with face.progress(planned.waiting) as tell:
+    with face.progress(planned) as tell:
         found = planned.run(tell)
     facts |= {name: getattr(found.outcome, name) for name in ("ran", "cached", "failed", "skipped")}
     facts |= {"results": None if found.folder is None else str(found.folder)}
@@ -79,10 +79,10 @@ def _run(
         dt.report(found, report, made_by=_typed(), overwrite=overwrite)
         facts |= {"report": str(report)}
     failures = found.failures
-    facts |= {"differences": found.differences, "failures": failures, "answer": found.answer}
+    facts |= {"differences": found.differences, "failures": failures, "states": dict(found.states)}
+    facts |= {"answer": None if found.large else found.answer}  # of so many cells, whoever wants it asks `results`
     face.show(facts, *str(found).split("\n"), *found.differences, *failures, f"Report: {report}" if report else "")
-    done = any(cell["state"] == "done" for cell in found.cells)
-    return 1 if found.differences else 2 if failures else 0 if done else 3
+    return 1 if found.differences else 2 if failures else 0 if found.states.get("done") else 3
 
 
 def _typed() -> str:
@@ -91,9 +91,22 @@ def _typed() -> str:
 
 
 @command
-def results(face: Face, folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")]) -> int:
+def results(
+    face: Face,
+    folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")],
+    where: Annotated[str, typer.Option(help='Only the cells for which this holds, e.g. "asr > 0.5" (SQL).')] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Write finished cells as runs: tensorboard:FOLDER or mlflow:URI, e.g. mlflow:http://HOST:5000."
+        ),
+    ] = "",
+) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
-    found = dt.results(folder, store=face.store)
+    found = dt.results(folder, store=face.store, where=where)
+    if to:
+        written = found.export(to)
+        return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
     return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
 
 
@@ -119,6 +132,7 @@ def report(
 def status(
     face: Face,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare its checksum.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show what runs, as it changes, until Ctrl-C.")] = False,
 ) -> int:
     """Show what the store holds: stages by kind and state, their cost, what failed, and what cannot be used.
 
@@ -127,6 +141,10 @@ def status(
     from ..reporting.text import duration
     from ..study import Store
 
+    if watch:
+        from .watching import show_runs
+
+        return show_runs(face)
     facts = Store(face.store).status(verify)
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]

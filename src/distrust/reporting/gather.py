@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ CAPTIONS = {  # by where the attack enters
 }
 
 
-def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
+def report_of(cells: Sequence[Cell], plan: Plan | None, store: Store, made_by: str) -> Report:
     """The data of a report."""
     short, shown = labels(cells), shortened(cells)
     strips = pictures_of(plan, store) if plan else {}
@@ -49,7 +50,7 @@ def report_of(cells: list[Cell], plan: Plan | None, store: Store, made_by: str) 
     )
 
 
-def lineage_of(cells: list[Cell], store: Store) -> dict[str, Record]:
+def lineage_of(cells: Sequence[Cell], store: Store) -> dict[str, Record]:
     """The record of every stage behind the cells that the store still has."""
     found: dict[str, Record] = {}
     waiting, seen = [key for cell in cells for key in cell["keys"].values()], set[str]()

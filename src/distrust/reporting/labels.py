@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..errors import BadInput
 from ..selectors import Selector, parse_one
@@ -10,6 +11,7 @@ from ..study.axes import TABLE
 from ..study.cells import Cell
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
+EVERY = {*LABELLED}
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
@@ -24,15 +26,23 @@ def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
 def shortened(cells: Sequence[Cell]) -> list[Cell]:
     """The same cells with short labels in place of selectors; short ones stay as they are."""
     short = labels(cells)
+    same = all(text == label for known in short.values() for text, label in known.items())
+    if same and all(cell.keys() >= EVERY for cell in cells):
+        return list(cells)
     return [{**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells]
 
 
 def _short(texts: set[str]) -> dict[str, str]:
     parsed = {text: _parse(text) for text in texts}
     found = {}
+    first: dict[str, dict[str, Any]] = {}
+    shared: dict[str, set[str]] = {}  # name → options that all of this name have, with one value
+    for selector in parsed.values():
+        same = first.setdefault(selector.name, selector.options)
+        known = shared.setdefault(selector.name, set(same))
+        known -= {option for option in known if selector.options.get(option, ...) != same[option]}
     for text, selector in parsed.items():
-        namesakes = [s.options for s in parsed.values() if s.name == selector.name]
-        differing = {k: v for k, v in selector.options.items() if any(o.get(k, ...) != v for o in namesakes)}
+        differing = {k: v for k, v in selector.options.items() if k not in shared[selector.name]}
         found[text] = Selector(selector.name, differing).text
     return found
 

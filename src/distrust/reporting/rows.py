@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
@@ -68,7 +68,7 @@ class Row:
 
     axes: dict[str, str]
     place: int | None
-    values: dict[str, Estimate]
+    values: Mapping[str, Estimate]
     seeds: list[int]
     n: int
     flags: list[str]
@@ -88,8 +88,8 @@ class Row:
     @property
     def doubted(self) -> bool:
         """A flag says that its numbers must not be believed, or each was chosen by itself."""
-        done = [cell for cell in self.cells if cell["state"] == "done"]
-        return any(name in DOUBT for name in self.flags) or (bool(done) and all(map(on_test, done)))
+        chosen = "chosen-on-test" in self.flags and all(on_test(one) for one in self.cells if one["state"] == "done")
+        return chosen or any(name in DOUBT for name in self.flags)
 
 
 def columns() -> list[Column]:
@@ -110,22 +110,43 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((*(given(cell, name) for name in NAMES), cell.get("place")), []).append(cell)
-    found = [column.key for column in columns() if column.unit]
+        axes = [None if (entry := cell.get(name)) == "none" else entry for name in NAMES]
+        groups.setdefault((*axes, cell.get("place")), []).append(cell)
+    found = dict.fromkeys(column.key for column in columns() if column.unit)
     return [_row(group, found) for group in groups.values()]
 
 
-def _row(group: list[Cell], columns: Sequence[str]) -> Row:
+class _Values(Mapping[str, Estimate]):
+    """Means over cells, found when they are asked for: of many metrics, tables show few."""
+
+    def __init__(self, cells: Sequence[Cell], columns: Collection[str]) -> None:
+        self.cells, self.columns = cells, columns
+        self.known: dict[str, Estimate | None] = {}
+
+    def __getitem__(self, key: str) -> Estimate:
+        if key not in self.known:
+            some = [cell[key] for cell in self.cells if finite(cell.get(key))] if key in self.columns else []
+            self.known[key] = Estimate.of(some, self.cells[0].get(f"{key}_interval")) if some else None
+        if (found := self.known[key]) is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self.columns if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _row(group: list[Cell], columns: Collection[str]) -> Row:
     done = [cell for cell in group if cell["state"] == "done"]
     done = [cell for cell in done if not on_test(cell)] or done  # else they are all there is
-    values = {key: [cell[key] for cell in done if finite(cell.get(key))] for key in columns}
-    own = done[0] if done else {}
     raised = {name for cell in group for name in cell.get("flags") or ()} - {"one-seed"}
     raised |= {"one-seed"} if len(done) == 1 else set()  # each cell is one seed; whether the row is, is known only here
     return Row(
         axes={name: given(group[0], name) or "none" for name in NAMES},
         place=group[0].get("place"),
-        values={key: Estimate.of(some, own.get(f"{key}_interval")) for key, some in values.items() if some},
+        values=_Values(done, columns),
         seeds=[cell["seed"] for cell in done],
         n=min((cell["n"] for cell in done if cell.get("n")), default=0),
         flags=[name for name in MEANING if name in raised] + sorted(raised - MEANING.keys()),

@@ -187,7 +187,7 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
         cells: flat cells, as in `Report.cells`.
     """
     cells = once(cells)
-    rows = [row for row in over_seeds(cells) if given(row.axes, "attack") and not given(row.axes, "defense")]
+    rows = over_seeds([cell for cell in cells if given(cell, "attack") and not given(cell, "defense")])
     backdoored = {_model(r.axes) for r in rows if not r.doubted and (r.mean("carried") or 0) >= TEACHER_CARRIES}
     runs: dict[str, Runs] = {}
     for cell in cells:
@@ -205,8 +205,12 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
 
 def once(cells: Sequence[Cell]) -> list[Cell]:
     """Each model once, whoever looked at it: what several detectors look at is one measurement."""
-    found = {(*(given(c, name) for name in NAMES if name != "detector"), c["seed"]): c for c in reversed(cells)}
-    return [{**cell, "detector": None} for cell in reversed(found.values())]
+    names = [name for name in NAMES if name != "detector"]
+    found: dict[tuple[Any, ...], Cell] = {}
+    for cell in reversed(cells):
+        axes = [None if (entry := cell.get(name)) == "none" else entry for name in names]
+        found[*axes, cell["seed"]] = cell
+    return [{**cell, "detector": None} if given(cell, "detector") else cell for cell in reversed(found.values())]
 
 
 def _model(axes: Axes) -> tuple[str | None, ...]:

@@ -39,7 +39,7 @@ _BESIDE = schema("student", BESIDE)
 def call_of(method: Method, given: dict[str, Any]) -> Call:
     """A call of a method with all its options; of what these name, versions of triggers and contents of files."""
     options = {name: plain(value) for name, value in method.check(given).items()}
-    call: Call = {"method": f"{method.mark.kind}/{method.name}", "version": method.version, "options": options}
+    call = Call(method=f"{method.mark.kind}/{method.name}", version=method.version, options=options)
     if isinstance(trigger := options.get("trigger"), str):
         name = trigger.partition("[")[0].partition(":")[0]
         call["trigger"] = "file" if trigger_file(trigger) else registry.get("triggers", name).version
@@ -48,12 +48,12 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     files |= {name: digest_of(_file(name)) for name in factories(options)}
     sources = [divided(parse_one(options[k]).name)[0] for k, p in method.options.items() if p.annotation == Source]
     files |= {source: found[:16] for source in sources if source not in WORDS and (found := contents(source))}
-    return {**call, "files": files} if files else call
+    return Call(call, files=files) if files else call
 
 
 def step_call(name: str, options: dict[str, Any]) -> Call:
     """A call of a step of the core."""
-    return {"method": name, "version": str(STEPS[name].version), "options": options}
+    return Call(method=name, version=str(STEPS[name].version), options=options)
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any, Literal
@@ -23,6 +23,8 @@ from .axes import AXES, TABLE
 from .records import KEY
 
 Cell = dict[str, Any]
+MANY = 2000  # files in a folder that are not read one by one every time
+COMPARED = (*AXES, "seed", "acc", "asr")  # what `compare` looks at
 NEAR, FAR = 0.03, 0.10  # what another machine moves a run by at most; what is no expectation any more
 Plain = str | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | None
 
@@ -80,31 +82,87 @@ def write_cells(cells: list[Cell], folder: str | Path, *, whole: bool = False, n
     Raises:
         StoreError: the folder cannot be written.
     """
-    cells = [cell for cell in cells if cell["state"] != "missing"]
-    asked, planned = Path(folder), {cell["id"] for cell in cells}
-    place, there = next((place, there) for place, there in _places(cells, asked) if _has_room(there, cells, newest))
-    kept = [cell["id"] for cell in cells if _is_less(cell, there.get(cell["id"]))]
-    for cell in cells:
-        file = place / f"{cell['id']}.json"
-        if cell["id"] not in {*kept, *there} and file.exists():  # no cell any more
-            os.replace(file, file.with_suffix(".damaged"))
-        if cell["id"] not in kept:
+    writer = Writer(folder, newest)
+    writer.write(cells)
+    return writer.close(whole)
+
+
+class Writer:
+    """Writes the cells of one study and budget, some at a time, as `write_cells` does.
+
+    Where cells are found that leave no room only when others are written already, those stay where they are.
+
+    Args:
+        folder, newest: as `write_cells` takes them.
+    """
+
+    def __init__(self, folder: str | Path, newest: bool = False) -> None:
+        self.asked, self.newest = Path(folder), newest
+        self.place: Path | None = None
+        self.there: dict[str, str] = {}  # the cells that were there, and of which study
+        self.written: dict[str, str] = {}
+        self.kept: list[str] = []
+
+    def write(self, cells: Iterable[Cell]) -> None:
+        """Write those that were run.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        ours = {cell["id"]: cell for cell in cells if cell["state"] != "missing"}
+        if not ours:
+            return
+        standing = self._standing(ours) if self.place else None
+        if standing is None:
+            standing = self._settle(ours)
+        assert self.place is not None
+        for id, cell in ours.items():
+            file = self.place / f"{id}.json"
+            if _is_less(cell, standing.get(id)):
+                self.kept.append(id)
+                continue
+            if id not in standing and file.exists():  # no cell any more
+                os.replace(file, file.with_suffix(".damaged"))
             write_file(file, json.dumps(cell, indent=1, ensure_ascii=False).encode() + b"\n")
-    if place != asked:
-        notice(f"{asked} has finished cells of another budget or version, which stay; these are in {place}.")
-    if kept:
-        notice(f"{place} has more of {_some(kept)} than this run gave, and keeps it.")
-    others = [id for id, cell in there.items() if id not in planned and cell["study"] in {c["study"] for c in cells}]
-    if whole and others:
-        notice(f"{place} has {_some(others)} beside those of this run; remove what you do not want.")
-    return place
+        self.written |= {id: cell["study"] for id, cell in ours.items()}
 
+    def close(self, whole: bool = False) -> Path:
+        """Tell what a user should know of them; returns the folder in which they are."""
+        place, studies = self.place or self.asked, set(self.written.values())
+        if place != self.asked:
+            notice(f"{self.asked} has finished cells of another budget or version, which stay; these are in {place}.")
+        if self.kept:
+            notice(f"{place} has more of {_some(self.kept)} than this run gave, and keeps it.")
+        others = [id for id, study in self.there.items() if id not in self.written and study in studies]
+        if whole and others:
+            notice(f"{place} has {_some(others)} beside those of this run; remove what you do not want.")
+        return place
 
-def _places(cells: list[Cell], folder: Path) -> Iterator[tuple[Path, dict[str, Cell]]]:
-    """Where cells may go, and the cells that are there by the names of their files."""
-    inside = (folder / (named(cells[0]["budget"]) + (f"-{i}" if i > 1 else "")) for i in itertools.count(1))
-    for place in itertools.chain([folder], inside):
-        yield place, {file.stem: cell for file, cell in _read(place) if isinstance(cell, dict)}
+    def _settle(self, ours: Mapping[str, Cell]) -> dict[str, Cell]:
+        """Choose the folder, and read what it has of these."""
+        first = next(iter(ours.values()))
+        inside = (self.asked / (named(first["budget"]) + (f"-{i}" if i > 1 else "")) for i in itertools.count(1))
+        for place in itertools.chain([self.asked], inside):
+            there, standing = dict[str, str](), dict[str, Cell]()
+            for file, cell in _read(sorted(place.glob("*.json"))):
+                if isinstance(cell, dict):
+                    if not _leaves_room(cell, ours.get(file.stem), first, self.newest):
+                        break
+                    there[file.stem] = cell["study"]
+                    standing |= {file.stem: cell} if file.stem in ours else {}
+            else:
+                self.place, self.there = place, there
+                return standing
+        raise AssertionError("there is always another folder")
+
+    def _standing(self, ours: Mapping[str, Cell]) -> dict[str, Cell] | None:
+        """What the folder has of these; None where it has no room for them."""
+        assert self.place is not None
+        files = (file for id in ours if (file := self.place / f"{id}.json").exists())
+        standing = {file.stem: cell for file, cell in _read(files) if isinstance(cell, dict)}
+        first = next(iter(ours.values()))
+        fits = all(_leaves_room(cell, ours[id], first, self.newest) for id, cell in standing.items())
+        return standing if fits else None
 
 
 def named(budget: str) -> str:
@@ -112,18 +170,13 @@ def named(budget: str) -> str:
     return re.sub(r"[^\w-]+", "_", budget)
 
 
-def _has_room(there: dict[str, Cell], cells: list[Cell], newest: bool) -> bool:
-    """No finished cell there would be replaced by one of something else, or stand among those of another budget."""
-    ours = {cell["id"]: cell for cell in cells}
-    for id, old in there.items():
-        new = ours.get(id)
-        if old["state"] != "done" or not cells:
-            continue
-        if old["study"] == cells[0]["study"] and old["budget"] != cells[0]["budget"]:
-            return False
-        if new and (old["study"] != new["study"] or (old["keys"] != new["keys"] and not newest)):
-            return False
-    return True
+def _leaves_room(old: Cell, new: Cell | None, first: Cell, newest: bool) -> bool:
+    """No finished cell is replaced by one of something else, or stands among those of another budget."""
+    if old["state"] != "done":
+        return True
+    if old["study"] == first["study"] and old["budget"] != first["budget"]:
+        return False
+    return not (new and (old["study"] != new["study"] or (old["keys"] != new["keys"] and not newest)))
 
 
 def _is_less(new: Cell, old: Cell | None) -> bool:
@@ -141,24 +194,39 @@ def _some(ids: list[str]) -> str:
     return f"{len(ids)} cell{'s' * (len(ids) != 1)} ({named})"
 
 
-def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
+def read_cells(folder: str | Path, whole: bool = False, where: str = "") -> list[Cell]:
     """Read a results folder; a file that is no cell is named and left out.
+
+    Of a folder of very many cells, what was read is kept in the cache directory; a file that changed is read again.
 
     Args:
         folder: of JSON files.
         whole: no file is left out.
+        where: only the cells for which this holds, a condition in SQL such as `asr > 0.5 and defense = 'nad'`; needs
+            DuckDB (`distrust[query]`).
 
     Raises:
-        NotFound: there is no such folder, or no file in it.
-        BadInput: none of its files is a cell or, if it must be `whole`, one is not.
+        NotFound: there is no such folder, or no file in it; there is no DuckDB.
+        BadInput: none of its files is a cell or, if it must be `whole`, one is not; `where` is no condition, or holds
+            for none.
     """
     folder = Path(folder)
-    read = list(_read(folder))
-    if not read:
+    files = sorted(folder.glob("*.json"), key=lambda file: file.name)
+    if not files:
         near = {str(p.parent) for p in (*folder.parent.glob("*/*.json"), *folder.glob("*/*.json"))}
         raise NotFound.among("results in", str(folder), sorted(near))
-    cells = [cell for _, cell in read if isinstance(cell, dict)]
-    damaged = [f"{file} is not a cell ({why})" for file, why in read if isinstance(why, str)]
+    if where or len(files) > MANY:
+        from . import compact
+
+        table, wrong = compact.table_of(folder, _read, _numbers())
+        cells = compact.cells_of(compact.where(table, where) if where and len(table) else table)
+        damaged = [f"{folder / name} is not a cell ({why})" for name, why in wrong.items()]
+        if where and len(table) and not cells:
+            raise BadInput(f"none of the {len(table):,} cells in {folder} has {where}. Give another condition.")
+    else:
+        read = list(_read(files))
+        cells = [cell for _, cell in read if isinstance(cell, dict)]
+        damaged = [f"{file} is not a cell ({why})" for file, why in read if isinstance(why, str)]
     if damaged and (whole or not cells):
         raise BadInput(f"{damaged[0]}. Remove it, or give another folder.")
     for line in damaged:
@@ -166,17 +234,24 @@ def read_cells(folder: str | Path, whole: bool = False) -> list[Cell]:
     return cells
 
 
-def _read(folder: Path) -> Iterator[tuple[Path, Cell | str]]:
-    """Each file with its cell, or with why it is none."""
+def _numbers() -> set[str]:
+    """Fields of a cell that are numbers, as metrics say."""
     fields = (mark.columns(name).items() for name, mark in registry.marks("metrics").items())
-    numbers = {key for field in fields for key, facts in field if facts.unit}
-    for file in sorted(folder.glob("*.json")):
+    return {key for field in fields for key, facts in field if facts.unit}
+
+
+def _read(files: Iterable[Path]) -> Iterator[tuple[Path, Cell | str]]:
+    """Each file with its cell, or with why it is none."""
+    numbers = _numbers()
+    for file in files:
         try:
-            cell = json.loads(bounded(file, "record").decode())
+            text = bounded(file, "record").decode()
+            cell = json.loads(text)
             _Cell.model_validate(cell)
-            for name in numbers:
+            for name in numbers & {name.removesuffix("_interval") for name in cell}:
                 _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
-            json.dumps(cell, ensure_ascii=False).encode()  # no half characters
+            if "\\u" in text:
+                json.dumps(cell, ensure_ascii=False).encode()  # no half characters
             yield file, cell
         except ValidationError as error:
             first = error.errors()[0]
@@ -238,5 +313,5 @@ def by_axes(cells: list[Cell]) -> dict[tuple[str, ...], list[Cell]]:
     """Cells that differ only in their seed, together."""
     groups: dict[tuple[str, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
-        groups[tuple(cell[axis] for axis in AXES if axis in cell)].append(cell)
+        groups[tuple(cell[axis] for axis in AXES if cell.get(axis) is not None)].append(cell)
     return dict(groups)

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -55,11 +56,16 @@ class Speed:
             kept = json.loads(self.file.read_text())
             self.known = {what: (float(images), float(seconds)) for what, (images, seconds) in kept.items()}
 
-    def estimate(self, stages: Iterable[Stage]) -> Estimate:
-        """What these stages cost; nothing is trained for it."""
+    def estimate(self, stages: Iterable[Stage], weights: Mapping[str, float] = MappingProxyType({})) -> Estimate:
+        """What these stages cost; nothing is trained for it.
+
+        Args:
+            stages: that have to run.
+            weights: key → for how many a stage stands (default: for itself).
+        """
         total, seconds, unknown = 0.0, 0.0, dict[str, None]()
         for stage in stages:
-            images = cost_of(stage, size_of(stage))
+            images = cost_of(stage, size_of(stage)) * weights.get(stage.key, 1)
             total += images
             if images and (rate := self.known.get(self._what(stage))):
                 seconds += images / rate[0] * rate[1]
@@ -98,6 +104,11 @@ def cost_of(stage: Stage, n: int) -> float:
         return float(n * sum(value for name, value in options.items() if name.endswith(("epochs", "steps"))))
     method = stage.method
     return method.cost(options, n) if method else STEPS[stage.call["method"]].cost(options, n)
+
+
+def share_of(stage: Stage) -> float:
+    """Its share of the work of a run, in whatever unit; what trains nothing is not for nothing."""
+    return max(cost_of(stage, 1), 0.1)
 
 
 @functools.cache

@@ -12,13 +12,39 @@ from typing import Any
 from ..registry import Method, registry
 from .spec import Study
 
-Call = dict[str, Any]  # {"method", "version", "options"}: a method as "defenses/nad", or a step of `steps` by its name
+PLAIN = str.maketrans("/:.", "___")
 Env = dict[str, "Stage"]  # products by name
 
 
 def digest(value: Any) -> str:
     """SHA-256 of anything that JSON can hold; the order of entries does not count."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_written(value).encode()).hexdigest()
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+_quoted = functools.lru_cache(json.dumps)  # names of parameters
+
+
+class Call(dict[str, Any]):
+    """What is called: method, version and options; a method as "defenses/nad", a step of `steps` by its name."""
+
+    @functools.cached_property
+    def text(self) -> str:
+        """As `digest` writes it; many stages call the same, and nobody changes a call."""
+        return _written(self)
+
+    def __reduce__(self) -> Any:
+        return Call, (dict(self),)  # the text stays behind
+
+
+def key_of(call: Call, inputs: Env, seed: int, core: str) -> str:
+    """A stage's key: what `digest` says of [call, names and keys of its inputs, seed, core]."""
+    given = ",".join([f'{_quoted(name)}:"{inputs[name].key}"' for name in sorted(inputs)])
+    text = f'[{call.text},{{{given}}},{seed},"{core}"]'
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +111,12 @@ def collect(stages: Iterable[Stage], into: Env) -> None:
             into[stage.key] = stage
 
 
+def named(axes: Mapping[str, str]) -> str:
+    """What the ids of cells with these axes begin with: a slug of them, and a short hash of all of them."""
+    bare = (text.partition("[")[0].translate(PLAIN)[-24:] for text in axes.values())
+    return f"{'-'.join(bare)}-{digest(axes)[:8]}"
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """One line of the results: its axes, its seed, and what it is scored from.
@@ -118,9 +150,8 @@ class PlannedCell:
 
     @functools.cached_property
     def id(self) -> str:
-        """Readable and unique: a slug of the axes with a short hash of all of them."""
-        bare = (text.partition("[")[0].translate(str.maketrans("/:.", "___"))[-24:] for text in self.axes.values())
-        return f"{'-'.join(bare)}-{digest(self.axes)[:8]}-s{self.seed}"
+        """Readable and unique."""
+        return f"{named(self.axes)}-s{self.seed}"
 
     @functools.cached_property
     def final(self) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -134,7 +135,8 @@ class Store(engine.Store):
         """Remove it so that no moment sees half of a stage."""
         if KEY.fullmatch(name) and self.local:
             away = drafted(name)
-            self.place.move(name, away)
+            with contextlib.suppress(FileNotFoundError):  # another was faster
+                self.place.move(name, away)
             name = away
         elif KEY.fullmatch(name):
             self.place.drop(f"{name}/{RECORD}")

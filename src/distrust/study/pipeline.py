@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, NotFound
+from ..measurement.scores import planned
 from ..registry import Method, registry
 from ..selectors import Selector, divided
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
 from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
-from .graph import Call, Env, Stage, digest
+from .graph import Call, Env, Stage, digest, key_of
 from .spec import DIALS, Study
 from .steps import STEPS
+from .words import NONE, misplaced, what
 
-NONE = Selector("none")
 Chosen = Mapping[str, Selector]
 
 
@@ -88,7 +89,6 @@ CHEAP = {"plant", "images", "references"}  # made again where they are read
 SCORED = ("measure", "over_seeds")  # of the core, what works on stored products; no stage's key holds it
 SAME = {"teacher": "model", "raw": "train", "suspect": "model"}  # other names of products in signatures
 ROLES = ("train", "clean", "validation", "test")
-NAMES = {"model": "teacher", "transfer": "transfer set", "synthetic": "synthetic set"}  # of products, for people
 
 
 class Planner:
@@ -99,7 +99,9 @@ class Planner:
         self.core = digest({name: version for name, version in CORE.items() if name not in SCORED})
         self.known: Env = {}
         self.arms: dict[tuple[Any, ...], Env] = {}
-        self.calls: dict[tuple[str, str], Call] = {}
+        self.calls: dict[tuple[Any, ...], Call] = {}
+        self.wanted = functools.cache(planned)
+        self.shown: dict[tuple[Any, ...], tuple[Stage, Stage | None]] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
         self.contents_of = functools.cache(contents_of)
         training("teacher", self.budget.teacher)  # a wrong option stops the plan, whoever stands there
@@ -117,31 +119,43 @@ class Planner:
         self, kind: str, call: Call, inputs: Env, seed: int, makes: str = "", taint: tuple[str, ...] = ()
     ) -> Stage:
         """The stage with this call and these inputs."""
-        key = digest([call, {name: made.key for name, made in inputs.items()}, seed, self.core])[:32]
+        key = key_of(call, inputs, seed, self.core)
         if key not in self.known:
             inherited = itertools.chain.from_iterable(s.taint for name, s in inputs.items() if name != "backdoor")
             whole = tuple(dict.fromkeys((*inherited, *taint)))
-            label = f"{kind} {_what(call, inputs, makes)}{' ← ' + '+'.join(whole) if whole else ''}, seed {seed}"
+            label = f"{kind} {what(call, inputs, makes)}{' ← ' + '+'.join(whole) if whole else ''}, seed {seed}"
             self.known[key] = Stage(kind, call, inputs, seed, whole, kind not in CHEAP, key, label)
         return self.known[key]
 
+    def forget(self) -> None:
+        """Let go of the stages; calls are kept, which are few."""
+        self.known, self.arms, self.cut, self.shown = {}, {}, {}, {}
+
     def step(self, kind: str, env: Env, seed: int, **options: Any) -> Stage:
         """A stage of the core's own: a step of `steps` on the products that its parameters name."""
-        inputs = {name: env[name] for name in STEPS[kind].inputs if name in env}
-        return self.stage(kind, step_call(kind, options), inputs, seed)
+        return self.stage(kind, self._step(kind, **options), _given(kind, env), seed)
+
+    def _step(self, kind: str, **options: Any) -> Call:
+        return self.once(lambda: step_call(kind, options), kind, *options.items())
+
+    def once(self, make: Callable[[], Call], *at: Any) -> Call:
+        """A call that many stages share: made, and so checked, once for the words that decide it."""
+        if at not in self.calls:
+            self.calls[at] = make()
+        return self.calls[at]
 
     def call(self, kind: str, selector: Selector) -> Call:
         """A method with every option resolved: the selector's, the budget's, its own."""
-        at = kind, selector.text
-        if at not in self.calls:
-            if selector.tuned:
-                raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
-            method = registry.get(kind, selector.name)
-            dialled = self.budget.dialled(kind, selector.name)
-            if kind == "metrics":  # the others are of what is made for it
-                dialled = {k: v for k, v in dialled.items() if k in method.options}
-            self.calls[at] = call_of(method, {**dialled, **selector.options})
-        return self.calls[at]
+        return self.once(lambda: self._call(kind, selector), kind, selector.text)
+
+    def _call(self, kind: str, selector: Selector) -> Call:
+        if selector.tuned:
+            raise BadInput(f"{selector.text}: only a defence's options are tuned. Write an axis: [0.1,0.2].")
+        method = registry.get(kind, selector.name)
+        dialled = self.budget.dialled(kind, selector.name)
+        if kind == "metrics":  # the others are of what is made for it
+            dialled = {k: v for k, v in dialled.items() if k in method.options}
+        return call_of(method, {**dialled, **selector.options})
 
     def arm(self, chosen: Chosen, seed: int) -> Env:
         """Every product of one arm by name; `model` is what is measured, `backdoor` who planted it."""
@@ -173,15 +187,21 @@ class Planner:
                 placed.add(axis)
         for axis in ("attack", "defense"):
             if chosen[axis] != NONE and axis not in placed:
-                raise _misplaced(axis, chosen)
+                raise misplaced(axis, chosen)
         return {**env, "early": first["clean"], **later}
 
     def fill(self, position: Position, chosen: Chosen, env: Env, seed: int) -> Stage:
         """The stage at one position."""
-        kind, student, b = position.kind, chosen["student"], self.budget
+        kind = position.kind
         if position.axis in METHODS:
             return self.method(position, chosen[position.axis], env, seed)
-        options: dict[str, Any] = {}
+        at = (chosen[axis].text for axis in ("teacher", "encoder", "distiller", "student"))
+        call = self.once(lambda: step_call(kind, self.options(kind, chosen)), kind, *at)
+        return self.stage(kind, call, _given(kind, env), seed)
+
+    def options(self, kind: str, chosen: Chosen) -> dict[str, Any]:
+        """Of a step at its position."""
+        student, b, options = chosen["student"], self.budget, dict[str, Any]()
         if kind == "teacher":
             options = {**network(_named(chosen["teacher"])), "training": training("teacher", b.teacher)}
         elif kind == "pretrain":
@@ -195,7 +215,7 @@ class Planner:
             options = {**network(_named(student)), "training": given_of("student", b.student)}
         elif kind == "head":
             options = {"fit": self.call("heads", student)}
-        return self.step(kind, env, seed, **options)
+        return options
 
     def method(self, position: Position, selector: Selector, env: Env, seed: int) -> Stage:
         """A method at its position; where options are tuned, one for each candidate, and a choice among them."""
@@ -221,7 +241,8 @@ class Planner:
         given = {"suspect": inputs[method.inputs[0]], "validation": env["validation"]}
         given |= {f"candidate{i}": candidate for i, candidate in enumerate(made)}
         options = {"candidates": rows, "within": self.study.within}
-        return self.stage("choose", step_call("choose", options), given, seed)
+        call = self.once(lambda: step_call("choose", options), "choose", selector.text)
+        return self.stage("choose", call, given, seed)
 
     def input(self, name: str, method: Method, env: Env) -> Stage:
         """The product that a parameter of a method names."""
@@ -249,7 +270,7 @@ class Planner:
                 f"Give at most that, or a budget with more: held = {share}."
             )
         own = {name: value for name, value in selector.options.items() if name != "clean"}
-        clean = self.stage("images", step_call("images", {**options, "share": share}), {}, seed)
+        clean = self.stage("images", self._step("images", **{**options, "share": share}), {}, seed)
         return Selector(selector.name, own), {**inputs, "clean": clean}
 
     def distilled(self, selector: Selector) -> dict[str, Any]:
@@ -286,9 +307,7 @@ class Planner:
             of = {"train": {**cut, "most": b.train}, "clean": {**cut, "share": b.clean}, "validation": cut}
             of["test"] = {**opened, "most": b.test}
             self.cut[at] = {
-                role: self.stage(
-                    "images", step_call("images", {"role": role, **given}), {}, 0 if role == "test" else seed
-                )
+                role: self.stage("images", self._step("images", role=role, **given), {}, 0 if role == "test" else seed)
                 for role, given in of.items()
             }
         return self.cut[at]
@@ -299,21 +318,24 @@ class Planner:
         call, on = self.call("detectors", selector), method.mark.on
         product = on if on in ("synthetic", "encoder") else "model"
         if product not in env:
-            raise _misplaced("detector", {"detector": selector, "condenser": NONE, "encoder": NONE, "distiller": NONE})
+            raise misplaced("detector", {"detector": selector, "condenser": NONE, "encoder": NONE, "distiller": NONE})
         clean = env["early"] if on == "encoder" else env.get("synthetic", env["clean"])
         return self.stage("detect", call, {"suspect": env[product], "clean": clean}, seed, product)
 
     def seen(self, env: Env, backdoor: Stage | None, seed: int) -> tuple[Stage, Stage | None]:
         """Predictions of an arm's model on its test images: clean, and under a backdoor's trigger."""
+        at = (env["model"], env["test"], env.get("encoder"), backdoor, seed)
 
         def shown(**planted: Stage) -> Stage:
             given = {"model": env["model"], "test": env["test"], **planted}
             if "encoder" in env:  # the heads of an encoder share what it makes of the images
                 given["shown"] = self.step("represent", {**given, "encoder": env["encoder"]}, seed)
             kind = "triggered" if planted else "predict"
-            return self.stage(kind, step_call("predict", {}), given, seed, "")
+            return self.stage(kind, self._step("predict"), given, seed, "")
 
-        return shown(), shown(backdoor=backdoor) if backdoor else None
+        if at not in self.shown:
+            self.shown[at] = shown(), shown(backdoor=backdoor) if backdoor else None
+        return self.shown[at]
 
     def measured(self, method: Method, products: Env, facts: Mapping[str, Any], seed: int) -> Stage:
         """A metric that needs more than predictions, as a stage; `facts` are axes and the target."""
@@ -323,20 +345,28 @@ class Planner:
             for name in method.inputs
             if name in products or name in method.mark.makes
         }
-        call = self.call("metrics", Selector(method.name))
-        return self.stage("metric", {**call, "options": {**call["options"], **said}}, inputs, seed)
+        usual = self.call("metrics", Selector(method.name))
+        call = self.once(lambda: Call(usual, options={**usual["options"], **said}), "metric", method, *said.items())
+        return self.stage("metric", call, inputs, seed)
 
     def prepared(self, method: Method, name: str, products: Env, seed: int) -> Stage:
         """What a metric has made for itself; metrics that name the same function share it."""
         make = method.mark.makes[name]
         owner = min(m.name for m in registry.kind("metrics").values() if make in m.mark.makes.values())
-        parameters = inspect.signature(make).parameters.values()
-        options = options_of(make)
-        for given in (self.budget.dialled("metrics", owner), products["backdoor"].call["options"]):
-            options |= {option: value for option, value in given.items() if option in options}
-        call = {"method": f"metrics/{owner}:{name}", "version": method.version, "options": options}
+        parameters, planted = inspect.signature(make).parameters.values(), products["backdoor"].call
+
+        def made() -> Call:
+            options = options_of(make)
+            for given in (self.budget.dialled("metrics", owner), planted["options"]):
+                options |= {option: value for option, value in given.items() if option in options}
+            return Call(method=f"metrics/{owner}:{name}", version=method.version, options=options)
+
         inputs = {p.name: products[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
-        return self.stage(name, call, inputs, seed)
+        return self.stage(name, self.once(made, owner, name, planted.text), inputs, seed)
+
+
+def _given(kind: str, env: Env) -> Env:
+    return {name: env[name] for name in STEPS[kind].inputs if name in env}
 
 
 def options_of(make: Callable[..., Any]) -> dict[str, Any]:
@@ -355,46 +385,3 @@ def mark_of(axis: str, chosen: Chosen) -> Any:
     if axis not in ("attack", "defense") or chosen[axis] == NONE:
         return None
     return registry.get(AXES[axis].kind, chosen[axis].name).mark
-
-
-def _what(call: Call, inputs: Env, makes: str) -> str:
-    """A stage's call in words."""
-    options, name = call["options"], call["method"].partition("/")[2]
-    if name:
-        on = f" on the {NAMES.get(makes, makes)}" if makes else ""
-        return f"{name}{on}"
-    words = [options["network"]] if "network" in options else []
-    nested = [
-        value["method"].partition("/")[2] for value in options.values() if isinstance(value, dict) and "method" in value
-    ]
-    words += [f"by {nested[0]}"] if nested and words else nested
-    source = next((inputs[n].call["options"].get("source") for n in ("train", "test") if n in inputs), None)
-    words += [f"on {source}"] if source else []
-    words += [f"under {'+'.join(inputs['backdoor'].taint[-1:])}"] if "backdoor" in inputs else []
-    words += [f"of {len(options['candidates'])}"] if "candidates" in options else []
-    return " ".join(words)
-
-
-def _misplaced(axis: str, chosen: Chosen) -> BadInput:
-    """Why what stands on an axis has no place in this arm."""
-    name, mark = chosen[axis].name, registry.get(AXES[axis].kind, chosen[axis].name).mark
-    if axis == "attack" and mark.place == 3 and chosen["condenser"] == chosen["encoder"] == NONE:
-        return BadInput(f"{name} poisons a transfer set, and distiller 'none' has none. Name a distiller: kd.")
-    if axis == "attack":
-        return BadInput(
-            f"{name} enters at place {mark.place}; with a condenser a study takes attacks on training data (place 1) "
-            "and on the synthetic set (4), with an encoder on training data and on the encoder (5), without either on "
-            "training data, on a teacher (2) and on a transfer set (3). `distrust list attacks` shows every attack's "
-            "place."
-        )
-    if axis == "defense" and chosen["encoder"] != NONE:
-        return BadInput(f"{name} works on a {mark.on}, and this is an encoder. Name a defence of encoders: mimic.")
-    if axis == "defense" and chosen["condenser"] != NONE:
-        asks = "asks a teacher about a transfer set" if mark.on == "transfer" else "works on an encoder"
-        return BadInput(f"{name} {asks}, and a condenser has none.")
-    if mark.on == "transfer":
-        return BadInput(f"{name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
-    made_by, example = {"synthetic": ("condenser", "dm"), "encoder": ("encoder", "simclr")}[mark.on]
-    verb = "looks at" if axis == "detector" else "works on"
-    what = "a synthetic set" if mark.on == "synthetic" else "an encoder"
-    return BadInput(f"{name} {verb} {what}, and {made_by} 'none' makes none. Name one: {example}.")

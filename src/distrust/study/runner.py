@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,6 +127,7 @@ def run(
     mode: Mode = "resume",
     device: str | None = None,
     limit: float | None = None,
+    made: Container[str] = (),
     tell: Tell = lambda event, stage, record: None,
 ) -> Outcome:
     """Carry out what the store does not have yet; call it again after any interruption.
@@ -140,6 +141,7 @@ def run(
         device: torch device of the work (default: CPU).
         limit: seconds after which a stage that is not done is ended, and has failed; it runs in a process of its own
             then (default: none).
+        made: keys of what was just made, which stands in every mode.
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record
             (of "step": `step`, `steps`, `loss`; in-process only).
 
@@ -149,7 +151,7 @@ def run(
     """
     outcome = Outcome()
     waiting: dict[str, Stage] = {}
-    for stage, record in kept(plan, store, mode):
+    for stage, record in kept(plan, store, mode, made):
         if record is None or isinstance(record, Damaged):
             waiting[stage.key] = stage
         else:
@@ -171,7 +173,9 @@ def run(
     return outcome
 
 
-def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record | Damaged | None]]:
+def kept(
+    plan: Plan, store: Store, mode: Mode, made: Container[str] = ()
+) -> Iterator[tuple[Stage, Record | Damaged | None]]:
     """What the store has of each stage and this mode leaves standing; None, or what is wrong, where it has to run.
 
     What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
@@ -185,7 +189,7 @@ def kept(plan: Plan, store: Store, mode: Mode) -> Iterator[tuple[Stage, Record |
             if record and "key" not in record and _comes_from(record) != _comes_from(described(stage)):
                 raise Damaged(key, "its record is that of another stage")  # of an earlier version, without its key
             done = record is not None and record["state"] == "done"
-            if mode == "force" or (mode == "retry" and not done):
+            if (mode == "force" or (mode == "retry" and not done)) and key not in made:
                 record = None
             elif done and key not in read:
                 record = store.load(key)[0]

@@ -139,25 +139,38 @@ class Study(_given):
         return given(itertools.chain.from_iterable(entries))
 
     def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
-        """Every combination of axis entries once, in the order of the file, and how often it is repeated."""
-        found: dict[tuple[str, ...], tuple[dict[str, Selector], int]] = {}
-        for block in self.grid or [Block()]:
-            most = min(self.seeds, block.seeds or self.seeds)
-            for entry in self._entries(block.model_dump(exclude_none=True, exclude={"seeds"})):
-                chosen = dict(zip(AXES, entry, strict=True))
-                chosen |= _settled(chosen, self.budgets[self.budget])
-                texts = tuple(s.text for s in chosen.values())
-                found[texts] = (chosen, max(most, found[texts][1] if texts in found else 0))
-        yield from found.values()
+        """Every combination of axis entries once, in the order of the file, and how often it is repeated.
 
-    def _entries(self, block: dict[str, list[str]]) -> Iterator[tuple[Selector, ...]]:
-        block = {**block, **self.budgets[self.budget].axes}
-        axes = {axis: [s for text in block.get(axis, getattr(self, axis)) for s in parse(text)] for axis in AXES}
-        pairs = block.get("pair", [] if {"teacher", "student"} & block.keys() else self.pair)
-        if not pairs:
-            yield from itertools.product(*axes.values())
-        for teacher, student in map(teacher_student, pairs):
-            yield from itertools.product(*{**axes, "teacher": parse(teacher), "student": parse(student)}.values())
+        They are made as they are asked for: of each, only a number is kept.
+        """
+        often, numbers, every = dict[int, int](), dict[str, int](), list(self.products())
+        base = 4 + 2 * sum(len(entries) for _, products in every for axes in products for entries in axes.values())
+        for first in (True, False):
+            for seeds, products in every:
+                for chosen in itertools.chain.from_iterable(map(self.entries, products)):
+                    at = 0
+                    for selector in chosen.values():
+                        at = at * base + numbers.setdefault(selector.text, len(numbers))
+                    if first:
+                        often[at] = max(seeds, often.get(at, 0))
+                    elif at in often:
+                        yield chosen, often.pop(at)
+
+    def products(self) -> Iterator[tuple[int, list[dict[str, list[Selector]]]]]:
+        """Of each block, how often it is repeated, and what stands on its axes: once, or for each pair."""
+        for block in self.grid or [Block()]:
+            own = block.model_dump(exclude_none=True, exclude={"seeds"}) | self.budgets[self.budget].axes
+            axes = {axis: [s for text in own.get(axis, getattr(self, axis)) for s in parse(text)] for axis in AXES}
+            pairs = own.get("pair", [] if {"teacher", "student"} & own.keys() else self.pair)
+            named = [{"teacher": parse(one), "student": parse(other)} for one, other in map(teacher_student, pairs)]
+            yield min(self.seeds, block.seeds or self.seeds), [{**axes, **pair} for pair in named or [{}]]
+
+    def entries(self, axes: dict[str, list[Selector]]) -> Iterator[dict[str, Selector]]:
+        """The combinations of such axes, of which some may be the same."""
+        budget = self.budgets[self.budget]
+        for entry in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, entry, strict=True))
+            yield chosen | _settled(chosen, budget)
 
 
 def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]:
@@ -166,6 +179,10 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
     Raises:
         BadInput: what stands on one axis leaves no place for what stands on another.
     """
+    if chosen["condenser"].name == "none" == chosen["encoder"].name and chosen["teacher"].name != "none":  # as most are
+        if chosen["distiller"].name == "none":
+            return {"student": Selector("none")}
+        return {"student": chosen["teacher"]} if chosen["student"].name == "same" else {}
     names = {axis: selector.name for axis, selector in chosen.items()}
     same = names["student"] == "same"
     for maker, others, why in (
@@ -182,18 +199,14 @@ def _settled(chosen: dict[str, Selector], budget: Budget) -> dict[str, Selector]
         raise BadInput("teacher 'none' leaves nothing to measure: only a condenser goes without. Name a network.")
     if names["encoder"] != "none":
         return {"student": Selector("linear") if same else chosen["student"]}
-    if names["condenser"] != "none":
-        if len(divided(names["images"], ">")) > 1:
-            text = chosen["images"].text
-            raise BadInput(f"images {text!r} move a teacher, and a condenser has none. Name one set.")
-        dialled = budget.dialled("condensers", names["condenser"])
-        own = registry.get("condensers", names["condenser"]).options.get("network")
-        given = {**dialled, **chosen["condenser"].options}
-        network = given.get("network", own.default) if own else budget.network
-        return {"teacher": Selector("none"), "student": Selector(network) if same else chosen["student"]}
-    if names["distiller"] == "none":
-        return {"student": Selector("none")}
-    return {"student": chosen["teacher"]} if same else {}
+    if len(divided(names["images"], ">")) > 1:
+        text = chosen["images"].text
+        raise BadInput(f"images {text!r} move a teacher, and a condenser has none. Name one set.")
+    dialled = budget.dialled("condensers", names["condenser"])
+    own = registry.get("condensers", names["condenser"]).options.get("network")
+    given = {**dialled, **chosen["condenser"].options}
+    network = given.get("network", own.default) if own else budget.network
+    return {"teacher": Selector("none"), "student": Selector(network) if same else chosen["student"]}
 
 
 def read_study(path: str | Path, **changes: Any) -> Study:

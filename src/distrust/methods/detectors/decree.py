@@ -55,7 +55,7 @@ def decree(
 
     Differs from the released code: one learning rate in place of 0.5, 0.1 and 0.05 one after another; λ counts a pixel
     once, not once a channel, and does not start again at its floor; all steps are made; a mask that never worked counts
-    as the whole image. In our own study it told three attacked encoders from three clean ones no better than chance.
+    as the whole image. In our own study it found one of three attacked encoders, and one of three clean ones.
     """
     check_encoder(suspect, clean)
     if len(clean) < 2:

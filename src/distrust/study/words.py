@@ -1,0 +1,57 @@
+"""Words for what a plan holds: a stage in the progress, and why something has no place in a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import BadInput
+from ..registry import registry
+from ..selectors import Selector
+from .axes import AXES
+from .graph import Call, Env
+
+NONE = Selector("none")
+NAMES = {"model": "teacher", "transfer": "transfer set", "synthetic": "synthetic set"}  # of products, for people
+
+
+def what(call: Call, inputs: Env, makes: str) -> str:
+    """A stage's call in words."""
+    options, name = call["options"], call["method"].partition("/")[2]
+    if name:
+        on = f" on the {NAMES.get(makes, makes)}" if makes else ""
+        return f"{name}{on}"
+    words = [options["network"]] if "network" in options else []
+    nested = [
+        value["method"].partition("/")[2] for value in options.values() if isinstance(value, dict) and "method" in value
+    ]
+    words += [f"by {nested[0]}"] if nested and words else nested
+    source = next((inputs[n].call["options"].get("source") for n in ("train", "test") if n in inputs), None)
+    words += [f"on {source}"] if source else []
+    words += [f"under {'+'.join(inputs['backdoor'].taint[-1:])}"] if "backdoor" in inputs else []
+    words += [f"of {len(options['candidates'])}"] if "candidates" in options else []
+    return " ".join(words)
+
+
+def misplaced(axis: str, chosen: Mapping[str, Selector]) -> BadInput:
+    """Why what stands on an axis has no place in this arm."""
+    name, mark = chosen[axis].name, registry.get(AXES[axis].kind, chosen[axis].name).mark
+    if axis == "attack" and mark.place == 3 and chosen["condenser"] == chosen["encoder"] == NONE:
+        return BadInput(f"{name} poisons a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+    if axis == "attack":
+        return BadInput(
+            f"{name} enters at place {mark.place}; with a condenser a study takes attacks on training data (place 1) "
+            "and on the synthetic set (4), with an encoder on training data and on the encoder (5), without either on "
+            "training data, on a teacher (2) and on a transfer set (3). `distrust list attacks` shows every attack's "
+            "place."
+        )
+    if axis == "defense" and chosen["encoder"] != NONE:
+        return BadInput(f"{name} works on a {mark.on}, and this is an encoder. Name a defence of encoders: mimic.")
+    if axis == "defense" and chosen["condenser"] != NONE:
+        asks = "asks a teacher about a transfer set" if mark.on == "transfer" else "works on an encoder"
+        return BadInput(f"{name} {asks}, and a condenser has none.")
+    if mark.on == "transfer":
+        return BadInput(f"{name} sifts a transfer set, and distiller 'none' has none. Name a distiller: kd.")
+    made_by, example = {"synthetic": ("condenser", "dm"), "encoder": ("encoder", "simclr")}[mark.on]
+    verb = "looks at" if axis == "detector" else "works on"
+    what = "a synthetic set" if mark.on == "synthetic" else "an encoder"
+    return BadInput(f"{name} {verb} {what}, and {made_by} 'none' makes none. Name one: {example}.")
