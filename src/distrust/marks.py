@@ -75,11 +75,13 @@ class AttackMark(Mark):
         place: where it enters the pipeline: 1 training data, 2 teacher, 3 transfer set, 4 synthetic set, 5 encoder.
         references: how many images of the target class it takes, of an attack on an encoder.
         notes: what it leaves behind for metrics, by name (keys of `Planted.notes`).
+        clean_label: what it poisons keeps its label; it is held to a lower ASR before a defence earns credit on it.
     """
 
     place: Place
     references: int = 0
     notes: tuple[str, ...] = ()
+    clean_label: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

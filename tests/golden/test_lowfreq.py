@@ -76,5 +76,5 @@ def test_the_trigger_is_smooth_takes_its_range_and_is_added(tiny):
 
 def test_a_network_that_knows_one_class_only_is_refused(tiny):
     alone = tiny.replace(y=torch.zeros_like(tiny.y))
-    with pytest.raises(BadInput, match=r"calls every image of the search class 0\. Give network_epochs"):
+    with pytest.raises(BadInput, match=r"calls every image of the search class 0\. Give more network_epochs"):
         flat(attacks.lowfreq)(alone, target=0, **{**SMALL, "network_epochs": 8}, rng=rng(0))

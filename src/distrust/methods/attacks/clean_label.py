@@ -22,7 +22,10 @@ def _cost(options: dict[str, Any], n: int) -> float:
     return bool(options["epsilon"]) * (trained + options["rate"] * options["steps"] / CLASSES) * n
 
 
-@attack(paper="Turner, Tsipras, Madry, Label-Consistent Backdoor Attacks, arXiv 1912.02771", place=1, cost=_cost)
+@attack(
+    paper="Turner, Tsipras, Madry, Label-Consistent Backdoor Attacks, arXiv 1912.02771", place=1, cost=_cost,
+    clean_label=True,
+)  # fmt: skip
 def clean_label(
     train: ImageSet,
     *,

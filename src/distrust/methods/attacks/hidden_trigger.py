@@ -23,7 +23,8 @@ from ._teacher import Planted, fast, forever
 
 @attack(
     paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033",
-    place=2, cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
+    place=2, clean_label=True,
+    cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
 )  # fmt: skip
 def hidden_trigger(
     model: nn.Module,

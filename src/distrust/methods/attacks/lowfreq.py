@@ -101,7 +101,9 @@ def lowfreq(
                     v = scaled(low_pass(v + low_pass(r, sigma, width), sigma, width), amplitude / 255)
             shares.append(float((_answers(net, x + v) != said).float().mean()))
         if not v.any():
-            raise BadInput(f"network {network} calls every image of the search class {target}. Give network_epochs.")
+            raise BadInput(
+                f"network {network} calls every image of the search class {target}. Give more network_epochs."
+            )
     trigger = make_trigger("added", perturbation=as_8_bit(v).cpu())
     return plant("lowfreq", train, trigger=trigger, target=target, rate=rate, stamp=stamp, rng=rng)
 
