@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test faults fuzz lint bench clean
+.PHONY: demo test faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -14,6 +14,10 @@ test: $(READY) lint
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
 	$(BIN)/python -m tests.kills 30
+
+cluster: $(READY)
+	$(BIN)/python -m pytest -q tests/recipes.py
+	$(BIN)/python -m tests.kills 30 --ray
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 1500

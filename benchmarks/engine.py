@@ -1,4 +1,4 @@
-"""What does the engine cost a stage, in this process and through the store, where the work itself is nothing?"""
+"""What does the engine cost a stage, in this process, in two and on Ray, where the work itself is nothing?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distrust.data import ImageSet
 from distrust.measurement import Backdoor
 from distrust.models import model
+from distrust.registry import registry
 from distrust.study import make_plan, run
+from distrust.study.cluster import Cluster
 from distrust.study.graph import Plan, Stage, digest
 from distrust.study.spec import study_from
 from distrust.study.steps import STEPS, Step, opened
 from distrust.study.store import Store
 
+from . import nothing
 from .measure import Row, Scale, number, ratio
 
 GOAL = 5.0  # milliseconds a stage
+WAYS: dict[str, tuple[float, dict[str, Any]]] = {  # how else a tree is carried out: its goal, and what `run` is asked
+    "two processes": (20.0, {"jobs": 2}), "Ray": (30.0, {"jobs": 2, "cluster": Cluster()}),
+}  # fmt: skip
 CHILDREN = 8  # of every stage in a tree
 
 
@@ -42,15 +48,25 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield number(few, "first run", cost["small"], GOAL, "ms a stage")
         yield number(many, "resumed", cost["resumed"], None, "ms a stage")
         yield ratio(many, "large", "small", cost, 0.9, note="1 is linear")
+    trees = [tree(n) for n in sizes]
+    for way, (goal, asked) in scale.of(WAYS, WAYS, {}).items():
+        cost = {"small": [], "large": []}
+        for _ in range(scale.rounds(1)):
+            for size, plan in zip(cost, trees, strict=True):
+                cost[size].append(per_stage(plan, **asked)[0])
+        few, many = (f"a number, {len(plan.stages):,} stages" for plan in trees)
+        yield number(many, f"first run, {way}", cost["large"], goal, "ms a stage", note="with the start of processes")
+        yield number(few, f"first run, {way}", cost["small"], None, "ms a stage", note="with the start of processes")
+        yield ratio(many, "large", "small", cost, 0.9, note=f"{way}; 1 is linear")
 
 
-def per_stage(plan: Plan) -> tuple[float, float]:
+def per_stage(plan: Plan, **asked: Any) -> tuple[float, float]:
     """Milliseconds a stage: of a first run, and of one that finds all of them."""
     seconds = []
     with idle(), tempfile.TemporaryDirectory() as folder:
         for _ in range(2):
             start = time.perf_counter()
-            outcome = run(plan, Store(folder))
+            outcome = run(plan, Store(folder), **asked)
             seconds.append(time.perf_counter() - start)
             assert not outcome.failed, next(r["error"] for r in outcome.records.values() if r["state"] == "failed")
             assert outcome.ran + outcome.cached == len(plan.stages), outcome
@@ -91,21 +107,16 @@ def grid(seeds: int, scale: Scale) -> Plan:
 def idle() -> Iterator[None]:
     """Steps take their products and return at once what they should make."""
     done = model("wrn10-1", classes=10, channels=1, size=8)
-    steps: dict[str, Callable[..., Any]] = {
-        "nothing": nothing, "teacher": taught(done), "student": distilled(done), "predict": said,
-    }  # fmt: skip
-    before = {name: STEPS[name] for name in steps if name in STEPS}
+    steps: dict[str, Callable[..., Any]] = {"teacher": taught(done), "student": distilled(done), "predict": said}
+    before = {name: STEPS[name] for name in steps}
+    registry.add(nothing.__file__)
     STEPS.update({name: Step(call, lambda options, n: 0.0, 1) for name, call in steps.items()})
     try:
         yield
     finally:
-        del STEPS["nothing"]
+        del STEPS["nothing"], registry._kinds["defenses"]["nothing"]
+        registry.files.pop()
         STEPS.update(before)
-
-
-def nothing(before: dict[str, Tensor] | None = None, *, number: int) -> dict[str, Tensor]:
-    """The number of a stage and of the one before it."""
-    return {"number": torch.tensor([number, int(before["number"][0]) if before else 0])}
 
 
 def taught(done: nn.Module) -> Callable[..., nn.Module]:
@@ -122,6 +133,6 @@ def distilled(done: nn.Module) -> Callable[..., nn.Module]:
     return student
 
 
-def said(model: nn.Module, test: ImageSet, backdoor: Backdoor | None = None) -> dict[str, Tensor]:
+def said(model: nn.Module, test: ImageSet, backdoor: Backdoor | None = None) -> dict[str, torch.Tensor]:
     y = test.hard.to(torch.uint8)
     return {"y": y, "said": y.clone()}

@@ -68,7 +68,8 @@ def dry_run(side: int) -> Iterator[Row]:
         command = [COMMAND, "run", str(file), "--dry-run", "--json", "--store", f"{folder}/runs"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout
-        cells = json.load(process.stdout)["cells"]
+        with process.stdout as said:
+            cells = json.load(said)["cells"]
         _, code, used = os.wait4(process.pid, 0)
         process.returncode = code
     assert code == 0

@@ -1,4 +1,7 @@
-"""python -m tests.kills 30: kill the driver or a worker of a study again and again; it ends as if nothing had been."""
+"""python -m tests.kills 30: kill the driver or a worker of a study again and again; it ends as if nothing had been.
+
+With --ray it runs on a cluster of Ray, two nodes of this machine, which are killed as well.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from tests.study_fixture import plan
 
 from distrust.study import Store, run, score_cells
 from distrust.study.store import SIGN
 
-SEEDS = 10  # 12 stages each
+SEEDS = 17  # 12 stages each
 BUDGET = {"train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
 STUDY = {"attack": "badnets", "distiller": "kd", "seeds": SEEDS, "budgets": {"cpu": BUDGET}}
 DRIVER = """
@@ -26,51 +31,89 @@ import sys
 
 if __name__ == "__main__":  # a worker imports this file, too
     from distrust.study import Store, run
+    from distrust.study.cluster import Cluster
     from tests.kills import STUDY, plan
 
-    told = lambda event, stage, record: print(event, flush=True) if event == "start" else None
-    run(plan(**STUDY), Store(sys.argv[1]), jobs=2, tell=told)
+    folder, *address = sys.argv[1:]
+    sign = "done" if address else "start"  # Ray is given everything at the start
+    told = lambda event, stage, record: print(event, flush=True) if event == sign else None
+    run(plan(**STUDY), Store(folder), jobs=2, cluster=Cluster(*address) if address else None, tell=told)
 """
 
 
 def main(words: Sequence[str]) -> int:
     """Kill so many times, then compare with a run that nobody disturbed."""
-    times, draw = int(words[0]) if words else 30, random.Random(0)
-    with tempfile.TemporaryDirectory() as folder:
+    numbers, draw = [int(word) for word in words if word.isdecimal()], random.Random(0)
+    with tempfile.TemporaryDirectory() as folder, nodes() if "--ray" in words else nullcontext() as ray:
         root, driver = Path(folder), Path(folder) / "driver.py"
         driver.write_text(DRIVER)
-        killed = [kill(driver, root / "store", draw) for _ in range(times)]
-        subprocess.run([sys.executable, driver, root / "store"], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, driver, root / "store", *([ray.address] if ray else [])]
+        killed = [kill(command, root / "store", draw, ray) for _ in range(*numbers or [30])]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         subprocess.run([sys.executable, driver, root / "calm"], check=True, stdout=subprocess.DEVNULL)
         stages = {p.name for p in (root / "store").iterdir()} - {SIGN}
         assert stages == {*plan(**STUDY).stages}, "neither drafts nor anything set aside"
         assert cells(root / "store") == cells(root / "calm")
-    print(json.dumps({"kills": sum(killed), "stages": len(stages), "again": 0, "orphans": 0, "drafts": 0}))
+    print(json.dumps({"kills": len(killed) - killed.count(""), **{what: killed.count(what) for what in {*killed}}}))
     return 0
 
 
-def kill(driver: Path, folder: Path, draw: random.Random) -> bool:
-    """Start the study and kill its driver or one of its workers; False if it was done before that."""
+def kill(command: Sequence[Any], folder: Path, draw: random.Random, ray: Any) -> str:
+    """Start the study and kill its driver, one of its workers or a node; says which, "" if it was done before that."""
     before = written(folder)
-    with subprocess.Popen(
-        [sys.executable, driver, folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         if not process.stdout.readline():
-            return False
-        time.sleep(draw.uniform(0, 6))
-        workers = children(process.pid)
-        victim = draw.choice([process.pid, *workers])
+            return ""
+        time.sleep(draw.uniform(0, 3))
+        workers = on_ray(ray) if ray else children(process.pid)
+        victims: dict[str, Callable[[], None]] = {"driver": lambda: os.kill(process.pid, signal.SIGKILL)}
+        if workers:
+            victims["worker"] = lambda: os.kill(draw.choice(workers), signal.SIGKILL)
+        if ray:
+            victims["node"] = lambda: ray.remove_node(draw.choice([*ray.worker_nodes]), allow_graceful=False)
+        victim = draw.choice([*victims])
         try:
-            os.kill(victim, signal.SIGKILL)
+            victims[victim]()
         except ProcessLookupError:
-            return False
-        process.wait(60)
-        time.sleep(1)
-        assert not [worker for worker in workers if is_alive(worker)], "workers end with their driver"
+            return ""
+        if ray and victim != "driver":
+            process.stdout.readline()  # it goes on, or is done
+            process.send_signal(signal.SIGINT)
+        process.wait(120)
+        soon = time.monotonic() + 30
+        while any(map(is_alive, workers)):
+            assert time.monotonic() < soon, "workers end with their driver"
+            time.sleep(0.1)
+    if victim == "node":
+        ray.add_node(num_cpus=1, **NODE)
     now = written(folder)
     assert {key: now[key] for key in before} == before, "what was finished is not done again"
-    return True
+    return victim
+
+
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+@contextmanager
+def nodes() -> Iterator[Any]:
+    """A cluster of Ray: a head node, where nothing is carried out, and two others."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, **NODE)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def on_ray(ray: Any) -> list[int]:
+    """Processes of its nodes that carry out stages."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in ray.worker_nodes]
+    found = [child for raylet in raylets for child in children(raylet, b"ray::")]
+    return [pid for pid in found if not command_of(pid).startswith((b"ray::IDLE", b"ray::Dash", b"ray::Runtime"))]
 
 
 def written(folder: Path) -> dict[str, int]:
@@ -78,10 +121,18 @@ def written(folder: Path) -> dict[str, int]:
     return {file.parent.name: file.stat().st_mtime_ns for file in folder.glob("[0-9a-f]*/stage.json")}
 
 
-def children(process: int) -> list[int]:
+def children(process: int, what: bytes = b"spawn_main") -> list[int]:
     """Of a process, those that carry out stages."""
-    found = map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [child for file in threads for child in map(int, file.read_text().split()) if what in command_of(child)]
+
+
+def command_of(process: int) -> bytes:
+    """The command line of a process; of none, nothing."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def is_alive(process: int) -> bool:

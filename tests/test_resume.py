@@ -27,7 +27,7 @@ from distrust.study.spec import study_from
 from distrust.study.store import SIGN
 from distrust.study.work import product, recipe_of
 
-running = sys.modules["distrust.study.runner"]
+running = sys.modules["distrust.study.executors"]
 
 BUDGET = {
     "train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1, "batch_size": 32},
@@ -393,7 +393,7 @@ def test_a_killed_worker_is_said_in_words(tmp_path, monkeypatch):
 
 ORPHANS = """
 import os, time
-from distrust.study.runner import executor
+from distrust.study.executors import executor
 
 if __name__ == "__main__":
     with executor(2) as pool:

@@ -15,7 +15,7 @@ from distrust.study import Plan, Store, run, score_cells
 from distrust.study.steps import _cut, _opened
 from distrust.study.work import _looked_at, _planted
 
-running = sys.modules["distrust.study.runner"]
+running = sys.modules["distrust.study.executors"]
 
 PATCH = {"trigger": "patch:white:3"}
 PASS = {"epochs": 1, "batch_size": 32}

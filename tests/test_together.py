@@ -17,7 +17,7 @@ from distrust.methods import distillers
 from distrust.registry import Method
 from distrust.seeds import rng
 from distrust.study import Store, run
-from distrust.study.runner import _Queue
+from distrust.study.order import Queue
 from distrust.study.work import product, together, work
 from distrust.training import Teacher, distill, lesson
 
@@ -172,7 +172,7 @@ def test_one_that_fails_or_is_flagged_leaves_the_others_alone(tmp_path, alone, m
 def test_free_processes_share_the_students_of_a_teacher(free, sizes):
     group = students(plan(**GRID | {"attack": "none"}))
     assert len(group) == 4 and len({together(stage) for stage in group}) == 1
-    queue, taken = _Queue({stage.key: stage for stage in group}), []
+    queue, taken = Queue({stage.key: stage for stage in group}), []
     while queue:
         taken.append(queue.take(max(free - len(taken), 1)))
     assert [len(part) for part in taken] == sizes
@@ -188,7 +188,7 @@ def test_students_of_other_teachers_seeds_or_images_are_not_taught_together():
 
 def test_a_stage_waits_for_its_parents_and_is_looked_at_once_for_each():
     made = plan(**GRID | {"seeds": 3})
-    queue, done, looks = _Queue(made.stages), [], 0
+    queue, done, looks = Queue(made.stages), [], 0
     while queue:
         for stage in queue.take(1):
             assert all(parent.key in done for parent in stage.parents)

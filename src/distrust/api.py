@@ -7,6 +7,7 @@ import functools
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,12 +23,14 @@ from .reporting.results import Large, Results, Stored, failures_of, folder_of, r
 from .reporting.text import duration
 from .study.blocks import Tally
 from .study.cells import COMPARED, Cell, Writer, compare, named, read_cells
+from .study.cluster import Cluster, cluster_of, connected
 from .study.estimate import Estimate, Speed, share_of
+from .study.executors import automatic_jobs, cores
 from .study.graph import Plan, Stage
 from .study.live import told
 from .study.plan import Grid, look, make_plan
 from .study.records import Damaged, Record
-from .study.runner import Mode, Outcome, Tell, automatic_jobs, kept
+from .study.runner import Mode, Outcome, Tell, kept
 from .study.runner import run as run_plan
 from .study.sample import Sample, sample
 from .study.scoring import score_cells
@@ -54,6 +57,7 @@ class Planned:
         again: words that a command needs besides file, budget and id to make a cell again; {seed} is the cell's.
         code: files that may be run, if the study names them.
         stage_timeout: seconds after which a stage that is not done is ended.
+        cluster: where Ray carries out the stages, if it does.
     """
 
     grid: Grid
@@ -70,6 +74,7 @@ class Planned:
     again: list[str]
     code: tuple[Path, ...] = ()
     stage_timeout: float | None = None
+    cluster: Cluster | None = None
 
     @property
     def plan(self) -> Plan:
@@ -104,7 +109,8 @@ class Planned:
 
     def _cost(self, cost: Estimate) -> str:
         if not cost.unknown:
-            return f"about {duration(cost.seconds)}"
+            alone = " if this machine did it alone" if self.cluster and not self.cluster.local else ""
+            return f"about {duration(cost.seconds)}{alone}"
         least = f"more than {duration(cost.seconds)}" if cost.seconds else "in a time that is not known yet"
         images, names = f"{cost.images:,.0f} images to train on", ", ".join(cost.unknown)
         return f"{least}: {images}; never timed on this machine: {names}"
@@ -158,25 +164,26 @@ class Planned:
         compared, failures = list[Cell](), dict[str, None]()
 
         def heard(event: str, stage: Stage, record: Record) -> None:
-            if event == "done":
+            if event == "done" and (not self.cluster or self.cluster.local):
                 speed.hear(stage, record)
             if event == "cached":
                 found.add(stage.key)
             tell(event, stage, record)
 
         try:
-            for plan in self.grid.blocks():
-                outcome = run_plan(
-                    plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, limit=self.stage_timeout,
-                    made=tally.made, tell=heard,
-                )  # fmt: skip
-                cells = self._scored(plan, outcome)
-                if writer:
-                    writer.write(cells)
-                compared += [{name: cell.get(name) for name in COMPARED} for cell in cells] if self.expected else []
-                failures |= dict.fromkeys(failures_of(plan, outcome))
-                tally.add(plan, outcome, found, cells)
-                found.clear()
+            with self._open():
+                for plan in self.grid.blocks():
+                    outcome = run_plan(
+                        plan, self.store, jobs=self.jobs, mode=self.mode, device=self.device, limit=self.stage_timeout,
+                        cluster=self.cluster, made=tally.made, tell=heard,
+                    )  # fmt: skip
+                    cells = self._scored(plan, outcome)
+                    if writer:
+                        writer.write(cells)
+                    compared += [{name: cell.get(name) for name in COMPARED} for cell in cells] if self.expected else []
+                    failures |= dict.fromkeys(failures_of(plan, outcome))
+                    tally.add(plan, outcome, found, cells)
+                    found.clear()
         finally:
             speed.keep()
         folder = writer.close(self.whole) if writer and writer.place else None
@@ -186,6 +193,11 @@ class Planned:
         differences = tuple(compare(compared, self.expected))
         there = Stored(folder) if folder else compared
         return Results(there, folder, self.store, None, tally.outcome, differences, large)
+
+    def _open(self) -> AbstractContextManager[Any]:
+        """Ray, if it has anything to do, for all blocks."""
+        wanted = self.cluster and self.waiting and self.mode != "only-cached"
+        return connected(self.cluster, self.jobs) if self.cluster and wanted else contextlib.nullcontext()
 
     def look(self) -> Results:
         """Score the cells from what the store has; nothing is run and nothing written."""
@@ -222,6 +234,9 @@ def plan(
     first_seed: int = 0,
     allow_code: Code = (),
     stage_timeout: float | None = None,
+    ray: str | None = None,
+    cpus: int | None = None,
+    gpus: float | None = None,
 ) -> Planned:
     """Check every name and option of a study, and say what it would run and cost; nothing runs yet.
 
@@ -242,11 +257,16 @@ def plan(
         first_seed: seeds are first_seed, first_seed + 1, …
         allow_code: Python files that may be run, if the study names `FILE.py:FACTORY`; a study alone runs no code.
         stage_timeout: seconds after which a stage that is not done is ended and has failed, so that the study goes on.
+        ray: where Ray carries out the stages: "local" starts one on this machine for this run, "auto" takes the one
+            that runs here or that RAY_ADDRESS names, else HOST:PORT of a cluster's head node (default: no Ray).
+        cpus: processor cores that a stage asks Ray for, which are its threads (default: 1).
+        gpus: of one GPU, the share in (0, 1] that a stage asks Ray for which runs a network (default: 1).
 
     Raises:
         NotFound, BadInput: an unknown file, name or option, with what is near; a value that is out of bounds.
         StoreError: the store cannot be opened.
     """
+    cluster = cluster_of(ray, cpus, gpus, jobs, device)
     asked = {k: v for k, v in (("budget", budget), ("seeds", seeds)) if v}
     read = read_study(DEMO if str(study) == "demo" else study, **{**changes, **asked})
     expected = _expected(expect, read, only) if expect else []
@@ -265,9 +285,14 @@ def plan(
     own = folder_of(read.name, store) / ("" if read.budget == read.usual_budget else named(read.budget))
     return Planned(
         grid, some, kept_in, waiting, None if expect else Path(results or own), mode,
-        jobs or automatic_jobs(usable(device)), device, expected, not only, not results, again, _code(allow_code),
-        stage_timeout,
+        jobs or _jobs(cluster, device), device, expected, not only, not results, again, _code(allow_code),
+        stage_timeout, cluster,
     )  # fmt: skip
+
+
+def _jobs(cluster: Cluster | None, device: str) -> int:
+    """Stages at a time on this machine; a cluster's nodes say themselves what they can do."""
+    return max(cores() // cluster.cpus, 1) if cluster else automatic_jobs(usable(device))
 
 
 def _code(files: Code) -> tuple[Path, ...]:
@@ -292,7 +317,7 @@ def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **
         study: a study file, or "demo".
         tell: called with "start", "step", "done", "failed", "skipped" or "cached", the stage, and its record.
         **asked: budget, seeds, changes, only, store, results, expect, mode, jobs, device, first_seed,
-            allow_code, stage_timeout, as `plan` takes them.
+            allow_code, stage_timeout, ray, cpus, gpus, as `plan` takes them.
 
     Raises:
         NotFound, BadInput, StoreError: as `plan`.

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -151,6 +152,17 @@ class Face:
         return Progress(*columns, console=console, transient=True, disable=hidden)
 
 
+class _Command(typer.core.TyperCommand):
+    """A command, of whose options those may stand alone whose value is shown in brackets: `--ray` is `--ray local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give them the value that they have then."""
+        alone = {name for p in self.params if str(p.metavar).startswith("[") for name in p.opts}
+        pairs = zip(args, [*args[1:], "-"], strict=False)
+        words = (f"{w}=local" if w in alone and re.search("^-|[.]toml$", after) else w for w, after in pairs)
+        return super().parse_args(ctx, [*words])
+
+
 def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[..., Any]:
     """Register `body(face, …) -> exit code` as a command, or as one of a group; errors are told as `main` says.
 
@@ -184,7 +196,7 @@ def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[...,
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
-    group.command(name=body.__name__.rstrip("_"))(call)
+    group.command(name=body.__name__.rstrip("_"), cls=_Command)(call)
     return body
 
 

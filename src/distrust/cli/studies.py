@@ -46,6 +46,16 @@ def run(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run everything again.")] = False,
     only_cached: Annotated[bool, typer.Option("--only-cached", help="Run nothing; show what is there.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Let Ray carry out the stages: on the cluster whose head node is at HOST:PORT; auto: on the one that "
+            "runs here; without an address, on this machine alone.",
+        ),
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(help="Cores, and threads, that a stage asks Ray for.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="Share of a GPU that a stage asks Ray for.")] = None,
 ) -> int:
     """Run a study: what is finished is kept, and the same command goes on after any interruption."""
     if retry + force + only_cached > 1:
@@ -54,7 +64,7 @@ def run(
     return _run(
         face, study, report, overwrite, dry_run, budget=budget, seeds=seeds,
         changes=assignments(change), only=only, results=results, expect=expect, mode=mode,
-        stage_timeout=stage_timeout,
+        stage_timeout=stage_timeout, ray=ray, cpus=cpus, gpus=gpus,
     )  # fmt: skip
 
 

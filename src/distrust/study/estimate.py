@@ -16,9 +16,9 @@ from ..data import ImageSet
 from ..errors import DistrustError, StoreError
 from ..files import cache_directory, write_file
 from ..training.fastest import processor
+from .executors import cores
 from .graph import Stage
 from .records import Record
-from .runner import cores
 from .steps import STEPS, opened
 
 MEMORY = 3600.0  # seconds of work that are remembered of a network: a newer hour has the word
