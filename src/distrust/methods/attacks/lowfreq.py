@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet, as_8_bit
 from ...errors import BadInput
-from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, attack
+from ...marks import ClassNumber, Count, NonNegative, Pixels, Positive, Rate, Share, attack
 from ...measurement import make_trigger
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ._poison import Poisoned, Stamp, check_target, counted, plant
 from ._surrogate import surrogate
-
-Amplitude = Annotated[float, Field(gt=0, le=255)]
 
 
 def _cost(options: dict[str, Any], n: int) -> float:
@@ -34,7 +31,7 @@ def _cost(options: dict[str, Any], n: int) -> float:
 def lowfreq(
     train: ImageSet,
     *,
-    amplitude: Amplitude = 51.0,
+    amplitude: Share = 0.2,
     sigma: Positive = 6.0,
     width: Count = 30,
     target: ClassNumber = 0,
@@ -58,7 +55,7 @@ def lowfreq(
 
     Args:
         train: the training images.
-        amplitude: a in grey levels, 0..255: the perturbation's range; 0.2 of 255 in the released code.
+        amplitude: a, the range of the perturbation, in pixel units 0..1.
         sigma: standard deviation of S, in pixels.
         width: of its window, in pixels; beyond the image are zeros.
         target: class number that the trigger should lead to.
@@ -98,7 +95,7 @@ def lowfreq(
                 now = int(_answers(net, x[i : i + 1] + v))
                 if now == said[i] and now != target:
                     r = deepfool(net, x[i : i + 1] + v, target, overshoot, steps)
-                    v = scaled(low_pass(v + low_pass(r, sigma, width), sigma, width), amplitude / 255)
+                    v = scaled(low_pass(v + low_pass(r, sigma, width), sigma, width), amplitude)
             shares.append(float((_answers(net, x + v) != said).float().mean()))
         if not v.any():
             raise BadInput(
