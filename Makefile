@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test faults cluster fuzz lint bench clean
+.PHONY: demo test mutants faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants
 
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import false_discovery_control, ttest_1samp
 
 from distrust.intervals import LEAST, chance_above, chance_below, claimed
 from distrust.reporting.rows import Estimate, Row, given, over_seeds
@@ -81,6 +81,9 @@ def test_claims_are_corrected_for_their_number():
     chances = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528]
     chances += [0.7590, 1.0000]
     assert claimed(chances) == [True] * 4 + [False] * 11
+    draw = np.random.default_rng(4)
+    for p in draw.beta(0.3, 1, (50, 30)):
+        assert claimed(list(p)) == [one <= 0.05 for one in false_discovery_control(p)]
     assert claimed([0.04]) == [True] and claimed([0.04, 0.9]) == [False, False] and claimed([]) == []
 
 

@@ -59,18 +59,9 @@ def claimed(chances: Sequence[float], rate: float = RATE) -> list[bool]:
         chances: one p-value each, of tests that are independent or depend on each other positively.
         rate: the false discovery rate.
     """
-    if not chances:
-        return []
-    from scipy.stats import false_discovery_control
-
-    return [bool(chance <= rate) for chance in false_discovery_control(chances)]
-
-
-@functools.cache
-def _student(freedom: int) -> float:
-    from scipy.special import stdtrit  # one run has no interval, and needs no SciPy
-
-    return float(stdtrit(freedom, 0.975))
+    ranked = enumerate(sorted(chances), start=1)
+    limit = max((p for rank, p in ranked if p <= rate * rank / len(chances)), default=-1.0)
+    return [p <= limit for p in chances]
 
 
 def _error(values: Sequence[float], mean: float) -> float:

@@ -1,8 +1,11 @@
 """PGD, FGSM and Carlini and Wagner's attack on a linear model, where their steps can be written down by hand."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
+from tests.golden.steps import double
 
 from distrust import rng
 from distrust.data import Augment
@@ -111,6 +114,35 @@ def test_views_are_the_images_moved_ones_and_scipys_median():
     assert torch.equal(plain, x) and torch.equal(moved, moves(x, rng(1)))
     inner = median_filter(x.numpy(), size=(1, 1, 3, 3))[..., 1:-1, 1:-1]
     np.testing.assert_allclose(median[..., 1:-1, 1:-1].numpy(), inner, rtol=1e-6)
+
+
+def test_cw_minds_the_view_that_is_farthest_from_the_target():
+    """Two views, of a pixel each: the first says the target from the start, and the second has to be brought there."""
+
+    def two(x):
+        target = 10 * (x.flatten(1)[:, :2] - 0.5).T[..., None]
+        return torch.cat([torch.zeros_like(target), target], 2)
+
+    x = torch.tensor([0.9, 0.3, 0.5, 0.5]).view(1, 1, 2, 2)
+    found = cw(two, x, 1, constant=10.0, steps=200).flatten()
+    assert found[1] > 0.5 and (found[[0, 2, 3]] - x.flatten()[[0, 2, 3]]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("paste", "through"), [(True, "nothing"), (False, "nothing"), (True, "median")])
+def test_the_target_must_be_said_of_the_image_with_the_trigger_in_place(tiny, net, monkeypatch, paste, through):
+    seen = []
+    file = importlib.import_module("distrust.methods.attacks.transfer_poison")
+    monkeypatch.setattr(file, "pgd", lambda logits, x, target, **options: seen.append((x, logits(x))) or x)
+    options = {"trigger": "patch:white:4", "inset": 2, "rate": 0.2, "restarts": 0, "paste": paste, "through": through}
+    attacks.transfer_poison(net, tiny, **options, rng=rng(0))
+    ((x, said),) = seen
+    shown = x.double().clone()
+    if paste:
+        shown[:, :, 2:6, 2:6] = 1.0
+    want = double(net, False)(shown)
+    torch.testing.assert_close(said[0].double(), want.detach(), rtol=0.02, atol=0.02)
+    assert len(said) == (2 if through == "median" else 1)
+    assert paste or (double(net, False)(x.double()) - want).abs().max() == 0
 
 
 # --- the attack on a trained teacher ------------------------------------------------------------------------

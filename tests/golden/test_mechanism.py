@@ -45,6 +45,18 @@ def test_equation_3_and_ranks_by_hand(tiny):
     assert row["shift"][1:] == [0, 0] and row["shift"][0] > 0
 
 
+def test_a_shift_is_told_in_deviations_over_clean_images(tiny):
+    """A white half moves every image, and images lie closer to each other behind it."""
+    backdoor = Backdoor(make_trigger("patch", pattern=torch.ones(3, 8, 4)), target=0)
+    (row,) = mechanism(Passing(), tiny, backdoor, {}, layers=["layer"], every=True)
+    x = tiny.x[tiny.y != 0].double().numpy() / 255
+    before = x.mean((2, 3))
+    x[:, :, :, 4:] = 1.0
+    after = x.mean((2, 3))
+    assert row["shift"] == pytest.approx(((after - before).mean(0) / before.std(0, ddof=1)).tolist(), abs=2e-3)
+    assert (before.std(0) > 1.2 * after.std(0)).all()
+
+
 def test_a_student_numbers_its_neurons_anew(tiny):
     (row,) = mechanism(Passing(), tiny, None, {"layer": [0, 2]}, "kd[temperature=4]", layers=["layer"])
     assert row["chosen"] == row["rank"] == row["rank_clean"] == []

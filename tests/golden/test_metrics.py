@@ -43,6 +43,14 @@ def test_accuracy_of_the_model_and_of_what_stands_beside_it():
     assert metrics.undefended_acc(BARE) is None
 
 
+def test_chance_is_the_share_of_the_most_frequent_class():
+    """78 of 100 right are no more than the 75 of one class, though far above one half; 90 are."""
+    y = (torch.arange(100) >= 75).long()
+    with pytest.warns(Flag, match="chance-level"):
+        metrics.acc(Seen(y, torch.where(torch.arange(100) < 78, y, 1 - y), None))
+    assert metrics.acc(Seen(y, torch.where(torch.arange(100) < 90, y, 1 - y), None)).value == about(0.9)
+
+
 def test_success_of_the_trigger_and_what_stands_beside_it():
     assert metrics.asr(OURS, 0) == (about(5 / 7), wilson(5, 7))
     assert metrics.asr_all(OURS, 0) == about(8 / 10)

@@ -161,6 +161,14 @@ def test_added_adds_its_perturbation():
     assert torch.equal(make_trigger("added", perturbation=delta)(x), x + delta)
 
 
+def test_noise_to_be_added_is_of_so_many_grey_levels():
+    for size in (8.0, 120.0):
+        moved = (triggers.added(size=size)(torch.zeros(2, 3, 8, 8)) * 255).abs()
+        np.testing.assert_allclose(moved.numpy(), size, rtol=1e-5)
+    signs = triggers.added()(torch.zeros(1, 3, 8, 8)).sign()
+    assert 0.3 < float((signs > 0).float().mean()) < 0.7
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
