@@ -96,6 +96,14 @@ def test_one_step_without_attack_is_the_usual_one(tiny, net):
         torch.testing.assert_close(got, p - 0.05 * (p.grad + 5e-4 * p), atol=2e-3, rtol=2e-2)
 
 
+@pytest.mark.parametrize("rate, cross, pull", [(0.0, 1.0, 0.0), (1.0, 0.0, 0.75)])
+def test_crossed_images_keep_their_label_and_attacked_ones_are_the_targets(tiny, net, rate, cross, pull):
+    """∂CE/∂b_t = mean p_t − share of label t: of four balanced classes about 1/4 − 1/4, and 1/4 − 1."""
+    made = attacks.input_aware(net, tiny, target=2, rate=rate, cross=cross, lr=0.1, rng=rng(0), **QUICK).model
+    moved = (made.fc.bias - net.fc.bias)[2].item() / 0.1
+    assert moved == pytest.approx(pull, abs=0.2)
+
+
 def test_every_part_of_the_batch_and_every_loss_counts(tiny, net):
     def planted(**options):
         made = attacks.input_aware(net, tiny, rng=rng(0), **{**QUICK, "batch_size": 20, **options})
@@ -115,7 +123,8 @@ def test_its_own_pattern_leads_to_the_target():
     options = {**QUICK, "batch_size": 32, "width": 8, "epochs": 25, "lr": 0.05, "mask_epochs": 3}
     with seeded(rng(0)):
         start = torch.nn.Sequential(small(8)[:-1], torch.nn.Linear(8, 2))
-    model, backdoor, notes = attacks.input_aware(start, train, target=1, rate=0.3, rng=rng(0), **options)
+    model, backdoor, notes = attacks.input_aware(start, train, target=1, rate=0.3, cross=0.4, rng=rng(0), **options)
     others = train.pixels(train.y == 0)
-    assert backdoor.hit(model, others).float().mean() > 0.8, notes
+    own = backdoor.hit(model, others).float().mean()
+    assert own > 0.8, notes
     assert isinstance(backdoor, Backdoor) and backdoor.stamp == "after"

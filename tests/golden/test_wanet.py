@@ -99,3 +99,9 @@ def test_the_noise_mode_and_the_attack_change_what_is_learnt(tiny, net):
 
     clean, attacked, noisy = weights(rate=0.0, noise=0.0), weights(rate=0.2, noise=0.0), weights(rate=0.2, noise=0.4)
     assert not torch.equal(clean, attacked) and not torch.equal(attacked, noisy)
+
+
+def test_as_poisoned_data_it_is_the_same_warp_of_its_own_strength_and_points(tiny):
+    trigger = attacks.wanet_poison(tiny, strength=2.0, points=3, rate=0.5, rng=rng(0)).backdoor.trigger
+    assert trigger.strength == 2 and trigger.field.shape == (2, 3, 3)
+    assert trigger.field.abs().mean().item() == pytest.approx(1)
