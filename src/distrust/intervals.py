@@ -64,6 +64,13 @@ def claimed(chances: Sequence[float], rate: float = RATE) -> list[bool]:
     return [p <= limit for p in chances]
 
 
+@functools.cache
+def _student(freedom: int) -> float:
+    from scipy.special import stdtrit  # one run has no interval, and needs no SciPy
+
+    return float(stdtrit(freedom, 0.975))
+
+
 def _error(values: Sequence[float], mean: float) -> float:
     """The standard error of a mean of two or more."""
     n = len(values)
