@@ -91,7 +91,8 @@ MEASURED: dict[str, Callable[[], Any]] = {  # what metrics are given, by name
     "finding_control": lambda: Finding.of("random", torch.tensor([0.3, 0.2, 0.4, 0.1]), p=0.5),
     "cleaned": lambda: poisoned()[1:40], "records": lambda: [{"seconds": 1.25}, {"seconds": 2.5}],
     "target": lambda: 1, "backdoor": patch, "neurons": lambda: {"bn1": [1, 3]}, "distiller": lambda: "none",
-    "carried": lambda: 0.25, "teacher_carried": lambda: 0.75,
+    "carried": lambda: 0.25, "teacher_carried": lambda: 0.75, "images": lambda: "digits", "attack": lambda: "none",
+    "condenser": lambda: "none", "encoder": lambda: "none",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ CHARGED = {
     f"{kind}/{name}": method
     for kind in ("attacks", "condensers", "defenses", "detectors")
     for name, method in registry.kind(kind).items()
-    if not (kind == "attacks" and method.mark.place == 1)
+    if not (kind == "attacks" and method.mark.place == 1 and not method.mark.cost)
     and f"{kind}/{name}" not in ("defenses/none", "detectors/random")
 }
 charged = pytest.mark.parametrize("method", CHARGED.values(), ids=CHARGED)
