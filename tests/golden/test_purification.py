@@ -5,6 +5,8 @@ SCLBD/BackdoorBench f02e353, whose authors wrote both; I-BAU, YiZeng623/I-BAU d4
 ec7b179; RNP, bboylyg/RNP eeae192; BNP, RJ-T/NIPS2022_EP_BNP af5150d; the curve of MCR, IBM/model-sanitization 1eff7e9.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from distrust import rng
 from distrust.data import PLAIN, ImageSet
 from distrust.methods import defenses
+from distrust.methods.defenses._masks import learn_masks
 from distrust.seeds import spawn
 from distrust.training import Training, fit
 
@@ -161,6 +164,15 @@ def test_anp_prunes_the_channels_whose_masks_shrink_under_noise(normed, clean, X
     slope = 0.2 * passed(weights, X, E, ones)[1] + 0.8 * passed(weights, X, E, ones, noise)[1]
     masks = np.clip(1 - 0.5 * slope, 0, 1)
     pruned_as(masks, lambda t: defenses.anp(normed, clean, threshold=t, training=STEP, rng=rng(0)), weights[2])
+
+
+def test_masks_stay_between_nothing_and_all(normed, clean):
+    def loss(masked, x, y):
+        return nn.functional.cross_entropy(masked(x, None), y)
+
+    far = replace(STEP, lr=50.0)
+    masks = learn_masks(normed, clean, loss, method="anp", training=far, rng=rng(0)).values()
+    assert {float(mask.min()) for mask in masks} == {0.0} and {float(mask.max()) for mask in masks} == {1.0}
 
 
 def test_rnp_prunes_the_channels_that_recovering_does_not_need(normed, clean, X, E):
