@@ -19,7 +19,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.kills 30
 
 cluster: $(READY)
-	$(BIN)/python -m pytest -q tests/recipes.py
+	$(BIN)/python -m pytest -q tests/clusters.py tests/recipes.py
 	$(BIN)/python -m tests.kills 30 --ray
 
 fuzz: $(READY)

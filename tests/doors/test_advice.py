@@ -20,7 +20,9 @@ from .bring import IMAGES, JUDGED, ON, TRIGGER, caught, kept, refused, under
 
 SRC = Path(distrust.__file__).parent
 COMMANDS = typer.main.get_command(app).commands
-OPTIONS = {"--help"} | {word for command in COMMANDS.values() for option in command.params for word in option.opts}
+INNER = [inner for command in COMMANDS.values() for inner in getattr(command, "commands", {}).values()]
+OURS = {word for command in (*COMMANDS.values(), *INNER) for option in command.params for word in option.opts}
+OPTIONS = {"--help", "--head"} | OURS  # `ray start --head` is Ray's
 MEASURE = ["measure", "--weights", "weights.pt"]
 
 
