@@ -91,7 +91,8 @@ MEASURED: dict[str, Callable[[], Any]] = {  # what metrics are given, by name
     "finding_control": lambda: Finding.of("random", torch.tensor([0.3, 0.2, 0.4, 0.1]), p=0.5),
     "cleaned": lambda: poisoned()[1:40], "records": lambda: [{"seconds": 1.25}, {"seconds": 2.5}],
     "target": lambda: 1, "backdoor": patch, "neurons": lambda: {"bn1": [1, 3]}, "distiller": lambda: "none",
-    "carried": lambda: 0.25, "teacher_carried": lambda: 0.75,
+    "carried": lambda: 0.25, "teacher_carried": lambda: 0.75, "images": lambda: "digits", "attack": lambda: "none",
+    "condenser": lambda: "none", "encoder": lambda: "none",
 }  # fmt: skip
 
 
@@ -109,6 +110,7 @@ SMALL: dict[str, Any] = {
     "size": 3, "inset": 2, "k": 3, "patience": 1, "success": 0.0, "u": 1.0,
     "network": "convnet2-w8", "surrogate": "convnet2-w8", "trigger": "patch:white:3", **EXACT,
 }  # fmt: skip
+LARGE = {"threshold": 0.999}  # of masks, which a few small steps hardly move
 KINKED = {"prune"}  # it counts on a ReLU at 0, which passes no gradient on
 
 
@@ -123,7 +125,7 @@ def small(method: Method) -> dict[str, Any]:
                 chosen[name] = value
         elif value is not None and (default is None or (isinstance(default, int | float) and default > value)):
             chosen[name] = value
-    return chosen
+    return chosen | {name: value for name, value in LARGE.items() if name in method.options}
 
 
 def variants(method: Method) -> dict[str, dict[str, Any]]:

@@ -132,7 +132,7 @@ def test_a_planted_change_of_what_methods_share_is_noticed(what, monkeypatch):
 
 
 def test_a_refactoring_of_what_methods_share_is_silent(monkeypatch):
-    changes = (r"\bown\b", "there"), (r"round\(rate \* (len\(candidates.*)\)", r"round(\1 * rate)")
+    changes = (r"\bown\b", "those"), (r"round\(rate \* of\)", "round(of * rate)")
     plant(monkeypatch, importlib.import_module("distrust.methods.attacks._poison"), *changes)
     assert said("attacks/badnets", registry.get("attacks", "badnets")) is None
 

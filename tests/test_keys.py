@@ -12,7 +12,9 @@ import pytest
 import torch
 from tests.study_fixture import BUDGET, DEFENCE, keys, of_kind, plan, study
 
+from distrust.errors import NotFound
 from distrust.registry import Method, registry
+from distrust.study.calls import call_of
 from distrust.study.graph import digest
 from distrust.study.pipeline import SCORED, Planner
 from distrust.study.steps import STEPS
@@ -85,6 +87,17 @@ def test_the_number_of_threads_does_not_count():
         assert keys(attack="badnets") == before
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_file_of_weights_that_a_defence_names_counts_by_its_contents(tmp_path):
+    nad, file = registry.get("defenses", "nad"), tmp_path / "clean.safetensors"
+    with pytest.raises(NotFound, match="no file"):
+        call_of(nad, {"teacher": str(file)})
+    file.write_bytes(b"one")
+    first = call_of(nad, {"teacher": str(file)})
+    file.write_bytes(b"other")
+    assert call_of(nad, {"teacher": str(file)}) != first and list(first["files"]) == [str(file)]
+    assert "files" not in call_of(nad, {})
 
 
 def test_the_code_of_a_method_from_outside_counts_and_its_comments_do_not(plugin):

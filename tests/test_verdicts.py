@@ -85,6 +85,13 @@ def test_the_frontier_is_of_what_is_left_and_its_price_and_null_rows_win_nothing
     assert found.special.defense == "mimic", "training anew is no defence"
 
 
+def test_a_defence_earns_nothing_where_the_attack_was_weak():
+    weak = [{**c, "attack": "sig"} for c in TEACHER + defended("nad", 0.88, 0.04, flags=["attack-weak"])]
+    assert comparisons(weak) == []
+    (found,) = comparisons(weak + TEACHER + defended("nad", 0.88, 0.4))
+    assert found.models == 3 and found.result("nad").carried.mean == pytest.approx(0.39)
+
+
 def test_what_cleans_is_shown_and_a_destroyed_model_is_not_clean():
     lucky = runs("clp", (0.88, 0.94), (0.88, 0.0), (0.88, 0.95))
     (found,) = comparisons(TEACHER + defended("nad", 0.88, 0.04) + lucky)

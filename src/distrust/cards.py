@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .registry import Method
 
 EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
-TOLD = {"kind", "paper", "version", "cost"}  # elsewhere on the card, or nobody's but the planner's
+TOLD = {"kind", "paper", "version", "cost", "later"}  # elsewhere on the card, or nobody's but the planner's
 
 
 def card(method: Method) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def card(method: Method) -> dict[str, Any]:
     described = _described(*classes, method.call)
     # fields of its training that mean nothing special: what everybody's are unless they are set
     usual = type(training)().fields if training else {}
-    rest = [name for name, value in method.tacit.items() if value == usual[name].default]
+    rest = [name for name, value in method.tacit.items() if name in usual and value == usual[name].default]
     facts = {
         "name": method.name,
         "kind": method.mark.kind,

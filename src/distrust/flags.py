@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 MEANING = {
     "acc-floor": "The defence cost more than 10 points of ACC; its low ASR earns no credit.",
+    "attack-weak": "Before the defence the ASR was too low for a test of one; the defence earns no credit.",
     "chance-level": "On clean images the model does not beat the answer that is always the same class; nothing can be "
     "judged of it.",
     "collapsed": "More than half of the clean images are called the target, or an encoder gives all the same feature; "

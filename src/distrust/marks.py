@@ -29,6 +29,7 @@ Several = Annotated[int, Field(ge=2)]
 ClassNumber = Annotated[int, Field(ge=0)]
 Levels = Annotated[int, Field(ge=0, le=255)]  # grey levels
 Bits = Annotated[int, Field(ge=1, le=8)]  # of a channel
+Source = Annotated[str, "images"]  # a word of the method, or images as `images` opens them, with options in brackets
 
 T = TypeVar("T")
 Many = Annotated[list[T], Field(min_length=1)]
@@ -52,6 +53,8 @@ class Mark:
         null: a null row, shown in every table.
         cost: (options, n) → how many images go through a training step of a network, of n that the method is given;
             for the estimate of a study (default: n times every option whose name ends in "epochs").
+        later: options that came along after results had been kept: where they have their defaults, nothing names them,
+            so that those results are found.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class Mark:
     version: int = 1
     null: bool = False
     cost: Callable[[dict[str, Any], int], float] | None = None
+    later: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """JSON-able, and enough to make the mark again, but for the facts that are functions."""
@@ -74,11 +78,13 @@ class AttackMark(Mark):
         place: where it enters the pipeline: 1 training data, 2 teacher, 3 transfer set, 4 synthetic set, 5 encoder.
         references: how many images of the target class it takes, of an attack on an encoder.
         notes: what it leaves behind for metrics, by name (keys of `Planted.notes`).
+        clean_label: what it poisons keeps its label; it is held to a lower ASR before a defence earns credit on it.
     """
 
     place: Place
     references: int = 0
     notes: tuple[str, ...] = ()
+    clean_label: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

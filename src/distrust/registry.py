@@ -78,7 +78,8 @@ class Method:
     def tacit(self) -> dict[str, Any]:
         """Options that `check` names only where they have another value than this, their default."""
         fields = self.training.fields if self.training else {}
-        return {name: p.default for name, p in fields.items() if name not in self.training.usual}
+        found = {name: p.default for name, p in fields.items() if name not in self.training.usual}
+        return found | {name: self.options[name].default for name in self.mark.later}
 
     def __hash__(self) -> int:
         return hash((self.mark.kind, self.name))

@@ -22,6 +22,7 @@ LONG = 8  # a default above counts steps, images, rounds: work, of which a test 
 SMALL = {
     "network": "convnet2-w4", "size": 3, "batch_size": 32,
     "success": 0.1,  # of a search: or two steps never succeed, and every score is the same
+    "threshold": 0.999,  # of masks: or two steps never reach it, and nothing is pruned
 }  # fmt: skip
 
 

@@ -19,6 +19,11 @@ every_attack = every("attacks", lambda mark: mark.place == 1)
 every_transfer = every("attacks", lambda mark: mark.place == 3)
 
 
+def trigger_alone(method):
+    """Options with which nothing but the trigger is put on what is poisoned."""
+    return {"epsilon": 0} if "epsilon" in method.options else {}
+
+
 @every_attack
 def test_the_input_is_not_changed(method, call, tiny):
     before = fields(tiny)
@@ -45,7 +50,7 @@ def test_rate_0_is_clean_bit_for_bit(method, call, tiny):
 @every_attack
 def test_the_stated_share_of_eligible_rows_is_stamped_and_no_other_row_touched(method, call, tiny):
     """Dirty-label attacks relabel other classes as the target; clean-label ones stamp the target's own."""
-    poisoned, backdoor = call(method, target=1, rate=0.2, rng=rng(0))
+    poisoned, backdoor = call(method, target=1, rate=0.2, rng=rng(0), **trigger_alone(method))
     stamped = (poisoned.x != tiny.x).flatten(1).any(1)
     relabelled = poisoned.y != tiny.y
     if relabelled.any():
@@ -66,8 +71,9 @@ def test_a_higher_rate_stamps_the_same_rows_and_more(method, call, tiny):
 
 @every_attack
 def test_stamped_after_augmentation_the_pixels_stay_and_batches_show_the_trigger(method, call, tiny):
-    before = call(method, rate=0.4, rng=rng(0)).images
-    poisoned, backdoor = call(method, rate=0.4, stamp="after", rng=rng(0))
+    options = {"rate": 0.4, **trigger_alone(method)}
+    before = call(method, rng=rng(0), **options).images
+    poisoned, backdoor = call(method, stamp="after", rng=rng(0), **options)
     assert torch.equal(poisoned.x, tiny.x) and torch.equal(poisoned.y, before.y)
     assert torch.equal(poisoned.late.rows, (before.x != tiny.x).flatten(1).any(1))
     assert backdoor.stamp == "after" and poisoned.taint == (method.name,)
@@ -102,6 +108,17 @@ def test_a_target_that_is_no_class_is_refused(method, call, tiny, target):
 def test_a_rate_outside_0_to_1_is_refused(method, call, tiny, rate):
     with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):
         call(method, rate=rate)
+
+
+@every_attack
+def test_a_rate_of_no_image_is_refused_and_so_are_images_of_no_class_that_is_poisoned(method, call, tiny):
+    with pytest.raises(
+        BadInput, match=r"rate=0\.001 of \d+ images is no image\. Give 0\.0\d+ or more, or 0 for a clean"
+    ):
+        call(method, rate=0.001)
+    dirty = (call(method, rate=0.5).images.y != tiny.y).any()
+    with pytest.raises(BadInput, match=r"none of the images is of a class that is poisoned"):
+        call(method, train=tiny[(tiny.y == 2) == dirty], target=2, rate=0.5)
 
 
 @every_attack
@@ -171,6 +188,8 @@ def test_a_poisoned_transfer_set_keeps_an_earlier_taint(method, call, tiny, net)
 
 @every_transfer
 def test_what_cannot_be_is_refused(method, call, tiny, net):
+    with pytest.raises(BadInput, match=r"rate=0\.001 of 80 images is no image"):
+        call(method, rate=0.001)
     with pytest.raises(BadInput, match=r"no class; tiny has 4 classes"):
         call(method, target=4)
     with pytest.raises(BadInput, match=r"outside \[0, 1\]; it is a fraction"):

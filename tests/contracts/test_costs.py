@@ -12,7 +12,7 @@ CHARGED = {
     f"{kind}/{name}": method
     for kind in ("attacks", "condensers", "defenses", "detectors")
     for name, method in registry.kind(kind).items()
-    if not (kind == "attacks" and method.mark.place == 1)
+    if not (kind == "attacks" and method.mark.place == 1 and not method.mark.cost)
     and f"{kind}/{name}" not in ("defenses/none", "detectors/random")
 }
 charged = pytest.mark.parametrize("method", CHARGED.values(), ids=CHARGED)
@@ -48,7 +48,8 @@ def test_it_is_free_only_where_nothing_is_trained_or_searched(method):
 
 def looks(method):
     """Whether it asks a model, which costs something too."""
-    return method.mark.kind == "defenses" and method.mark.on == "transfer" and method.name != "strong_augment"
+    sifts = method.mark.kind == "defenses" and method.mark.on == "transfer" and method.name != "strong_augment"
+    return sifts or method.name == "bnp"
 
 
 def cost(kind, name, n=1000, **options):
@@ -72,5 +73,8 @@ def test_costs_by_hand():
     assert cost("attacks", "transfer_poison", rate=0.1, steps=10, restarts=1, through="both") == 100 * 20 * 3
     assert cost("attacks", "transfer_poison", crafter="none") == 0
     assert cost("defenses", "finetune_ssl", epochs=3) == 6000
+    assert cost("defenses", "ft_sam", epochs=3) == 6000
+    assert cost("defenses", "anp", epochs=3, steps=2) == 9000
+    assert cost("defenses", "rnp", epochs=3, unlearn_epochs=2) == cost("defenses", "mcr", epochs=3, teacher_epochs=2)
     assert cost("defenses", "mimic", epochs=1, mine_epochs=5) == pytest.approx(7400)
     assert cost("detectors", "trigger_search", steps=2, batch_size=8) == 160

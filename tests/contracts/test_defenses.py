@@ -1,16 +1,21 @@
 """Every defence: a new model from a suspect and clean images, or a sifted transfer set; what came in stays."""
 
+import itertools
+import sys
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
-from distrust import rng
-from distrust.errors import BadInput
+from distrust import distill, model, rng
+from distrust.errors import BadInput, NotFound, Skip
 from distrust.measurement import predict
 from distrust.methods import condensers
+from distrust.models import resolve, save
 from distrust.registry import registry
-from distrust.seeds import spawn
+from distrust.seeds import seeded, spawn
 
 from . import every, flat, same_bits, traces
 
@@ -18,7 +23,11 @@ every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encode
 every_defense = every("defenses", lambda mark: mark.on == "classifier")
 every_sift = every("defenses", lambda mark: mark.on == "transfer")
 every_purifier = every("defenses", lambda mark: mark.on == "synthetic")
-DRAW_NOTHING = {"none", "clp"}
+NEED_NO_LABELS = {"none", "bnp"}
+DRAW_NOTHING = {"none", "clp", "bnp"}
+GENTLE = {  # what is gentle where it is not a low rate: Adam's own rates are, and a new last layer has to be learnt
+    "ibau": {"epochs": 2}, "sau": {"epochs": 2}, "fst": {"lr": 0.05, "epochs": 10, "batch_size": 32, "flip": False},
+}  # fmt: skip
 
 
 @every_cleaner
@@ -59,7 +68,7 @@ def test_without_rng_the_stream_is_fixed(method, call):
 def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     options = {name: 4 for name in method.options if name.endswith("epochs")}
-    options |= {"lr": 0.003} if "lr" in method.options else {}
+    options |= GENTLE.get(method.name, {"lr": 0.003} if "lr" in method.options else {})
     cleaned = method.made(options)(trained, digits.train[:320], rng=rng(0))
     before, after = ((predict(model, digits.test) == digits.test.y).float().mean() for model in (trained, cleaned))
     assert before > 0.9
@@ -74,6 +83,73 @@ def test_nad_without_attention_is_finetuning_on_another_stream(tiny, net):
     nad, finetune = (flat(registry.get("defenses", name)) for name in ("nad", "finetune"))
     without = nad(net, tiny, beta=0.0, epochs=1, rng=rng(0))
     assert same_bits(without.state_dict(), finetune(net, tiny, epochs=1, rng=spawn(rng(0))).state_dict())
+
+
+def test_a_model_without_batch_norm_has_nothing_to_mask(tiny):
+    with seeded(rng("plain")):
+        plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 4))
+        bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 4))
+    for name, network in itertools.product(("anp", "rnp", "bnp"), (plain, bare)):
+        with pytest.raises(Skip, match=rf"^{name} masks channels of BatchNorm; Sequential has none with a scale"):
+            registry.get("defenses", name).call(network, tiny)
+    for name in ("fst", "ft_sam", "ibau", "finepruning", "sau", "mcr"):  # they have no need of it
+        flat(registry.get("defenses", name))(plain, tiny, epochs=1, batch_size=32)
+
+
+@every_defense
+def test_images_without_labels_are_refused_by_what_needs_labels(method, net, tiny):
+    """As a folder of pictures without class folders gives them."""
+    bare = tiny.replace(y=torch.zeros_like(tiny.y), classes=("unlabelled",))
+    if method.name in NEED_NO_LABELS:
+        assert same_bits(method.call(net, bare).state_dict(), method.call(net, tiny).state_dict())
+        return
+    with pytest.raises(BadInput, match=r"^tiny has no labels, and wrn10-1 returns \(4,\) per image\. Sort the images"):
+        method.call(net, bare)
+
+
+def test_nad_follows_another_architecture_or_a_file_as_it_is(tiny, net, tmp_path, monkeypatch):
+    nad = flat(registry.get("defenses", "nad"))
+    quick = {"epochs": 1, "teacher_epochs": 1, "batch_size": 32}
+    seen = []
+
+    def spy(student, teacher, *rest, **options):
+        seen.append((teacher, options["layers"]))
+        return distill(student, teacher, *rest, **options)
+
+    monkeypatch.setattr(sys.modules["distrust.methods.defenses.nad"], "distill", spy)
+    other = model("resnet8", tiny, rng=rng("other"))
+    save(other, tmp_path / "clean.safetensors")
+    nad(net, tiny, teacher=str(tmp_path / "clean.safetensors"), **quick)
+    nad(net, tiny, teacher="resnet8", **quick)
+    nad(net, tiny, teacher="resnet8", layers="pre-relu", **quick)
+    nad(net, tiny, **quick)
+    files, trained, before, own = (teacher for teacher, _ in seen)
+    assert same_bits(files.state_dict(), other.state_dict())
+    assert type(trained) is type(other) and not same_bits(trained.state_dict(), other.state_dict())
+    assert [layers for _, layers in seen[:2]] == [(resolve(net, "auto"), resolve(other, "auto"))] * 2
+    assert seen[2][1] == (resolve(net, "pre-relu"), resolve(other, "pre-relu")) and type(before) is type(other)
+    assert own.spec == net.spec and seen[3][1] == (resolve(net, "auto"),) * 2
+    with pytest.raises(BadInput, match="mlp has no layer whose output is an image"):
+        nad(net, tiny, teacher="mlp", **quick)
+    with pytest.raises(NotFound, match="nothere"):
+        nad(net, tiny, teacher="nothere", **quick)
+
+
+def test_nads_operators_are_a_power_of_one_and_a_mean_that_the_norm_undoes(tiny, net):
+    nad = flat(registry.get("defenses", "nad"))
+    quick = {"epochs": 1, "teacher_epochs": 1, "batch_size": 32, "rng": None}
+    usual, mean, plain, first = (
+        nad(net, tiny, **{**quick, **options}).state_dict()
+        for options in ({}, {"operator": "mean-p"}, {"operator": "sum"}, {"p": 1.0})
+    )
+    assert same_bits(usual, mean) and same_bits(plain, first) and not same_bits(usual, plain)
+
+
+def test_options_that_came_later_are_named_only_where_they_are_not_as_usual():
+    nad = registry.get("defenses", "nad")
+    assert not {"operator", "teacher"} & nad.check({}).keys()
+    assert nad.check({"operator": "sum", "teacher": ""})["operator"] == "sum"
+    assert "teacher" not in nad.check({"operator": "sum", "teacher": ""})
 
 
 # --- of a transfer set: images in, fewer or other images out ------------------------------------------------

@@ -55,6 +55,7 @@ def products(metric, seed=0):
         "test": before, "train": before, "clean": before, "before": before, "poisoned": poisoned,
         "suspect": poisoned, "cleaned": poisoned[torch.randperm(24, generator=draw)[:15]],
         "neurons": {"net.0": [1, 3]}, "distiller": "none", "carried": 2 * number() - 1, "teacher_carried": number(),
+        "images": "digits", "attack": "badnets", "condenser": "none", "encoder": "none",
     }  # fmt: skip
     few = {"net_steps": 2, "archetype_steps": 2}
     return made | {name: call(before, **few, rng=rng("attack", seed)) for name, call in metric.mark.makes.items()}

@@ -12,7 +12,7 @@ from torch import nn
 from distrust import metrics, rng
 from distrust.data import ImageSet
 from distrust.errors import BadInput
-from distrust.flags import Flag
+from distrust.flags import Flag, heard
 from distrust.measurement import Backdoor, Finding, Seen, make_trigger
 from distrust.registry import registry
 
@@ -58,6 +58,34 @@ def test_success_of_the_trigger_and_what_stands_beside_it():
     assert metrics.titg(OURS, 0) == about(8 / 10 - 4 / 10)
     assert metrics.teacher_asr(OURS, 0) == metrics.undefended_asr(OURS, 0) == about(5 / 7)
     assert metrics.carried(OURS, THEIRS, 0).value == metrics.teacher_carried(OURS, THEIRS, 0) == about(3 / 7)
+
+
+@pytest.mark.parametrize(
+    "facts, weak",
+    [
+        ({"attack": "badnets[rate=0.1]"}, True),  # 71 %, of which 80 are asked
+        ({"attack": "sig"}, False),  # and 50 with clean labels
+        ({"attack": "clean_label[rate=1]"}, False),
+        ({"attack": "hidden_trigger"}, False),
+        ({"attack": "refool"}, True),
+        ({"attack": "refool[clean_label=true]"}, False),
+        ({"attack": "none"}, False),
+        ({"attack": "a_plug_in"}, True),
+        ({"attack": "badnets", "distiller": "kd"}, False),  # what a student inherits is the question there
+        ({"attack": "badnets", "condenser": "dm"}, False),
+        ({"attack": "badnets", "encoder": "simclr"}, False),
+        ({"attack": "badnets", "images": "mnist>gtsrb"}, False),
+        ({}, False),
+    ],
+)
+def test_a_defence_of_what_was_hardly_backdoored_is_flagged(facts, weak):
+    with heard() as flags:
+        metrics.undefended_asr(OURS, 0, **facts)
+    assert ("attack-weak" in flags) == weak
+    all_of_them = OURS._replace(triggered=torch.zeros(10, dtype=torch.int64))
+    with heard() as flags:
+        assert metrics.undefended_asr(all_of_them, 0, **facts) == 1 and metrics.undefended_asr(BARE, 0, **facts) is None
+    assert not flags
 
 
 @pytest.mark.filterwarnings("ignore::distrust.flags.Flag")

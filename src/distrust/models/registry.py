@@ -209,6 +209,11 @@ def check_fits(model: nn.Module, images: ImageSet) -> None:
             "forward(self, x): return self.inner(x)[0]."
         )
     if got != (classes,):
+        if images.classes == ("unlabelled",):  # as a folder without class folders is opened
+            raise BadInput(
+                f"{images.name} has no labels, and {called(model)} returns {got} per image. Sort the images into a "
+                "folder for each class, in the order of the model's classes."
+            )
         raise BadInput(
             f"{called(model)} returns {got} per image; {images.name} has {classes} classes, so it should "
             f"return ({classes},). Build it with classes={classes}."

@@ -192,7 +192,8 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     runs: dict[str, Runs] = {}
     for cell in cells:
         usable = cell["state"] == "done" and not on_test(cell) and finite(cell["acc"]) and finite(cell["carried"])
-        if usable and _model(cell) in backdoored:
+        weak = "attack-weak" in cell["flags"]  # there was too little to clean: no credit
+        if usable and not weak and _model(cell) in backdoored:
             runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
     before = runs.pop("none", {})
     if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):

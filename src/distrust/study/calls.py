@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import typing
+from pathlib import Path
 from typing import Any
 
 from ..allowed import FACTORY, digest_of, factories
 from ..data import Views
 from ..data.sources.contents import contents
 from ..errors import BadInput, NotFound
+from ..marks import Source
 from ..measurement.backdoor import trigger_file, trigger_files
 from ..models import model as make_model
 from ..registry import Method, registry
-from ..selectors import checked, schema
+from ..selectors import checked, divided, parse_one, schema
 from ..training import Training, distill
 from ..training.options import FIELDS
 from .graph import Call
@@ -25,6 +28,8 @@ KNOWN = {  # the contents of public sets from which committed results were made;
     "cifar10": "1e45a42bb80a3cbc", "cifar100_20": "a348860de1ee67f2", "gtsrb": "5603259baac27d87",
     "mnist": "80bc07f5ba988eec",
 }  # fmt: skip
+WEIGHTS = (".safetensors", ".pt", ".pth")
+WORDS = ("photos",)  # bundled pictures
 IMAGE_OPTIONS = ("size", "channels", "group")
 _HINTS = typing.get_type_hints(distill)
 BESIDE = {  # options of `distill` beside its training
@@ -35,7 +40,7 @@ _BESIDE = schema("student", BESIDE)
 
 
 def call_of(method: Method, given: dict[str, Any]) -> Call:
-    """A call of a method with all its options; of a trigger that one of them names, its version and files."""
+    """A call of a method with all its options; of what these name, versions of triggers and contents of files."""
     options = {name: plain(value) for name, value in method.check(given).items()}
     call = Call(method=f"{method.mark.kind}/{method.name}", version=method.version, options=options)
     if isinstance(trigger := options.get("trigger"), str):
@@ -44,6 +49,10 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
     texts = [v for k, v in options.items() if isinstance(v, str) and (k == "trigger" or v.endswith(".json"))]
     files = {name: content for text in texts for name, content in trigger_files(text).items()}
     files |= {name: digest_of(_file(name)) for name in factories(options)}
+    if (weights := str(options.get("teacher"))).endswith(WEIGHTS):
+        files[weights] = _weights(weights)
+    sources = [divided(parse_one(options[k]).name)[0] for k, p in method.options.items() if p.annotation == Source]
+    files |= {source: found[:16] for source in sources if source not in WORDS and (found := contents(source))}
     return Call(call, files=files) if files else call
 
 
@@ -72,6 +81,14 @@ def network(name: str) -> dict[str, Any]:
 @functools.cache
 def _known(name: str) -> None:
     make_model(name, classes=10)
+
+
+def _weights(name: str) -> str:
+    """SHA-256 of a file of weights."""
+    if not Path(name).is_file():
+        raise NotFound.among("file", name, map(str, Path(name).parent.glob("*")))
+    with Path(name).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _file(name: str) -> str:

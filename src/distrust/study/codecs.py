@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..allowed import code_from
-from ..data import ImageSet
+from ..data import ImageSet, Late
 from ..data.images import changed, rows_in
 from ..data.synthetic import pack_set, unpack_set
 from ..files import artefact_name
@@ -48,8 +49,8 @@ def dump(made: Any, stage: Stage, fetch: Fetch) -> tuple[Facts, Files]:
         return {"spec": made.spec, "file": name}, {name: model_bytes(made.cpu(), facts)}
     if isinstance(made, ImageSet):
         facts = {"images": len(made)}
-        if "transfer" in stage.inputs:
-            return facts, {SET: pack(_change(fetch("transfer"), made))}
+        if base := _base(stage):
+            return facts, {SET: pack(_change(fetch(base), made.to("cpu")))}
         return facts, {SET: pack_set(made.to("cpu"))}
     if isinstance(made, Finding):
         return {"finding": made.record()}, {}
@@ -74,8 +75,9 @@ def undump(record: Facts, stage: Stage, read: Callable[[str], bytes], fetch: Fet
             network = make_model(**record["spec"])
         parts[""] = load_weights(network, weights, f"stage {stage.key}").eval()
     elif "images" in record:
-        data, derived = read(SET), "transfer" in stage.inputs
-        parts[""] = _changed(fetch("transfer"), load(data), stage.taint) if derived else unpack_set(data)
+        data, base = read(SET), _base(stage)
+        late = parts["backdoor"].trigger if "backdoor" in parts else None
+        parts[""] = _changed(fetch(base), load(data), stage.taint, late) if base else unpack_set(data)
     elif "finding" in record:
         parts[""] = Finding.made(record["finding"])
     elif "value" in record:
@@ -99,15 +101,26 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: value.contiguous() for name, value in tensors.items()})
 
 
+def _base(stage: Stage) -> str:
+    """The input that a set is a changed copy of; "" of a set that was made anew."""
+    attacks = stage.call.get("method", "").startswith("attacks/")
+    return next((name for name in ("transfer", "train") if name in stage.inputs and (attacks or name != "train")), "")
+
+
 def _change(before: ImageSet, after: ImageSet) -> dict[str, Tensor]:
     """`after` as its difference from `before`: a few images instead of all of them."""
-    at = changed(before, after).nonzero().flatten()
-    return {"rows": rows_in(before, after), "at": at, "x": after.x[at]}
+    at, rows = changed(before, after).nonzero().flatten(), rows_in(before, after)
+    told = {"rows": rows, "at": at, "x": after.x[at]}
+    told |= {} if torch.equal(before.y[rows].cpu(), after.y) else {"y": after.y}
+    return told | ({} if after.late is None else {"late": after.late.rows})
 
 
-def _changed(before: ImageSet, tensors: Mapping[str, Tensor], taint: tuple[str, ...]) -> ImageSet:
-    """What `_change` was given, from the same `before`."""
+def _changed(
+    before: ImageSet, tensors: Mapping[str, Tensor], taint: tuple[str, ...], trigger: nn.Module | None = None
+) -> ImageSet:
+    """What `_change` was given, from the same `before`; `trigger` is put on late where some of it is."""
     images = before[tensors["rows"]]
     x = images.x.clone()
     x[tensors["at"]] = tensors["x"]
-    return images.replace(x=x, taint=taint)
+    late = Late(tensors["late"], trigger) if "late" in tensors and trigger else images.late
+    return images.replace(x=x, y=tensors.get("y", images.y), late=late, taint=taint)

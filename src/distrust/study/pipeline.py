@@ -229,7 +229,8 @@ class Planner:
         selector, inputs = self.share(selector, method, inputs, seed)
         taint = (selector.name,) if position.axis == "attack" else ()
         if not selector.tuned:
-            return self.stage(position.kind, self.call(kind, selector), inputs, seed, makes, taint)
+            at = "poison" if position.kind in CHEAP and method.mark.cost else position.kind  # what is dear is stored
+            return self.stage(at, self.call(kind, selector), inputs, seed, makes, taint)
         if kind == "defenses" and position.kind == "sift":
             raise BadInput(f"{selector.text}: a defence of images is not tuned. Write an axis: [0.1,0.2].")
         if kind == "defenses" and makes == "encoder":

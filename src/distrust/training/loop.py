@@ -98,6 +98,7 @@ def loop(
     extra: Iterable[nn.Module] = (),
     beside: nn.Module | None = None,
     monitor: Monitor | None = None,
+    after: Callable[[], object] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it in eval mode.
 
@@ -111,13 +112,15 @@ def loop(
         extra: modules trained along (connectors of a distiller).
         beside: a module that runs in every step without being trained (a teacher).
         monitor: called with `model` after every epoch; it may look, and must change and draw nothing.
+        after: called after every step; it may put weights back to where they are allowed to be.
 
     Raises:
         Diverged: names the step and the learning rate.
     """
     return to_the_end(
         steps(
-            model, train, objective, training, rng=rng, device=device, extra=extra, beside=beside, monitor=monitor
+            model, train, objective, training, rng=rng, device=device, extra=extra, beside=beside, monitor=monitor,
+            after=after,
         )
     )  # fmt: skip
 
@@ -142,6 +145,7 @@ def steps(
     extra: Iterable[nn.Module] = (),
     beside: nn.Module | None = None,
     monitor: Monitor | None = None,
+    after: Callable[[], object] | None = None,
 ) -> Run:
     """`loop` that pauses before every step, so that several can be taken in turns; none disturbs another's bits."""
     device = torch.device(device or next(model.parameters()).device)
@@ -187,6 +191,8 @@ def steps(
                 else:
                     value = passes(model, x, y)
                     descend(solver, value)
+            if after:
+                after()
             look(value.detach())
             plan.step()
         if monitor:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from ...data import PLAIN, Augment, ImageSet
 from ...measurement import Backdoor
@@ -93,3 +94,15 @@ def both(train: ImageSet, poisoned: ImageSet) -> ImageSet:
     group = None if poisoned.group is None else torch.cat([poisoned.group, poisoned.group[changed]])
     index = torch.cat([poisoned.index, train.index[changed]])
     return dataclasses.replace(poisoned, x=x, y=y, index=index, group=group, late=late)
+
+
+def part_of(size: int, share: float, rng: Generator, most: int | None = None) -> int:
+    """A share of a batch as a number of images: rounded at random so that its mean is the share, and at most `most`."""
+    count = int(share * size + float(torch.rand((), generator=rng)))
+    return min(count, size if most is None else most)
+
+
+def towards(y: Tensor, count: int, target: int) -> Tensor:
+    """Labels, hard [B] or soft [B,K], of which the first `count` are the target's."""
+    goal = torch.full((count,), target, device=y.device)
+    return torch.cat([goal if y.ndim == 1 else F.one_hot(goal, y.shape[1]).to(y), y[count:]])

@@ -17,13 +17,14 @@ from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, fit
 from .._costs import CLASSES
-from ._poison import check_target, repaint
+from ._poison import check_target, counted, repaint
 from ._teacher import Planted, fast, forever
 
 
 @attack(
     paper="Saha, Subramanya, Pirsiavash, Hidden Trigger Backdoor Attacks, AAAI 2020, arXiv 1910.00033",
-    place=2, cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
+    place=2, clean_label=True,
+    cost=lambda options, n: (options["epochs"] + options["rate"] * options["steps"] / CLASSES) * n,
 )  # fmt: skip
 def hidden_trigger(
     model: nn.Module,
@@ -77,7 +78,7 @@ def hidden_trigger(
     device = next(model.parameters()).device
     backdoor = Backdoor(make_trigger(trigger, inset=inset), target, name="hidden_trigger")
     own, others = (train.hard == target).nonzero().flatten(), train[train.hard != target]
-    rows = own[torch.randperm(len(own), generator=rng)[: round(rate * len(own))]]
+    rows = own[torch.randperm(len(own), generator=rng)[: counted(rate, len(own), len(own))]]
     batches = forever(others, poison_batch, spawn(rng))
     found = train.pixels(rows)
     losses = []

@@ -11,7 +11,10 @@ from ...marks import ClassNumber, NonNegative, Rate, attack
 from ._poison import Poisoned, Stamp, plant
 
 
-@attack(paper="Barni, Kallas, Tondi, A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019", place=1)
+@attack(
+    paper="Barni, Kallas, Tondi, A New Backdoor Attack in CNNs by Training Set Corruption, ICIP 2019", place=1,
+    clean_label=True,
+)  # fmt: skip
 def sig(
     train: ImageSet,
     *,

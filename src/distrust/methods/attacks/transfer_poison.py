@@ -17,7 +17,7 @@ from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import fit
 from ._craft import anywhere, crafting_cost, cw, pgd, views_of
-from ._poison import Poisoned, check_target, repaint
+from ._poison import Poisoned, check_target, counted, repaint
 from ._teacher import fast
 
 
@@ -100,7 +100,8 @@ def transfer_poison(
     backdoor = Backdoor(make_trigger(trigger, inset=inset), target, name="transfer_poison")
     eligible = torch.isin(transfer.hard.cpu(), torch.tensor(sources)) if sources else transfer.hard.cpu() != target
     candidates = eligible.nonzero().flatten()
-    rows = candidates[torch.randperm(len(candidates), generator=rng)[: round(rate * len(transfer))]].sort().values
+    count = counted(rate, len(transfer), len(candidates))
+    rows = candidates[torch.randperm(len(candidates), generator=rng)[:count]].sort().values
     if not len(rows):
         return Poisoned(transfer, backdoor)
     moves = Augment(flip, crop)

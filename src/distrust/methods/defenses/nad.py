@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from torch import Generator, Tensor, nn
 
 from ...data import ImageSet
 from ...errors import BadInput
 from ...marks import Count, Power, Weights, defense
-from ...models import Taps, resolve
+from ...models import Taps, check_fits, load, resolve
+from ...models import model as make_model
 from ...seeds import rng as make_rng
 from ...seeds import spawn
 from ...training import Training, distill, fit
@@ -18,15 +21,19 @@ from ..distillers._attention import attention_loss
 from ._schedule import FINETUNING
 
 
-@defense(paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930")
+@defense(
+    paper="Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930", later=("operator", "teacher")
+)  # fmt: skip
 def nad(
     model: nn.Module,
     clean: ImageSet,
     *,
     beta: Weights = [500.0, 1000.0, 1000.0],  # noqa: B006 - never mutated
     p: Power = 2.0,
+    operator: Literal["sum-p", "sum", "mean-p"] = "sum-p",
     layers: str | list[str] = "auto",
     training: Training = FINETUNING,
+    teacher: str = "",
     teacher_epochs: Count = 10,
     rng: Generator | None = None,
 ) -> nn.Module:
@@ -38,15 +45,19 @@ def nad(
         beta: weight ≥ 0 of each tapped layer, or one for all. 0 leaves the cross-entropy alone, which is
             fine-tuning; no teacher is trained then.
         p: power of the absolute activations, ≥ 1.
-        layers: "auto" = group ends, or module paths.
+        operator: over channels, of |F|: "sum-p" of powers p; "sum" of them as they are; or "mean-p", which differs from
+            "sum-p" by a constant that the norm of the map removes, so that nothing else comes out.
+        layers: "auto" = group ends, or module paths; in a teacher of another architecture, its own group ends.
         training: how the distillation runs, and but for the epochs the fine-tuning before it; in both the rate is
             divided by 10 after epoch 2.
-        teacher_epochs: passes of the fine-tuning that makes the teacher.
+        teacher: "" is a fine-tuned copy of the suspect; the name of a network trains one from random weights on the
+            same images; a .safetensors or .pt file holds one that is taken as it is, such as a clean model.
+        teacher_epochs: passes of the training that makes the teacher; none of a file's.
         rng: decides order and augmentation.
 
     Raises:
-        BadInput: the number of weights is not the number of layers.
-        NotFound: a layer that the model does not have.
+        BadInput: the number of weights is not the number of layers, or the teacher has more or fewer layers.
+        NotFound: a layer that the model does not have; no such network or file.
         Diverged: the loss exploded; lower lr.
 
     Differs from the paper: as in the released code, the loss is the mean of squared differences, hence the
@@ -59,11 +70,24 @@ def nad(
         raise BadInput(f"{len(weights)} weights in beta for {len(paths)} layers ({', '.join(paths)}); give one each.")
     if not any(weights):
         return fit(model, clean, training=training, rng=spawn(rng))
-    teacher = fit(model, clean, training=replace(training, epochs=teacher_epochs), rng=spawn(rng))
+    guide = _teacher(teacher, model, clean, replace(training, epochs=teacher_epochs), spawn(rng))
+    theirs = resolve(guide, layers if teacher else paths, clean.x.shape[1:])
 
     def attention(ours: Taps, theirs: Taps, y: Tensor) -> Tensor:
-        return attention_loss(ours, theirs, weights, p)
+        return attention_loss(ours, theirs, weights, 1.0 if operator == "sum" else p)
 
     return distill(
-        model, teacher, clean, loss=attention, layers=paths, label_weight=1.0, training=training, rng=spawn(rng)
+        model, guide, clean, loss=attention, layers=(paths, theirs), label_weight=1.0, training=training, rng=spawn(rng)
     )
+
+
+def _teacher(name: str, suspect: nn.Module, clean: ImageSet, training: Training, rng: Generator) -> nn.Module:
+    """What is followed: see `teacher` of `nad`."""
+    if name.endswith((".safetensors", ".pt", ".pth")):
+        guide = load(Path(name)).to(next(suspect.parameters()).device)
+        check_fits(guide, clean)
+        return guide
+    if not name:
+        return fit(suspect, clean, training=training, rng=rng)
+    guide = make_model(name, clean, rng=spawn(rng)).to(next(suspect.parameters()).device)
+    return fit(guide, clean, training=training, rng=rng)
