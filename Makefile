@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+KILLS ?= 30
 
 .PHONY: demo test mutants faults cluster fuzz lint bench clean
 
@@ -16,11 +17,11 @@ mutants: $(READY)
 
 faults: $(READY)
 	FAULTS=500 $(BIN)/python -m pytest -q tests/test_durable.py tests/test_places.py
-	$(BIN)/python -m tests.kills 30
+	$(BIN)/python -m tests.kills $(KILLS)
 
 cluster: $(READY)
 	$(BIN)/python -m pytest -q tests/clusters.py tests/recipes.py
-	$(BIN)/python -m tests.kills 30 --ray
+	$(BIN)/python -m tests.kills $(KILLS) --ray
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 1500

@@ -23,7 +23,7 @@ from distrust.study.store import SIGN
 pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 STUDY = {"attack": "badnets", "distiller": "kd"}
-QUICK = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
+QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 DEFENCE = """
 import os, time
