@@ -87,7 +87,7 @@ def test_so_is_a_mere_copy(name, tmp_path):
 
 PLANTED = {
     "beta the other way round": ("defenses/nad", r"list\(beta\)", "list(beta)[::-1]"),
-    "the suspect as its own teacher": ("defenses/nad", r"model, teacher, clean", "model, model, clean"),
+    "the suspect as its own teacher": ("defenses/nad", r"model, guide, clean", "model, model, clean"),
     "cross-entropy left out": ("defenses/nad", "label_weight=1.0", "label_weight=0.0"),
     "another default": ("defenses/nad", r"Power = 2\.0", "Power = 1.9"),
     "another random stream": ("defenses/nad", r"rng = (rng or make_rng\(.nad.\))", r"rng = spawn(\1)"),
