@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from distrust.intervals import wilson
 from distrust.methods.metrics import carry_over
-from distrust.methods.metrics._rates import wilson
 from distrust.reporting import Report
 from distrust.reporting.pictures import strip
 

@@ -15,9 +15,9 @@ from distrust.auditing.checkpoint import verdict
 from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.flags import MEANING
+from distrust.intervals import wilson
 from distrust.measurement import Backdoor, Seen, measure, over_seeds, score
 from distrust.methods.metrics import carry_over
-from distrust.methods.metrics._rates import wilson
 from distrust.methods.triggers import patch
 
 about = functools.partial(pytest.approx, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Intervals over seeds, what may be claimed from them, and what is too little to be told."""
+"""Intervals over images and over seeds, what may be claimed from them, and what is too little to be told."""
 
 from __future__ import annotations
 
@@ -27,6 +27,28 @@ def over_seeds(values: Sequence[float]) -> tuple[float, Interval | None]:
         return mean, None
     reach = _student(n - 1) * _error(values, mean)
     return mean, (mean - reach, mean + reach)
+
+
+@functools.lru_cache(4096)
+def wilson(k: int, n: int) -> Interval:
+    """95 % interval of k hits in n (Wilson, JASA 22, 1927)."""
+    from scipy import stats  # which takes half a second
+
+    interval = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
+
+
+def foreseen(values: Sequence[float], runs: int) -> Interval:
+    """Where the mean of so many more runs lies in 95 of 100 cases.
+
+    Args:
+        values: one number a seed, two or more.
+        runs: how many more.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    reach = _student(n - 1) * _error(values, mean) * math.sqrt(1 + n / runs)
+    return mean - reach, mean + reach
 
 
 def chance_above(values: Sequence[float], bound: float = 0.0) -> float:

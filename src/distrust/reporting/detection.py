@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..intervals import Interval
+from ..intervals import Interval, wilson
 from .rows import NAMES, Cell, finite, given
 
 LEVEL = 0.05  # of false alarms, where there are clean suspects enough to tell
@@ -27,8 +27,6 @@ class Share(NamedTuple):
     @property
     def interval(self) -> Interval:
         """Wilson's, of 95 %."""
-        from ..methods.metrics._rates import wilson  # and with it torch, which who reads other cells does without
-
         return wilson(self.hits, self.of)
 
 

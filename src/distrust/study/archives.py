@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import zipfile
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ..bounds import RATIO, check_bound
 from ..errors import BadInput, NotFound, StoreError
-from .records import KEY, RECORD, Damaged, Files, Record, opened
+from .records import KEY, RECORD, Damaged, Files, Record, contents, opened
 from .store import FORMAT, SIGN
 
 INSIDE = "runs"  # the store in an archive, which so is a folder to work in, once it is unpacked
@@ -122,15 +121,9 @@ def verified(key: str, files: Mapping[str, bytes]) -> tuple[Record, Files]:
     record = opened(key, files[f"{here}/{RECORD}"])
     if "files" not in record:
         raise Damaged(key, "it has no checksums")
-    content = Files()
-    for name, facts in record["files"].items():
-        data = files.get(f"{here}/{facts['file']}")
-        if data is None or RECORD in (name, facts["file"]):
-            raise Damaged(key, f"{name} is gone")
-        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
-            raise Damaged(key, f"{name} is not what was written")
-        content[name] = data
-    return record, content
+    if RECORD in record["files"]:
+        raise Damaged(key, f"{RECORD} is gone")
+    return record, contents(key, record["files"], lambda file: None if file == RECORD else files.get(f"{here}/{file}"))
 
 
 def staged(name: str) -> bool:

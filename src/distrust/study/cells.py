@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from ..bounds import bounded
 from ..errors import BadInput, NotFound, notice
 from ..files import write_file
-from ..intervals import LEAST
+from ..intervals import LEAST, foreseen
 from ..registry import registry
 from .axes import AXES, TABLE
 from .records import KEY
@@ -299,10 +299,8 @@ def _leaves(want: dict[int, float], got: dict[int, float]) -> str:
         return f"{got[far]:.3f}, expected {want[far]:.3f} ± {NEAR} (seed {far})" if off else ""
     if len(want) < LEAST:
         return f"of other seeds than the {len(want)} expected cannot be compared; {LEAST} are needed"
-    from scipy.special import stdtrit
-
-    mean, found = fmean(want.values()), fmean(got.values())
-    reach = float(stdtrit(len(want) - 1, 0.975)) * stdev(want.values()) * (1 / len(want) + 1 / len(got)) ** 0.5
+    low, high = foreseen([*want.values()], len(got))
+    mean, found, reach = (low + high) / 2, fmean(got.values()), (high - low) / 2
     if reach > FAR:
         return f"of other seeds cannot be compared: the expected runs foresee {mean:.3f} ± {reach:.3f}"
     reach = max(reach, NEAR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,6 +63,28 @@ class _Record(BaseModel):
 def signed(text: bytes) -> bytes:
     """A record with its own checksum as its last entry."""
     return text[:-2] + SUM + hashlib.sha256(text).hexdigest().encode() + b'"\n}'
+
+
+def contents(key: str, named: Mapping[str, Mapping[str, str]], read: Callable[[str], bytes | None]) -> Files:
+    """The files that a record names, each held against its checksum, if it has one.
+
+    Args:
+        key: of the stage.
+        named: name → the file beside the record, and its sha256.
+        read: gives such a file, None if there is none.
+
+    Raises:
+        Damaged: one is not there, or not what was written.
+    """
+    found = Files()
+    for name, facts in named.items():
+        data = read(facts["file"])
+        if data is None:
+            raise Damaged(key, f"{name} is gone")
+        if "sha256" in facts and hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise Damaged(key, f"{name} is not what was written")
+        found[name] = data
+    return found
 
 
 def opened(key: str, data: bytes) -> Record:

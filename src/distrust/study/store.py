@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ..errors import NotFound, StoreError, notice
 from .leases import leased, sweep
 from .places import TAKEN, drafted, ended, place_of
-from .records import KEY, RECORD, SUM, Damaged, Files, Record, opened, signed
+from .records import KEY, RECORD, SUM, Damaged, Files, Record, contents, opened, signed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,27 +117,21 @@ class Store:
         record = self.record(key)
         while record is not None:
             try:
-                return record, dict(self._files(key, record))
+                return record, self._files(key, record)
             except Damaged:
                 before, record = record, self.record(key)
                 if record == before:  # or else it was replaced meanwhile
                     raise
         raise Damaged(key, "it is not there")
 
-    def _files(self, key: str, record: Record) -> Iterator[tuple[str, bytes]]:
+    def _files(self, key: str, record: Record) -> Files:
         for name in record.get("left_out", ()):
             raise Damaged(key, f"{name} was left out when it was exported")
         named = record.get("files")
         if named is None:  # as an earlier version left it: nothing to verify it by
             paths = self.fs.ls(f"{self.root}/{key}", detail=False)
             named = {name: {"file": name} for path in paths if (name := path.rsplit("/", 1)[-1]) != RECORD}
-        for name, facts in named.items():
-            data = self._bytes(f"{key}/{facts['file']}")
-            if data is None:
-                raise Damaged(key, f"{name} is gone")
-            if "sha256" in facts and hashlib.sha256(data).hexdigest() != facts["sha256"]:
-                raise Damaged(key, f"{name} is not what was written")
-            yield name, data
+        return contents(key, named, lambda file: self._bytes(f"{key}/{file}"))
 
     def tensors(self, key: str, name: str) -> dict[str, Tensor]:
         """A safetensors file of a finished stage.

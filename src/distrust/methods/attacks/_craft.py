@@ -22,7 +22,7 @@ def crafting_cost(options: dict[str, Any], n: int) -> float:
 
 
 def pgd(
-    logits: Logits, x: Tensor, target: int, *, bound: float, steps: int, size: float,
+    logits: Logits, x: Tensor, target: int | Tensor, *, bound: float, steps: int, size: float,
     start: Tensor | None = None, stop: bool = False,
 ) -> Tensor:  # fmt: skip
     """x ← Π(x − α·sign(∇_x CE(x, target))), within `bound` of the images and 0..1. Madry et al., arXiv 1706.06083.
@@ -33,23 +33,25 @@ def pgd(
         logits: images → logits of their views, as the target must be said of them (with the trigger in place); the
             loss is summed over the views.
         x: images [B,C,H,W].
-        target: class number.
+        target: class number, or one each: int64 [B], or shares [B,K].
         bound: ε of the L∞ ball, in 0..1.
         steps: of gradient descent.
-        size: α, in 0..1.
+        size: α, in 0..1; below 0 the way leads away from the target.
         start: where to begin (default: at the images).
         stop: leave an image alone as soon as the target is said of every view.
     """
     low, high = (x - bound).clamp(min=0), (x + bound).clamp(max=1)
-    found = x if start is None else start.clamp(low, high)
+    found, aim = x if start is None else start.clamp(low, high), torch.as_tensor(target, device=x.device)
     for _ in range(steps):
         at = found.detach().requires_grad_()
         z = logits(at).float()
-        goal = torch.full_like(z[..., 0], target, dtype=torch.int64)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(z.flatten(0, 1), goal.flatten(), reduction="sum"), [at])
+        goal = aim.expand(*z.shape[:2], *aim.shape[1:]).flatten(0, 1)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(z.flatten(0, 1), goal, reduction="sum"), [at])
         moved = (at.detach() - size * gradient.sign()).clamp(low, high)
-        there = (z.argmax(2) == target).all(0)
-        found = torch.where(there[:, None, None, None], at.detach(), moved) if stop else moved
+        if stop:
+            there = (z.argmax(2) == aim).all(0)
+            moved = torch.where(there[:, None, None, None], at.detach(), moved)
+        found = moved
     return found
 
 

@@ -14,6 +14,7 @@ from ...models import model as make_model
 from ...seeds import spawn
 from ...training import fit
 from ...training.loop import Objective, cross_entropy
+from ._craft import pgd
 
 
 def surrogate(
@@ -45,10 +46,5 @@ def away(
     logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, *, bound: float, steps: int, size: float
 ) -> Tensor:  # fmt: skip
     """x ← Π(x + α·sign(∇_x CE(x, y))), without a random start, within `bound` of the images [B,C,H,W] and 0..1."""
-    low, high = (x - bound).clamp(min=0), (x + bound).clamp(max=1)
-    for _ in range(steps):
-        at = x.detach().requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits(at).float(), y, reduction="sum"), [at])
-        x = (at.detach() + size * gradient.sign()).clamp(low, high)
-    return x.detach()
+    with torch.enable_grad():
+        return pgd(lambda at: logits(at)[None], x, y, bound=bound, steps=steps, size=-size).detach()

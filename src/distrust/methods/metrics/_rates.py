@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
-from scipy import stats
 from torch import Tensor
 
 from ...errors import BadInput
-from ...measurement import Interval, Rate, Seen
+from ...intervals import wilson
+from ...measurement import Rate, Seen
 
 
 def accuracy(seen: Seen) -> Rate:
@@ -41,13 +40,6 @@ def share(hits: Tensor) -> Rate:
         raise BadInput("no image of another class than the target is left to trigger; give more test images.")
     k = int(hits.sum())
     return Rate(k / n, wilson(k, n))
-
-
-@functools.lru_cache(4096)
-def wilson(k: int, n: int) -> Interval:
-    """95 % interval of k hits in n (Wilson, JASA 22, 1927)."""
-    interval = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
-    return float(interval.low), float(interval.high)
 
 
 def paired(ours: Tensor, theirs: Tensor) -> Rate:
