@@ -79,6 +79,8 @@ def test_the_frontier_is_of_what_is_left_and_its_price_and_null_rows_win_nothing
     cells = TEACHER + [c for name, numbers in some.items() for c in defended(name, *numbers)]
     (found,) = comparisons(cells)
     assert [one.defense for one in found.frontier] == ["nad", "mimic", "clp"], "prune is dearer and leaves more"
+    (found,) = comparisons([cell for cell in cells if cell["seed"] < 2])
+    assert found.frontier == [], "two runs"
     (found,) = comparisons(cells + defended("finetune", 0.9, 0.0))
     assert found.frontier == [] and found.special.defense == "mimic"
     (found,) = comparisons(TEACHER + defended("scratch", 0.9, 0.0) + defended("mimic", 0.86, 0.5))

@@ -73,12 +73,13 @@ class Comparison(NamedTuple):
 
     @property
     def frontier(self) -> list[Cleaning]:
-        """Those beside which nothing leaves less and costs no more, on average; null rows win nothing."""
+        """Those beside which nothing leaves less and costs no more, on average; null rows and few runs win nothing."""
         points = {(one.carried.mean, one.cost.mean) for one in self.results}
         return [
             one
             for one in self.results
-            if not _is_null(one.defense)
+            if self.seeds >= LEAST
+            and not _is_null(one.defense)
             and not any(
                 left <= one.carried.mean and cost <= one.cost.mean
                 for left, cost in points - {(one.carried.mean, one.cost.mean)}
