@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.cli.test_nothing_lost import STUDY
 
@@ -208,6 +209,10 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path, monkeypatch, caps
     for name in ("studies", "results"):
         (tmp_path / name).symlink_to(root / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTRUST_DATA", str(tmp_path / "sets"))  # not everybody has the set that it speaks of
+    (tmp_path / "sets").mkdir()
+    y = np.arange(1000) % 10
+    np.savez(tmp_path / "sets" / "cifar10.npz", images=np.zeros((1000, 32, 32, 3), np.uint8), labels=y)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setattr(live.watch, "__defaults__", (lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt),))
     lines = [line for line in page.splitlines() if line.startswith("distrust ")]
