@@ -61,6 +61,8 @@ def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path)
     assert probe.axes["detector"] == "patch_probe" and probe.findings["finding"].taint == ("stamp",)
     _, cells = ran(made, Store(tmp_path / "store"))
     assert all(c["score"] is not None and c["score_control"] is not None and 0 <= c["suspect"] < 10 for c in cells)
+    chance = cells[2]
+    assert chance["score"] != chance["score_control"], "each suspect has draws of its own"
     assert cells[0]["acc"] == cells[1]["acc"] and "AUROC" in answer(cells)
     assert re.search(r"one-seed on 1( and [a-z-]+ on 1)? of 1\b", answer(cells)), (
         "three looks at one network are one measurement"

@@ -169,6 +169,23 @@ def test_a_tuned_defence_is_chosen_and_carries_the_chosen_model(tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_the_controls_choice_stands_beside_and_where_they_differ_the_row_says_so(tmp_path):
+    made, store = plan(distiller="none", defense="finetune[lr=tune(0.1,1e-6)]", within=0.0), Store(tmp_path)
+    outcome = run(made, store)
+    (cell,) = made.cells
+    choices = {
+        arm: next(stage for stage in cell.seen[arm][0].lineage() if stage.kind == "choose") for arm in ("ours", "control")
+    }
+    for control in (0, 1):
+        for arm, at in (("ours", 1), ("control", control)):
+            record = outcome.records[choices[arm].key]
+            option = choices[arm].call["options"]["candidates"][at]
+            outcome.records[choices[arm].key] = {**record, "notes": {**record["notes"], "option": option}}
+        (told,) = score_cells(made, store, outcome)
+        assert (told["chosen"], told["chosen_control"]) == ({"lr": 1e-6}, {"lr": (0.1, 1e-6)[control]})
+        assert ("tuned-apart" in told["flags"]) == (control == 0)
+
+
 def test_a_candidate_that_fails_is_not_chosen_and_its_flags_stay_with_it(tmp_path, monkeypatch):
     method = registry.get("defenses", "finetune")
 

@@ -26,7 +26,7 @@ def spoil(model: nn.Module, clean, *, lr: Positive = 1.0, rng=None) -> nn.Module
     Args:
         model: any.
         clean: written down.
-        lr: above 0.5 it diverges; above 0.05 all images become one class.
+        lr: above 0.5 it diverges; above 0.4 all images become one class; above 0.05 none is called that class.
         rng: not used.
     """
     SEEN.append((lr, clean.index))
@@ -34,7 +34,7 @@ def spoil(model: nn.Module, clean, *, lr: Positive = 1.0, rng=None) -> nn.Module
         raise Diverged("too far")
     made = copy.deepcopy(model)
     with torch.no_grad():
-        list(made.modules())[-1].bias[0] += 1000 if lr > 0.05 else 0
+        list(made.modules())[-1].bias[0] += 1000 if lr > 0.4 else -1000 if lr > 0.05 else 0
     return made
 
 
@@ -79,6 +79,9 @@ def test_a_rate_that_is_named_is_not_chosen_and_all_images_are_seen(suspect):
 def test_where_none_is_good_enough_the_best_is_taken_and_said(suspect):
     made, _ = cleaned("spoil[lr=tune(0.7,0.3)]", suspect)
     assert made.options == {"lr": 0.3} and "every one of them costs more than 5 points" in made.text
+    made, _ = cleaned("spoil[lr=tune(0.3,0.45)]", suspect)
+    better, worse = made.facts["validation"]["after"]
+    assert made.options == {"lr": 0.3} and better > worse, "not the last one that was tried"
     with pytest.raises(Diverged, match="too far"):
         cleaned("spoil[lr=tune(0.7,0.6)]", suspect)
 

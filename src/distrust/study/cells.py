@@ -52,6 +52,7 @@ class _Cell(_axes):
     keys: dict[str, Annotated[str, Field(pattern=f"^{KEY.pattern}$")]]
     reproduce: str
     chosen: dict[str, Any] | None = None
+    chosen_control: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
     env: dict[str, Any] | None = None
 

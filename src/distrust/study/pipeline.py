@@ -313,9 +313,9 @@ class Planner:
         return self.cut[at]
 
     def look(self, selector: Selector, env: Env, seed: int) -> Stage:
-        """A detector's look at the last model of an arm, at its synthetic set or at its encoder."""
+        """A detector's look at the last model of an arm, at its synthetic set or at its encoder; by draws of its own."""
         method = registry.get("detectors", selector.name)
-        call, on = self.call("detectors", selector), method.mark.on
+        call, on = Call(self.call("detectors", selector), draws="by suspect"), method.mark.on
         product = on if on in ("synthetic", "encoder") else "model"
         if product not in env:
             raise misplaced("detector", {"detector": selector, "condenser": NONE, "encoder": NONE, "distiller": NONE})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..measurement import Finding, Seen, score
 from .cells import Cell
 from .codecs import TENSORS
-from .graph import Plan, PlannedCell, Stage
+from .graph import Env, Plan, PlannedCell, Stage
 from .origin import chosen_on_test
 from .records import Damaged, Record
 from .runner import Outcome
@@ -36,6 +37,11 @@ class _Reader:
         record = self.records.get(stage.key) if stage else None
         return record if record and record["state"] == "done" else None
 
+    def choice(self, stages: Env) -> Record:
+        """What was chosen among candidates on the way to a model: the option, and the accuracies by which."""
+        records = (self.records.get(key, {}) for key, stage in stages.items() if stage.kind == "choose")
+        return next((record["notes"] for record in records if "notes" in record), {})
+
     def predictions(self, stage: Stage) -> dict[str, Tensor] | None:
         if stage.key not in self.said and self.done(stage):
             try:
@@ -54,12 +60,16 @@ class _Reader:
         return Seen(said["y"], said["said"], attacked["said"] if attacked else None)
 
 
+def _behind(seen: Iterable[Stage | None]) -> Env:
+    """The stored stages that led to predictions."""
+    return {s.key: s for stage in filter(None, seen) for s in stage.lineage() if s.kept}
+
+
 def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     study = plan.study
-    behind = {s.key: s for stage in filter(None, planned.seen["ours"]) for s in stage.lineage() if s.kept}
+    behind = _behind(planned.seen["ours"])
     records = {key: read.records[key] for key in behind if key in read.records}
-    choices = (records.get(key, {}) for key, stage in behind.items() if stage.kind == "choose")
-    chosen: Record = next((record["notes"] for record in choices if "notes" in record), {})
+    chosen, other = read.choice(behind), read.choice(_behind(planned.seen.get("control", ())))
     passed_over = {
         source.key
         for s in behind.values()
@@ -84,6 +94,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
     known = {name: record.get("value") for name, record in measured.items() if record}
     if arms["ours"] and chosen_on_test(study.origin, planned.axes.values(), planned.seed):
         flags.append("chosen-on-test")
+    if arms["ours"] and other.get("option", chosen.get("option")) != chosen.get("option"):
+        flags.append("tuned-apart")
     found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=planned.repeated)
     state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
     if products["seen"] is None:
@@ -97,7 +109,7 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
         "seed": planned.seed, "state": state, "error": error, "target": planned.target, **found.record(),
         "published": _published(study.published, planned.axes), "chosen": chosen.get("option"),
-        "validation": chosen.get("validation"), "keys": planned.keys, "reproduce": shlex.join(words),
+        "chosen_control": other.get("option"), "validation": chosen.get("validation"), "keys": planned.keys, "reproduce": shlex.join(words),
         "env": ran[-1].get("env") if ran else None,
     }  # fmt: skip
 

@@ -249,7 +249,8 @@ def _called(stage: Stage, given: dict[str, Any], device: torch.device) -> Any:
         flag("class-missing")
     call = functools.partial(method.mark.makes[product_name], **options) if made else method.made(options)
     if "rng" in inspect.signature(call).parameters:
-        given["rng"] = rng(STREAMS.get(kind, "attack"), stage.seed)
+        own = (stage.inputs["suspect"].key,) if kind == "detectors" else ()  # else all suspects of a seed share luck
+        given["rng"] = rng(STREAMS.get(kind, "attack"), stage.seed, *own)
     return call(**given)
 
 
