@@ -174,7 +174,8 @@ def test_the_controls_choice_stands_beside_and_where_they_differ_the_row_says_so
     outcome = run(made, store)
     (cell,) = made.cells
     choices = {
-        arm: next(stage for stage in cell.seen[arm][0].lineage() if stage.kind == "choose") for arm in ("ours", "control")
+        arm: next(stage for stage in cell.seen[arm][0].lineage() if stage.kind == "choose")
+        for arm in ("ours", "control")
     }
     for control in (0, 1):
         for arm, at in (("ours", 1), ("control", control)):

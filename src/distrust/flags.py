@@ -17,8 +17,7 @@ MEANING = {
     "no-control": "No control arm was measured; ASR may be the trigger's own pull on any model.",
     "one-seed": "One training run only; the spread between runs is unknown.",
     "chosen-on-test": "An option was chosen by the test numbers of this very seed; its own mean leaves it out.",
-    "tuned-apart": "The attacked and the never-attacked model were defended with different options, each chosen on its own "
-    "validation images.",
+    "tuned-apart": "The attacked model and its control were defended with different options, each chosen for itself.",
     "few-images": "Fewer than 200 triggered test images; the interval is wide.",
     "off-range-trigger": "The trigger leaves 0..1 or the 8-bit lattice; no image file can show it.",
     "off-range-images": "The synthetic images leave 0..1; no image file can hold them.",

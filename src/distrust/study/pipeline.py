@@ -313,7 +313,7 @@ class Planner:
         return self.cut[at]
 
     def look(self, selector: Selector, env: Env, seed: int) -> Stage:
-        """A detector's look at the last model of an arm, at its synthetic set or at its encoder; by draws of its own."""
+        """A detector's look at the last model of an arm, its synthetic set or its encoder, by draws of its own."""
         method = registry.get("detectors", selector.name)
         call, on = Call(self.call("detectors", selector), draws="by suspect"), method.mark.on
         product = on if on in ("synthetic", "encoder") else "model"

@@ -109,7 +109,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         "id": planned.id, "study": study.name, "budget": study.budget, **planned.axes, "place": planned.place,
         "seed": planned.seed, "state": state, "error": error, "target": planned.target, **found.record(),
         "published": _published(study.published, planned.axes), "chosen": chosen.get("option"),
-        "chosen_control": other.get("option"), "validation": chosen.get("validation"), "keys": planned.keys, "reproduce": shlex.join(words),
+        "chosen_control": other.get("option"), "validation": chosen.get("validation"),
+        "keys": planned.keys, "reproduce": shlex.join(words),
         "env": ran[-1].get("env") if ran else None,
     }  # fmt: skip
 
