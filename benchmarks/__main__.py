@@ -18,7 +18,7 @@ from .measure import COLUMNS, Row, Scale, environment, machine
 
 USUAL = (
     "fit", "distill", "together", "predict", "craft", "condense", "search", "attacks", "pretrain", "plan", "engine",
-    "page", "decode", "table",
+    "workers", "page", "decode", "table",
 )  # fmt: skip
 ASIDE = ("mine", "large", "memory")  # slow, and nobody's loop
 ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too

@@ -109,7 +109,7 @@ def _large(source: str, network: str) -> dict[str, float]:
     part = test[:: max(len(test) // MEASURED, 1)]
     watch("measurement", lambda: dt.measure(net, part, backdoor))
     suspect = dt.Suspect(net, cut.clean, test, (), "benchmark", "pictures")
-    watch("scan", lambda: dt.scan(suspect, "trigger_search[steps=1]"))
+    watch("scan", lambda: dt.scan(suspect, "neural_cleanse[steps=1]"))
     return watch.most
 
 

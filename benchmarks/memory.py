@@ -17,11 +17,11 @@ from distrust.models import parts
 from .measure import Row, Scale, number
 
 GOAL = 4.0  # GB that no file backs, in a search
-TINY = "trigger_search, 10 classes"
+TINY = "neural_cleanse, 10 classes"
 CASES = {  # name → (detector, model or none, classes, pixels a side, options, whether the whole fits)
-    "trigger_search, 10 classes": ("trigger_search", "wrn16-1", 10, 32, {"steps": 1}, True),
-    "trigger_search, 100 classes": ("trigger_search", "wrn16-1", 100, 32, {"steps": 1}, True),
-    "trigger_search, 1000 classes": ("trigger_search", "wrn16-1", 1000, 32, {"steps": 1}, False),
+    "neural_cleanse, 10 classes": ("neural_cleanse", "wrn16-1", 10, 32, {"steps": 1}, True),
+    "neural_cleanse, 100 classes": ("neural_cleanse", "wrn16-1", 100, 32, {"steps": 1}, True),
+    "neural_cleanse, 1000 classes": ("neural_cleanse", "wrn16-1", 1000, 32, {"steps": 1}, False),
     "decree, 128 images of 224 pixels": ("decree", "resnet50-224", 10, 224, {"steps": 1}, False),
     "patch_probe, 36 places at 224 pixels": ("patch_probe", None, 10, 224, {"stride": 44}, True),
     "patch_probe, 121 places at 224 pixels": ("patch_probe", None, 10, 224, {"stride": 22}, False),
@@ -54,7 +54,7 @@ def peak(case: str, whole: bool) -> float:
     detector, network, classes, side, options, _ = CASES[case]
     if whole:
         parts.BYTES = parts.PIXELS = 2**62
-        import_module("distrust.methods.detectors.trigger_search").TOGETHER = 2**62  # type: ignore[attr-defined]
+        import_module("distrust.methods.detectors._classes").TOGETHER = 2**62  # type: ignore[attr-defined]
     count = max(classes, 128) if network else 3 * classes
     x = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=dt.rng("benchmark"))
     images = dt.ImageSet(x, torch.arange(count) % classes, tuple(map(str, range(classes))))

@@ -23,7 +23,7 @@ def rows(scale: Scale) -> Iterator[Row]:
     arrays = images.x.permute(0, 2, 3, 1).contiguous().numpy()
     batches = peers.loader(peers.Pictures(arrays, images.y.tolist(), augment=False), BATCH)
     ways = {
-        "trigger_search": lambda: detectors.trigger_search(model, images, steps=steps, batch_size=BATCH),
+        "neural_cleanse": lambda: detectors.neural_cleanse(model, images, steps=steps, batch_size=BATCH),
         "bare passes": bare.gradients(model, images, CLASSES * BATCH, steps, device, auto=False),
         "Neural-Cleanse-like": lambda: peers.cleanse(model, batches, CLASSES, steps, device),
     }

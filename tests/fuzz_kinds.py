@@ -214,7 +214,7 @@ def of(file: str | Path, draw: random.Random) -> Words:
     """A command on weights."""
     net = [] if draw.random() < 0.1 or str(file).startswith("own") else ["--model", "wrn10-1"]
     judged: Words = ["measure", "--weights", file, *net, *ON, "--trigger", "patch:white:3", "--target", 1]
-    return draw.choice([["check", file], judged, ["scan", file, *net, *ON, "--detector", "trigger_search"]])
+    return draw.choice([["check", file], judged, ["scan", file, *net, *ON, "--detector", "neural_cleanse"]])
 
 
 @kind

@@ -109,9 +109,9 @@ def test_without_labels_a_student_can_be_taught_and_a_classifier_not_cleaned(fou
         purify("finetune", suspect)
     student = teach("wrn10-1", suspect, epochs=1, batch_size=32, trigger=found.backdoor)
     assert student.after.acc is None and student.after.asr is not None
-    said = scan(suspect, "trigger_search[steps=60]", threshold=1e9)
+    said = scan(suspect, "neural_cleanse[steps=60]", threshold=1e9)
     assert not said.judged and "ACC is not known, so that nothing is cleared" in str(said)
-    assert scan(suspect, "trigger_search[steps=60]", threshold=-9).judged
+    assert scan(suspect, "neural_cleanse[steps=60]", threshold=-9).judged
 
 
 def test_where_the_number_of_classes_cannot_be_seen_it_is_asked_for(found, loose, tmp_path):

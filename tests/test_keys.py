@@ -142,7 +142,7 @@ def reaches(stage, method):
         ("defenses", "finetune", {"attack": "badnets", "defense": ["none", "finetune", "nad"]}),
         ("defenses", "finetune", {"defense": ["none", "finetune[lr=tune(0.1,0.01)]"]}),
         ("attacks", "cheatkd", {"attack": ["implant", "cheatkd"], "distiller": "kd"}),
-        ("detectors", "random", {"attack": "badnets", "detector": ["random", "trigger_search"]}),
+        ("detectors", "random", {"attack": "badnets", "detector": ["random", "neural_cleanse"]}),
         ("metrics", "mechanism", {"attack": "cheatkd", "distiller": "kd"}),
     ],
 )

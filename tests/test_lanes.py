@@ -49,9 +49,9 @@ def test_a_defence_of_a_synthetic_set_stands_before_the_network_and_in_its_contr
 def test_a_detector_looks_at_the_set_or_the_network_and_at_its_control(tmp_path):
     budget = BUDGET | {"student": {"epochs": 1}, "train": 200}
     probe = {"network": "convnet2-w4", "networks": 1, "epochs": 1, "size": 3}
-    budget["detector"] = {"patch_probe": probe, "trigger_search": {"steps": 2}}
+    budget["detector"] = {"patch_probe": probe, "neural_cleanse": {"steps": 2}}
     made = plan(attack="stamp[trigger=patch:white:3]", condenser="random", student="convnet2-w4",
-                detector=["patch_probe", "trigger_search", "random"], budgets={"cpu": budget})  # fmt: skip
+                detector=["patch_probe", "neural_cleanse", "random"], budgets={"cpu": budget})  # fmt: skip
     probe, search, _ = made.cells
     _, poison, victim = probe.final
     condense = poison.parents[0]

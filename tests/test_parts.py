@@ -116,7 +116,7 @@ def test_a_search_is_the_same_in_parts_of_classes_and_of_images(tight):
     options = {"steps": 12, "batch_size": 8, "success": 0.5, "patience": 2}
 
     def search():
-        return torch.tensor(detectors.trigger_search(net, images, **options, rng=rng(0)).notes["mask"])
+        return torch.tensor(detectors.neural_cleanse(net, images, **options, rng=rng(0)).notes["mask"])
 
     whole = search()
     assert len(set(whole.tolist())) > 2
@@ -134,7 +134,7 @@ def test_a_search_shows_no_more_images_at_once_for_more_classes(tight):
         net = classifier(images)
         tight(net, 64)
         with batches() as seen:
-            detectors.trigger_search(net, images, steps=1, batch_size=16, rng=rng(0))
+            detectors.neural_cleanse(net, images, steps=1, batch_size=16, rng=rng(0))
         most[k] = max(seen)
     assert most == {10: 64, 200: 64}
 

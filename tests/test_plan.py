@@ -111,7 +111,7 @@ def test_a_condensed_set_has_no_teacher_and_its_control_shares_it():
 
 
 def test_a_detector_of_models_gets_the_defenders_images():
-    (cell,) = plan(attack="badnets", detector="trigger_search").cells
+    (cell,) = plan(attack="badnets", detector="neural_cleanse").cells
     looks = list(cell.findings.values())
     assert list(cell.findings) == ["finding", "finding_control"]
     assert [[s.kind for s in look.parents] for look in looks] == [["teacher"]] * 2
@@ -267,7 +267,7 @@ def test_heads_of_an_encoder_share_what_it_makes_of_the_images():
 
 
 def test_a_detectors_look_is_shared_by_cells_that_differ_in_nothing_it_sees():
-    made = plan(attack=["badnets", "blend"], detector=["random", "trigger_search"])
+    made = plan(attack=["badnets", "blend"], detector=["random", "neural_cleanse"])
     looks = list(of_kind(made, "detect"))
     assert len(looks) == 2 * 3, "two attacked models, and one control for both"
 

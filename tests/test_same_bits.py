@@ -55,8 +55,8 @@ LANES: dict[str, tuple[set[str], dict[str, Any], dict[str, Any]]] = {  # lane â†
     ),
     "a detector": (
         {"teacher", "predict", "detect"},
-        {"attack": "badnets", "detector": "trigger_search", "distiller": "none"},
-        {"detector": {"trigger_search": {"steps": 8, "success": 0.05, "lr": 0.5}}},
+        {"attack": "badnets", "detector": "neural_cleanse", "distiller": "none"},
+        {"detector": {"neural_cleanse": {"steps": 8, "success": 0.05, "lr": 0.5}}},
     ),
     "a tuned defence": (
         {"defense", "choose"},

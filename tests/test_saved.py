@@ -52,7 +52,7 @@ def test_a_strangers_model_opens_in_every_way(strange):
     suspect = open_suspect(file, images, model=found.name)
     again = suspect.measure(found.backdoor)
     assert (again.acc, again.asr) == (made.after.acc, made.after.asr)
-    assert scan(suspect, "trigger_search[steps=2]").measured.acc == made.after.acc
+    assert scan(suspect, "neural_cleanse[steps=2]").measured.acc == made.after.acc
     assert measure(load(file, model=found.name), found.test).acc == made.after.acc
     network = _network(found)
     wrapped = nn.DataParallel(network) if keys == "original" else network
@@ -67,7 +67,7 @@ def test_a_model_of_ours_opens_without_any_option(known):
     suspect = open_suspect(file, (found.train, found.test))
     again = suspect.measure(found.backdoor)
     assert (again.acc, again.asr) == (made.after.acc, made.after.asr)
-    assert scan(suspect, "trigger_search[steps=2]").measured.acc == made.after.acc
+    assert scan(suspect, "neural_cleanse[steps=2]").measured.acc == made.after.acc
     assert measure(load(file), found.test).acc == made.after.acc
     x = found.test.pixels()
     assert torch.equal(load(file)(x), made.model(x))

@@ -141,9 +141,9 @@ def trained(tmp_path):
 
 def test_a_score_that_is_no_number_judges_nothing(trained):
     file, train = trained
-    found = scan(open_suspect(file, (train, train), model="resnet8"), "trigger_search[steps=60]", threshold=3)
+    found = scan(open_suspect(file, (train, train), model="resnet8"), "neural_cleanse[steps=60]", threshold=3)
     assert found.judged
-    spoilt = type(found.finding).of("trigger_search", torch.full((3,), float("nan")))
+    spoilt = type(found.finding).of("neural_cleanse", torch.full((3,), float("nan")))
     assert not type(found)(spoilt, found.source, found.kind, found.images, 3.0).judged
 
 

@@ -97,7 +97,7 @@ def test_teach_distils_from_a_suspect(suspect):
 
 
 def test_scan_takes_a_suspect_or_a_set(suspect, digits):
-    said = dt.scan(suspect, "trigger_search[steps=60]", threshold=-9)
+    said = dt.scan(suspect, "neural_cleanse[steps=60]", threshold=-9)
     assert said.judged and said.found and said.kind == "classifier" and len(said.ranked) == 10
     assert said.ranked[0][1] == max(said.finding.scores) and "classes: " in str(said)
     probe = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8]"
@@ -106,7 +106,7 @@ def test_scan_takes_a_suspect_or_a_set(suspect, digits):
     with pytest.raises(dt.BadInput, match="looks at a synthetic set alone"):
         dt.scan(suspect, probe)
     with pytest.raises(dt.BadInput, match="shows clean images to the classifier"):
-        dt.scan(digits.train, "trigger_search")
+        dt.scan(digits.train, "neural_cleanse")
 
 
 def test_a_device_that_is_not_here_is_refused_before_any_file_is_opened():

@@ -29,8 +29,8 @@ def test_scan_asks_a_detector_about_a_set_and_judges_by_threshold_or_null(distru
     assert strange.code == 2 and "Type --units normalised, --statistics NAME" in strange.err
     opened = distrust("scan", tmp_path / "res.pt", "--detector", probe(""), "--units", "pixels", "--threshold", 9)
     assert opened.code == 0 and "Its pixels leave 0..1." in opened.out
-    wrong = distrust(*words, "trigger_search")
-    assert wrong.code == 2 and "trigger_search shows clean images to the classifier. Type --images" in wrong.err
+    wrong = distrust(*words, "neural_cleanse")
+    assert wrong.code == 2 and "neural_cleanse shows clean images to the classifier. Type --images" in wrong.err
 
 
 def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
@@ -43,7 +43,7 @@ def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
     said = distrust(*encoder, "decree[steps=2]")
     assert said.code == 3 and "decree: score" in said.out and "classes" not in said.out
     assert distrust(*encoder, "decree[steps=2]", "--threshold", -1).code == 1
-    found = distrust(*classifier, "trigger_search[steps=60]", "--threshold", 1e9, "--json")
+    found = distrust(*classifier, "neural_cleanse[steps=60]", "--threshold", 1e9, "--json")
     assert found.code == 0 and len(found.facts["scores"]) == 10 and not found.facts["finding"]
     for words, answer in (
         ([*encoder, "patch_probe"], "Leave --images"),
@@ -57,7 +57,7 @@ def test_scan_asks_a_detector_about_a_model_on_clean_images(distrust, tmp_path):
 
 def test_what_a_search_found_is_kept_and_measured(distrust, stranger):
     words = ["--model", "wrn10-1", "--key", "state_dict", "--images", stranger.images]
-    search = ["--detector", "trigger_search[steps=100,batch_size=16]", "--threshold", -9]
+    search = ["--detector", "neural_cleanse[steps=100,batch_size=16]", "--threshold", -9]
     said = distrust("scan", stranger.attacked, *words, *search, "--out", "found")
     assert said.code == 1 and said.out.startswith("ACC ") and "most suspicious class " in said.out
     assert sorted(p.name for p in Path("found").iterdir()) == ["found.json", "found.png", "found.safetensors"]
@@ -71,11 +71,11 @@ def test_what_a_search_found_is_kept_and_measured(distrust, stranger):
     taken = distrust("scan", "nowhere.pt", *words, "--out", "found")
     assert taken.code == 2 and "found exists already" in taken.err
     none = distrust("scan", stranger.attacked, *words, "--detector", "decree", "--out", "other")
-    assert none.code == 2 and "Leave --out, or ask trigger_search" in none.err and not Path("other").exists()
+    assert none.code == 2 and "Leave --out, or ask neural_cleanse" in none.err and not Path("other").exists()
 
 
 def test_a_search_that_was_too_short_judges_nothing_and_keeps_nothing(distrust, stranger):
-    words = ["--model", "wrn10-1", "--images", stranger.images, "--detector", "trigger_search[steps=2]"]
+    words = ["--model", "wrn10-1", "--images", stranger.images, "--detector", "neural_cleanse[steps=2]"]
     said = distrust("scan", stranger.attacked, *words, "--threshold", -9, "--out", "found")
     assert said.code == 3 and "no patch worked for" in said.out and "ask for more steps" in said.out
     assert "nothing is kept in found" in said.out and not Path("found").exists()

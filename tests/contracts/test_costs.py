@@ -77,4 +77,4 @@ def test_costs_by_hand():
     assert cost("defenses", "anp", epochs=3, steps=2) == 9000
     assert cost("defenses", "rnp", epochs=3, unlearn_epochs=2) == cost("defenses", "mcr", epochs=3, teacher_epochs=2)
     assert cost("defenses", "mimic", epochs=1, mine_epochs=5) == pytest.approx(7400)
-    assert cost("detectors", "trigger_search", steps=2, batch_size=8) == 160
+    assert cost("detectors", "neural_cleanse", steps=2, batch_size=8) == 160

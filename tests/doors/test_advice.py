@@ -105,7 +105,7 @@ MISTYPED = {  # a word with a slip in it, as `{}`, beside the one that is meant,
     "a trigger": (["measure", "--target", 5, "--trigger", "{}:grid"], "pach", "patch", 1),
     "an image set": (["measure", *TRIGGER, "--images", "{}"], "fews", "few", 1),
     "a detector": (
-        ["scan", "weights.pt", "--threshold", 9, "--detector", "{}[steps=1]"], "triger_search", "trigger_search", 3
+        ["scan", "weights.pt", "--threshold", 9, "--detector", "{}[steps=1]"], "neural_cleans", "neural_cleanse", 3
     ),  # of which one step finds nothing
 }  # fmt: skip
 ALONE = {"show", "list", "layers"}
@@ -130,9 +130,9 @@ def test_what_a_message_asks_whether_it_was_meant_works(situation, backdoored, d
 
 def test_a_search_that_was_too_short_is_right_once_it_is_longer(backdoored, distrust):
     words = ["scan", str(kept(backdoored)), *ON, "--detector"]
-    said = distrust(*words, "trigger_search[steps=1]", "--threshold", 1000)
+    said = distrust(*words, "neural_cleanse[steps=1]", "--threshold", 1000)
     assert said.code == 3 and "ask for more steps" in said.out
-    assert distrust(*words, "trigger_search[steps=40]", "--threshold", 1000).code == 0
+    assert distrust(*words, "neural_cleanse[steps=40]", "--threshold", 1000).code == 0
 
 
 def test_a_folder_that_is_in_the_way_is_right_once_another_is_named(backdoored, distrust):

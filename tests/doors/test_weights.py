@@ -167,7 +167,7 @@ def test_tensors_without_names_are_called_so(backdoored, distrust):
 WORK = {  # beside `measure`, what a model's file is given to
     "purify": ["purify", "finetune", "--out", "made", "--weights"],
     "distill": ["distill", "--student", "resnet8", "--epochs", 1, "--out", "made", "--weights"],
-    "scan": ["scan", "--detector", "trigger_search[steps=1]", "--threshold", 2],
+    "scan": ["scan", "--detector", "neural_cleanse[steps=1]", "--threshold", 2],
 }
 
 

@@ -51,10 +51,10 @@ class Softly(nn.Module):
 
 
 @pytest.mark.parametrize("success", [0.5, 1.0])
-def test_the_trigger_search_is_neural_cleanses(tiny, success):
+def test_the_search_is_neural_cleanses(tiny, success):
     steps, lr, cost, factor, patience = 12, 0.5, 0.05, 2.0, 2
     options = {"steps": steps, "lr": lr, "cost": cost, "success": success, "patience": patience, "factor": factor}
-    finding = detectors.trigger_search(Softly(), tiny, batch_size=16, **options, rng=rng(4))
+    finding = detectors.neural_cleanse(Softly(), tiny, batch_size=16, **options, rng=rng(4))
     stream, net = rng(4), double(Softly(), False)
     rows = [torch.randint(80, (16,), generator=stream) for _ in range(steps)]
     smallest, weights = [], []

@@ -35,9 +35,9 @@ def pictures():
 
 
 def test_the_smallest_mask_is_the_backdoors(pictures):
-    finding = detectors.trigger_search(Backdoored(40.0), pictures, steps=200, rng=rng(0))
+    finding = detectors.neural_cleanse(Backdoored(40.0), pictures, steps=200, rng=rng(0))
     assert finding.target == 2 and finding.notes["mask"][2] < 20 < min(finding.notes["mask"][k] for k in (0, 1, 3))
-    clean = detectors.trigger_search(Backdoored(0.0), pictures, steps=200, rng=rng(0))
+    clean = detectors.neural_cleanse(Backdoored(0.0), pictures, steps=200, rng=rng(0))
     assert clean.score < finding.score
 
 

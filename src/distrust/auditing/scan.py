@@ -25,7 +25,7 @@ from ..selectors import parse_one
 from ..tensors import read_record
 from .checkpoint import Suspect, open_suspect
 
-USUAL = {"synthetic": "patch_probe", "classifier": "trigger_search", "encoder": "decree"}
+USUAL = {"synthetic": "patch_probe", "classifier": "neural_cleanse", "encoder": "decree"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def scan(
 
     Args:
         suspect: a file, a set as `load_set` returns it, or what `open_suspect` returned.
-        detector: with options, e.g. "patch_probe[permutations=19]"; default patch_probe for a set, trigger_search for
+        detector: with options, e.g. "patch_probe[permutations=19]"; default patch_probe for a set, neural_cleanse for
             a classifier, decree for an encoder that Distrust wrote.
         threshold: a score from which on it is a finding; take it from clean suspects of the same kind and size.
         units: of the pixels of a set's file, as `load_set` takes them, like the next two.

@@ -174,7 +174,7 @@ def scan(
     asked: Network,
     file: Annotated[Path, typer.Argument(help="A synthetic set or, with --images, a checkpoint.")],
     detector: Annotated[
-        str | None, typer.Option(help="patch_probe[permutations=19] for a set, trigger_search, decree for an encoder.")
+        str | None, typer.Option(help="patch_probe[permutations=19] for a set, neural_cleanse, decree for an encoder.")
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="A score from which on it is a finding.")] = None,
     units: Annotated[Literal["auto", "pixels", "normalised"], typer.Option(help="Of a set's pixels.")] = "auto",

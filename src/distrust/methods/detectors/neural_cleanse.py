@@ -1,4 +1,4 @@
-"""Trigger search: for every class, the smallest patch that sends all images there. One that is far too small, tells."""
+"""Neural Cleanse: for every class, the smallest patch that sends all images there. One that is far too small, tells."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from torch.nn import functional as F
 from ...data import ImageSet
 from ...marks import Count, Factor, Positive, Rate, detector
 from ...measurement.finding import Finding, outlyingness
-from ...models import frozen_mode, in_parts, room
+from ...models import frozen_mode, in_parts
 from ...seeds import rng as make_rng
 from .._costs import CLASSES
-
-TOGETHER = 512  # images in a pass, at most: more are no faster, and on a processor slower by half
+from ._classes import groups
 
 
 @detector(
     paper="Wang et al., Neural Cleanse, IEEE S&P 2019",
     finds=True, cost=lambda options, n: CLASSES * options["steps"] * options["batch_size"],
 )  # fmt: skip
-def trigger_search(
+def neural_cleanse(
     suspect: nn.Module,
     clean: ImageSet,
     *,
@@ -57,15 +56,14 @@ def trigger_search(
     Differs from the paper: classes are searched together, as many as memory holds, on the same images; masks that never
     worked count as the whole image; fewer steps.
     """
-    rng = rng or make_rng("trigger_search")
+    rng = rng or make_rng("neural_cleanse")
     drawn = [torch.randint(len(clean), (batch_size,), generator=rng) for _ in range(steps)]
     options: dict[str, Any] = {"lr": lr, "cost": cost, "success": success, "patience": patience, "factor": factor}
     with frozen_mode(suspect), torch.enable_grad():
-        most = room(suspect, clean.x.shape[1:])
-        together = torch.arange(len(clean.classes)).split(max(min(most, TOGETHER) // batch_size, 1))
+        together, most = groups(suspect, clean, batch_size)
         found = [_smallest(suspect, clean, classes, drawn, most, **options) for classes in together]
     smallest, masks, patterns = (torch.cat(parts) for parts in zip(*found, strict=True))
-    finding = Finding.of("trigger_search", outlyingness(-smallest), notes={"mask": smallest.tolist()})
+    finding = Finding.of("neural_cleanse", outlyingness(-smallest), notes={"mask": smallest.tolist()})
     k = finding.target
     shown = {"pattern": patterns[k].cpu(), "mask": masks[k].cpu()}
     never = int((~masks.flatten(1).any(1)).sum())

@@ -1,0 +1,56 @@
+"""What do two workers gain on a study of equal trainings, beside one with one core and one with two?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import torch
+
+from distrust.study import make_plan, run
+from distrust.study.graph import Plan
+from distrust.study.spec import study_from
+from distrust.study.store import Store
+
+from .measure import Row, Scale, ratio, timed
+
+GOAL = 1 / 0.6  # two workers take at most 0.6 of one worker's time
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    """So many WRN-16-1, each trained alike from another seed; with the start of processes and what is stored."""
+    count, epochs = scale.of((12, 8), (6, 4), (2, 1))
+    plan = trainings(count, epochs, scale.of("wrn16-1", "wrn16-1", "wrn10-1"))
+    cores = torch.get_num_threads()
+    ways = {
+        "two workers": lambda: carried_out(plan, cores, jobs=2),
+        "one worker, one core": lambda: carried_out(plan, 1, jobs=1),
+        "one worker, two cores": lambda: carried_out(plan, 2, jobs=1),
+    }
+    seconds = timed(ways, scale.rounds(3))
+    ours, *others = ways
+    for other in others:
+        yield ratio(f"{count} trainings of WRN-16-1", ours, other, seconds, GOAL, note="goal: 0.6 of the time")
+
+
+def carried_out(plan: Plan, threads: int, jobs: int) -> None:
+    """All of it, in a new store; in this process with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = run(plan, Store(folder), jobs=jobs)
+    finally:
+        torch.set_num_threads(before)
+    assert not outcome.failed and outcome.ran == len(plan.stages), outcome
+
+
+def trainings(count: int, epochs: int, network: str) -> Plan:
+    """A study of teachers alone."""
+    teacher = {"epochs": epochs, "flip": False}
+    budget = {"size": 32, "train": 1200, "test": 100, "teacher": teacher}
+    study = {
+        "name": "workers", "seeds": count, "images": "digits", "teacher": network, "attack": "none", "budget": "one",
+        "budgets": {"one": budget},
+    }  # fmt: skip
+    return make_plan(study_from(study))

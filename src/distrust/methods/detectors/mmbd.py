@@ -1,0 +1,90 @@
+"""MM-BD: how far can any image be pushed into each class? One class with far too large a margin, tells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ...data import ImageSet
+from ...marks import Count, NonNegative, Positive, detector
+from ...measurement import Finding
+from ...models import frozen_mode, in_parts
+from ...seeds import rng as make_rng
+from .._costs import CLASSES
+from ._classes import groups
+
+
+@detector(
+    paper="Wang, Xiang, Miller, Kesidis, MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor "
+    "Pattern Types Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900",
+    cost=lambda options, n: CLASSES * options["steps"] * options["images"],
+)  # fmt: skip
+def mmbd(
+    suspect: nn.Module,
+    clean: ImageSet,
+    *,
+    steps: Count = 300,
+    lr: Positive = 0.01,
+    images: Count = 30,
+    tolerance: NonNegative = 1e-5,
+    rng: Generator | None = None,
+) -> Finding:
+    """max_x z_k(x) − max_{j≠k} z_j(x) over images x in 0..1, for every class k, from noise; score: the largest, r.
+
+    p = 1 − F(r)^K of K classes, F the gamma distribution that fits the margins of the other classes.
+
+    Args:
+        suspect: a classifier.
+        clean: not shown; says what images are like and how many classes there are.
+        steps: of gradient ascent, at most.
+        lr: step, in pixel units by the gradient of a single image's margin.
+        images: from which each class starts, uniform noise; the best one counts.
+        tolerance: a class stops when the sum of its margins changes by a smaller part of itself.
+        rng: draws the noise.
+
+    Differs from the released code: classes are searched together, as many as memory holds.
+    """
+    rng = rng or make_rng("mmbd")
+    shape = (images, *clean.x.shape[1:])
+    with frozen_mode(suspect), torch.enable_grad():
+        together, most = groups(suspect, clean, images)
+        found = []
+        for classes in together:
+            noise = torch.stack([torch.rand(shape, generator=rng) for _ in classes])
+            found.append(_margins(suspect, noise, classes, most, steps, lr, tolerance))
+    margins = torch.cat(found)
+    return Finding.of("mmbd", margins, p=_p(margins.double().cpu()))
+
+
+def _margins(
+    suspect: nn.Module, x: Tensor, classes: Tensor, most: int, steps: int, lr: float, tolerance: float
+) -> Tensor:
+    """The largest margin [k] of each class among its images [k,B,C,H,W] after the ascent."""
+    goal = classes.to(next(suspect.parameters()).device)
+    x, going = x.to(goal.device), torch.ones(len(goal), dtype=torch.bool, device=goal.device)
+    best, last = torch.zeros(2, len(goal), device=goal.device)
+    for step in range(steps + 1):
+        x.requires_grad_()
+        logits = in_parts(suspect, x.flatten(0, 1), most).float().unflatten(0, x.shape[:2])  # [k,B,K]
+        own = goal.view(-1, 1, 1).expand(-1, x.shape[1], 1)
+        margin = logits.gather(2, own).squeeze(2) - logits.scatter(2, own, -torch.inf).amax(2)
+        total = margin.detach().sum(1)
+        best = torch.where(going, margin.detach().amax(1), best)
+        going = going & ((total - last).abs() > tolerance * last.abs())
+        if step == steps or not going.any():
+            break
+        last = total
+        (slope,) = torch.autograd.grad(margin.sum(), x)
+        x = (x.detach() + lr * slope * going.view(-1, 1, 1, 1, 1)).clamp(0, 1)
+    return best
+
+
+def _p(margins: Tensor) -> float | None:
+    """Of the largest of K margins among the others; None where these are too few or too alike to fit."""
+    from scipy import stats  # which takes half a second
+
+    others = margins.sort().values[:-1]
+    if len(others) < 3 or not float(others.std()) > 1e-9:
+        return None
+    fitted = stats.gamma(*stats.gamma.fit(others.numpy()))
+    return float(1 - fitted.cdf(float(margins.max())) ** len(margins))
