@@ -49,7 +49,7 @@ def test_it_is_free_only_where_nothing_is_trained_or_searched(method):
 def looks(method):
     """Whether it asks a model, which costs something too."""
     sifts = method.mark.kind == "defenses" and method.mark.on == "transfer" and method.name != "strong_augment"
-    return sifts or method.name == "bnp"
+    return sifts or method.name in ("bnp", "l2_tac", "strip")
 
 
 def cost(kind, name, n=1000, **options):

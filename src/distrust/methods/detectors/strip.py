@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator, nn
 from torch.nn import functional as F
 
 from ...data import ImageSet
 from ...marks import Count, detector
-from ...measurement.finding import Finding, outlyingness
+from ...measurement import Finding
 from ...measurement.predict import predict
 from ...models import at_once, eval_mode, laid_out
 from ...seeds import rng as make_rng
@@ -24,9 +26,9 @@ BATCH = 256  # blends in a pass
 def strip(
     suspect: nn.Module, clean: ImageSet, *, images: Count = 500, blends: Count = 10, rng: Generator | None = None
 ) -> Finding:
-    """For every class the mean entropy of the answers to its images, each blended with others; a low one is suspicious.
+    """log K − the mean entropy of the answers to a class' images, each blended with others, in nats, for every class.
 
-    An image is of the class that the suspect says. Score: how far the mean entropy of a class lies below the others'.
+    An image is of the class that the suspect says.
 
     Args:
         suspect: a classifier.
@@ -37,7 +39,7 @@ def strip(
 
     Differs from the paper: it judges single inputs, of which some may carry a trigger. Without these it has only what a
     backdoor does to clean images: an answer that other images hardly move. A class that the suspect never says has
-    the score 0.
+    the score 0, the least.
     """
     rng = rng or make_rng("strip")
     shown = clean[torch.randperm(len(clean), generator=rng)[:images].to(clean.x.device)]
@@ -54,7 +56,5 @@ def strip(
             entropy = -(p.exp() * p).sum(1).view(len(rows), blends).mean(1).double().cpu()
             total.index_add_(0, said[rows], entropy)
             count.index_add_(0, said[rows], torch.ones(len(rows)).double())
-    there, scores = count > 0, torch.zeros(classes).double()
-    entropies = total[there] / count[there]
-    scores[there] = outlyingness(-entropies)
-    return Finding.of("strip", scores, notes={"entropy": entropies.tolist()})
+    entropies = torch.where(count > 0, total / count.clamp(min=1), math.log(classes))
+    return Finding.of("strip", math.log(classes) - entropies, notes={"images": count.int().tolist()})
