@@ -58,6 +58,7 @@ INPUTS: dict[str, Callable[[Any], Any]] = {  # parameter → what it is given, b
     "train": lambda mark: pictures(),
     "transfer": lambda mark: pictures(),
     "clean": lambda mark: pictures("clean", 40),
+    "trained_on": lambda mark: pictures(),
     "raw": lambda mark: pictures(),
     "synthetic": lambda mark: condensed(),
     "references": lambda mark: signs()[signs().y == 0][: mark.references],

@@ -49,6 +49,10 @@ class Selector:
         """The same selector with some options set."""
         return Selector(self.name, {**self.options, **chosen})
 
+    def without(self, *names: str) -> Selector:
+        """The same selector with some options left out."""
+        return Selector(self.name, {name: value for name, value in self.options.items() if name not in names})
+
 
 def parse(text: str) -> list[Selector]:
     """Read a selector; a list `rate=[0.01,0.1]` is an axis and gives one selector for each value.

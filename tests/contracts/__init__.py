@@ -13,14 +13,15 @@ from distrust.errors import BadInput
 from distrust.registry import SUPPLIED, Method, registry
 
 PRODUCTS = {  # name in a signature → fixture
-    "train": "tiny", "transfer": "tiny", "clean": "tiny", "raw": "tiny", "model": "net", "teacher": "net",
-    "encoder": "encoder", "references": "references", "synthetic": "small",
+    "train": "tiny", "transfer": "tiny", "clean": "tiny", "trained_on": "tiny", "raw": "tiny",
+    "model": "net", "teacher": "net", "encoder": "encoder", "references": "references", "synthetic": "small",
 }  # fmt: skip
 SUSPECTS = {"classifier": "net", "any": "net", "encoder": "encoder", "synthetic": "small", "transfer": "tiny"}
 
 LONG = 8  # a default above counts steps, images, rounds: work, of which a test wants two
 SMALL = {
     "network": "convnet2-w4", "size": 3, "batch_size": 32,
+    "isolate": 0.1,  # of 80 images
     "success": 0.1,  # of a search: or two steps never succeed, and every score is the same
     "threshold": 0.999,  # of masks: or two steps never reach it, and nothing is pruned
 }  # fmt: skip

@@ -27,6 +27,8 @@ NEED_NO_LABELS = {"none", "bnp"}
 DRAW_NOTHING = {"none", "clp", "bnp"}
 GENTLE = {  # what is gentle where it is not a low rate: Adam's own rates are, and a new last layer has to be learnt
     "ibau": {"epochs": 2}, "sau": {"epochs": 2}, "fst": {"lr": 0.05, "epochs": 10, "batch_size": 32, "flip": False},
+    "abl": {"isolation_epochs": 4, "unlearn_epochs": 4, "epochs": 12, "milestones": (9,), "batch_size": 16,
+            "flip": False, "crop": 1},  # it starts from nothing
 }  # fmt: skip
 
 

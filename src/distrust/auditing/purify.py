@@ -115,6 +115,12 @@ def purify(
             f"{selector.name} works on images; purify cleans a model. Name it on a study's defense axis, or call "
             f"distrust.defenses.{selector.name}."
         )
+    if "trained_on" in defense.inputs:
+        raise BadInput(
+            f"{selector.name} trains anew on the images that the suspect was trained on, poisoned ones among them, and "
+            f"a model does not bring these along. Name it on a study's defense axis, or call "
+            f"distrust.defenses.{selector.name}(model, images)."
+        )
     encoder = defense.mark.on == "encoder"
     selector = tuned(defense, selector)
     defense.check(selector.fixed(**{name: values[0] for name, values in selector.tuned.items()}).options)

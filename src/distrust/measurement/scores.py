@@ -25,7 +25,7 @@ from .predict import predict
 
 HEAVY = (
     "model", "teacher_model", "control_model", "test", "train", "clean", "backdoor", "before", "poisoned", "suspect",
-    "cleaned",
+    "cleaned", "trained_on",
 )  # fmt: skip
 
 

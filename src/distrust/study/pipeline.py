@@ -25,7 +25,7 @@ from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, 
 from .graph import Call, Env, Stage, digest, key_of
 from .spec import DIALS, Study
 from .steps import STEPS
-from .words import NONE, misplaced, what
+from .words import NONE, cleans, misplaced, placed, what
 
 Chosen = Mapping[str, Selector]
 
@@ -39,13 +39,15 @@ class Position:
         axis: whose entry stands there.
         makes: the product that it replaces.
         when: (chosen, mark of the axis' method) → it is filled.
-        later: it works on B of images "A>B".
+        first: it works on A of images "A>B", as they were before an attack.
+        later: it works on B.
     """
 
     kind: str
     axis: str
     makes: str
     when: Callable[[Chosen, Any], bool]
+    first: bool = False
     later: bool = False
 
 
@@ -61,6 +63,10 @@ def _has(axis: str, *without: str) -> Callable[[Chosen, Any], bool]:
     return lambda chosen, mark: chosen[axis] != NONE and all(chosen[other] == NONE for other in without)
 
 
+def _cleans(model: str) -> Callable[[Chosen, Any], bool]:
+    return lambda chosen, mark: _on("classifier", "encoder")(chosen, mark) and cleans(chosen) == model
+
+
 def _moves(chosen: Chosen, mark: Any) -> bool:
     return len(divided(chosen["images"].name, ">")) > 1 and chosen["encoder"] == NONE
 
@@ -73,6 +79,7 @@ PIPELINE = (
     Position("attack", "attack", "model", _place(2)),
     Position("poison", "attack", "synthetic", _place(4)),
     Position("attack", "attack", "encoder", _place(5)),
+    Position("defense", "defense", "model", _cleans("teacher"), first=True),
     Position("transfer", "images", "model", _moves, later=True),
     Position("poison", "attack", "transfer", _place(3), later=True),
     Position("sift", "defense", "transfer", _on("transfer"), later=True),
@@ -82,7 +89,7 @@ PIPELINE = (
     Position("victim", "student", "model", _has("condenser"), later=True),
     Position("features", "encoder", "shown", _has("encoder"), later=True),
     Position("head", "student", "model", _has("encoder"), later=True),
-    Position("defense", "defense", "model", _on("classifier", "encoder"), later=True),
+    Position("defense", "defense", "model", _cleans("student"), later=True),
 )
 METHODS = ("attack", "condenser", "defense")  # axes whose method itself fills the position
 CHEAP = {"plant", "images", "references"}  # made again where they are read
@@ -172,7 +179,7 @@ class Planner:
         placed = set()
         for position in PIPELINE:
             axis, makes = position.axis, position.makes
-            given = {**env, **later} if position.later else env
+            given = {**env, **(later if position.later else first if position.first else {})}
             if position.when(chosen, mark_of(axis, chosen)) and (makes in env or axis not in ("attack", "defense")):
                 made = self.fill(position, chosen, given, seed)
                 if axis == "attack":
@@ -184,6 +191,8 @@ class Planner:
                 env.setdefault(f"first_{makes}", made)
                 if makes == "model" and axis in ("teacher", "attack", "images"):
                     env["taught"] = made
+                if axis == "teacher" == position.kind:
+                    env["trained_on"] = given["train"]
                 placed.add(axis)
         for axis in ("attack", "defense"):
             if chosen[axis] != NONE and axis not in placed:
@@ -254,11 +263,13 @@ class Planner:
         return env[product]
 
     def share(self, selector: Selector, method: Method, inputs: Env, seed: int) -> tuple[Selector, Env]:
-        """`clean` in a defence's selector is no option of the method but the share of images that it gets.
+        """`at` and `clean` in a defence's selector are no options of the method; `clean` is its share of images.
 
         Raises:
             BadInput: no share, or a larger one than is held for defenders.
         """
+        if method.mark.kind == "defenses":
+            selector = placed(selector, method)
         share = selector.options.get("clean")
         if share is None or "clean" in method.options or "clean" not in inputs:
             return selector, inputs
@@ -269,9 +280,8 @@ class Planner:
                 f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
                 f"Give at most that, or a budget with more: held = {share}."
             )
-        own = {name: value for name, value in selector.options.items() if name != "clean"}
         clean = self.stage("images", self._step("images", **{**options, "share": share}), {}, seed)
-        return Selector(selector.name, own), {**inputs, "clean": clean}
+        return selector.without("clean"), {**inputs, "clean": clean}
 
     def distilled(self, selector: Selector) -> dict[str, Any]:
         """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""

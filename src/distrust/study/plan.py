@@ -145,7 +145,8 @@ class _Told:
             known, text = self.sorts[axis], selector.text
             if text not in known:
                 named = axis in ("attack", "defense", "detector")
-                known[text] = (selector.name, bool(selector.tuned)) if named else (text != "none", ">" in text)
+                at = str(selector.options.get("at"))  # where a defence stands
+                known[text] = (selector.name, bool(selector.tuned), at) if named else (text != "none", ">" in text)
                 new = True
             shape.append(known[text])
         images, attack, student, encoder = map(chosen.__getitem__, ("images", "attack", "student", "encoder"))
@@ -184,14 +185,15 @@ def look(plan: Plan) -> None:
 def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: int) -> PlannedCell:
     """One combination with one seed: the attacked arm, its control, and what they are scored from."""
     attack, detector, ours = chosen["attack"], chosen["detector"], planner.arm(chosen, seed)
-    arms = {"ours": ours}
+    arms, undefended = {"ours": ours}, planner.arm({**chosen, "defense": NONE}, seed)
     if attack != NONE:
         arms["control"] = control = planner.arm({**chosen, "attack": NONE}, seed)
-        if "taught" in ours:
-            arms["teacher"] = {**ours, "model": ours["taught"]}
-            arms["teacher_control"] = {**control, "model": control["taught"]}
+        if "taught" in undefended:
+            clean = planner.arm({**chosen, "attack": NONE, "defense": NONE}, seed)
+            arms["teacher"] = {**ours, "model": undefended["taught"]}
+            arms["teacher_control"] = {**control, "model": clean["taught"]}
     if chosen["defense"] != NONE:
-        arms["undefended"] = planner.arm({**chosen, "defense": NONE}, seed)
+        arms["undefended"] = undefended
     backdoor = ours.get("backdoor")
     attacks, cleans = mark_of("attack", chosen), mark_of("defense", chosen)
     place = attacks and attacks.place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import BadInput
-from ..registry import registry
+from ..registry import Method, registry
 from ..selectors import Selector
 from .axes import AXES
 from .graph import Call, Env
@@ -46,6 +46,11 @@ def misplaced(axis: str, chosen: Mapping[str, Selector]) -> BadInput:
         )
     if axis == "defense" and chosen["encoder"] != NONE:
         return BadInput(f"{name} works on a {mark.on}, and this is an encoder. Name a defence of encoders: mimic.")
+    if axis == "defense" and chosen["condenser"] != NONE and mark.on == "classifier":
+        return BadInput(
+            f"{name} trains anew on the images that a teacher was trained on, and with a condenser there is no "
+            "teacher. Name a defence that cleans a model as it is: finetune."
+        )
     if axis == "defense" and chosen["condenser"] != NONE:
         asks = "asks a teacher about a transfer set" if mark.on == "transfer" else "works on an encoder"
         return BadInput(f"{name} {asks}, and a condenser has none.")
@@ -55,3 +60,49 @@ def misplaced(axis: str, chosen: Mapping[str, Selector]) -> BadInput:
     verb = "looks at" if axis == "detector" else "works on"
     what = "a synthetic set" if mark.on == "synthetic" else "an encoder"
     return BadInput(f"{name} {verb} {what}, and {made_by} 'none' makes none. Name one: {example}.")
+
+
+def placed(selector: Selector, method: Method) -> Selector:
+    """A defence's selector without `at`, which says where it stands and is no option of the method.
+
+    Raises:
+        BadInput: it is no defence of classifiers, or there is no such place.
+    """
+    at, bare = selector.options.get("at"), selector.without("at")
+    if at is None or "at" in method.options:
+        return selector
+    if method.mark.on != "classifier":
+        raise BadInput(f"{selector.text}: at=teacher is for defences of classifiers. Write {bare.text}.")
+    if at != "teacher":
+        raise BadInput(
+            f"{selector.text}: at is no place but teacher. Write {bare.fixed(at='teacher').text} for a defence between "
+            f"the teacher and its student, {bare.text} for one behind the student."
+        )
+    return bare
+
+
+def cleans(chosen: Mapping[str, Selector]) -> str:
+    """The model that a defence of classifiers cleans: "student" is the last one, "teacher" the one that is distilled.
+
+    `at=teacher` in its selector says so; a defence that asks for what the teacher was trained on makes a teacher.
+
+    Raises:
+        BadInput: there is no such place, or the attack is not among what the teacher was trained on.
+    """
+    selector, attack = chosen["defense"], chosen["attack"]
+    method = registry.get("defenses", selector.name)
+    bare = placed(selector, method)
+    if bare != selector and chosen["distiller"] == NONE:
+        raise BadInput(
+            f"{selector.text}: at=teacher stands between a teacher and its student, and distiller 'none' makes no "
+            f"student. Name a distiller, kd, or write {bare.text}."
+        )
+    if "trained_on" not in method.inputs:
+        return "student" if bare == selector else "teacher"
+    if attack != NONE and registry.get("attacks", attack.name).mark.place == 2:
+        raise BadInput(
+            f"{method.name} trains anew on the images that the teacher was trained on, and {attack.name} poisons none "
+            "of them: it changes the teacher (place 2), so there is nothing to unlearn. Name attacks on training data "
+            f"(place 1) for {method.name}, such as badnets, in a [[grid]] of its own."
+        )
+    return "teacher"

@@ -100,7 +100,7 @@ def fresh(encoder: nn.Module, rng: Generator) -> nn.Module:
     if not spec:
         raise BadInput(
             f"{called(encoder)} does not say how it was built, so it cannot be built again with random weights. Build "
-            "it with model(name, images, head=False), or open its file."
+            "it with model(name, images), an encoder with head=False, or open its file."
         )
     made = make_model(**spec, rng=rng)
     first = getattr(encoder, "normalize", None)
