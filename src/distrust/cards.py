@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
 TOLD = {"kind", "paper", "version", "cost", "later"}  # elsewhere on the card, or nobody's but the planner's
 
+TRAINED_ON = "the images that the suspect was trained on, which a study has and purify does not"
+
 
 def card(method: Method) -> dict[str, Any]:
     """Everything that is known about a method, JSON-able: `facts` are those of its mark that are not as usual."""
@@ -31,6 +33,7 @@ def card(method: Method) -> dict[str, Any]:
         "summary": method.summary,
         "paper": method.mark.paper,
         **({"needs": list(method.inputs)} if method.mark.kind == "metrics" else {}),
+        **({"needs": TRAINED_ON} if "trained_on" in method.inputs and method.mark.kind == "defenses" else {}),
         **marked(method.mark),
         "options": [
             {

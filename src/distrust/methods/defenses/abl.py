@@ -36,20 +36,22 @@ def abl(
     trained_on: ImageSet,
     *,
     isolate: Half = 0.01,
-    gamma: NonNegative = 0.5,
+    level: NonNegative = 0.5,
     isolation_epochs: Count = 20,
     unlearn_epochs: Count = 20,
     unlearn_lr: Positive = 5e-4,
     training: Training = ANEW,
     rng: Generator | None = None,
 ) -> nn.Module:
-    """Train anew on sign(CE − γ) · CE; isolate the images of lowest CE; train on the others; climb the CE of those.
+    """From the training images, which purify lacks: train anew on sign(CE − γ) · CE; unlearn those of the lowest CE.
+
+    These are isolated; the network trains on the others, and then climbs the CE of the isolated ones.
 
     Args:
         model: the suspect, of which the architecture and the normalisation are kept and no weight.
         trained_on: the images that the suspect was trained on, poisoned ones among them.
         isolate: share of the images that are taken to be poisoned, 0..0.5, rounded to a whole number.
-        gamma: γ ≥ 0; the first training keeps the CE of a batch near it.
+        level: γ ≥ 0, near which the first training keeps the CE of a batch.
         isolation_epochs: passes of the first training, at a constant rate and without augmentation.
         unlearn_epochs: passes over the isolated images while their CE is climbed, likewise.
         unlearn_lr: the rate of the climb.
@@ -61,8 +63,7 @@ def abl(
         Diverged: the loss exploded; lower lr.
 
     Differs from the paper: as in the released code, the sign is that of a batch's mean CE. From the released code: the
-    images are shuffled in the first training too; it runs 20 epochs of that and of the climb, as the paper has it; and
-    the last epoch is returned.
+    images are shuffled in the first training too; there are 20 epochs of that and of the climb, as in the paper.
     """
     check_fits(model, trained_on)
     count = round(isolate * len(trained_on))
@@ -74,7 +75,7 @@ def abl(
 
     def near_gamma(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         loss = cross_entropy(model, x, y)
-        return (loss - gamma).sign() * loss
+        return (loss - level).sign() * loss
 
     def climb(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return -cross_entropy(model, x, y)
