@@ -111,7 +111,9 @@ SMALL: dict[str, Any] = {
     "size": 3, "inset": 2, "k": 3, "patience": 1, "success": 0.0, "u": 1.0,
     "network": "convnet2-w8", "surrogate": "convnet2-w8", "trigger": "patch:white:3", **EXACT,
 }  # fmt: skip
-LARGE = {"threshold": 0.999}  # of masks, which a few small steps hardly move
+LARGE = {  # where little is nothing: masks that a few small steps hardly move, a share of a few images
+    "threshold": 0.999, "isolate": 0.2,
+}  # fmt: skip
 KINKED = {"prune"}  # it counts on a ReLU at 0, which passes no gradient on
 
 

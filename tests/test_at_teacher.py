@@ -144,7 +144,7 @@ def test_defences_of_the_teacher_run_from_end_to_end(tmp_path):
         assert cell["keys"]["teacher"] == none["keys"]["teacher"] and cell["keys"]["student"] != none["keys"]["student"]
     assert defended[2]["chosen"] in ({"lr": 0.1}, {"lr": 0.01}) and defended[2]["validation"]["before"] is not None
     assert alone["undefended_asr"] == alone["teacher_asr"] == none["teacher_asr"]
-    assert "attack-weak" in alone["flags"], "after an epoch there is nothing to clean"
+    assert ("attack-weak" in alone["flags"]) == (none["teacher_asr"] < 0.8), "it is held to its teacher's"
     records = {r["recipe"]["method"]: r for r in outcome.records.values()}
     assert records["defenses/abl"]["state"] == "done"
     assert len([s for s in of_kind(made, "defense") if s.call["method"] == "defenses/abl"]) == 2, "and its control"
