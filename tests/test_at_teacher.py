@@ -28,9 +28,9 @@ def test_a_defence_at_the_teacher_stands_before_the_student_in_both_arms():
     assert defended.inputs["model"] is teacher and student.inputs["model"] is defended
     assert defended.call == late.final[-1].call, "it is no option of the method"
     assert defended.taint == student.taint == ("badnets",) and early.arms["control"]["model"].taint == ()
-    for arm in ("undefended", "teacher", "teacher_control"):
-        assert early.arms[arm]["model"] is late.arms[arm]["model"], "undefended is what was never defended"
-    assert early.arms["teacher"]["model"] is teacher and kinds(early, "undefended") == ["teacher", "student"]
+    assert early.arms["undefended"]["model"] is late.arms["undefended"]["model"], "of a teacher that was not defended"
+    assert late.arms["teacher"]["model"] is teacher and early.arms["teacher"]["model"] is defended
+    assert early.arms["teacher_control"]["model"] is early.arms["control"]["model"].inputs["model"]
     assert early.axes["defense"] == "finetune[at=teacher]" and early.cleans == "classifier"
 
 
@@ -50,8 +50,8 @@ def test_it_stands_behind_an_attack_on_the_teacher_and_is_tuned_on_the_teachers_
         assert options(given)["source"] == "digits"
     assert options(one.inputs["clean"])["share"] == 0.02 and [options(s)["lr"] for s in (one, two)] == [0.1, 0.01]
     assert options(choose)["candidates"] == [{"lr": 0.1}, {"lr": 0.01}]
-    assert cell.arms["teacher"]["model"].inputs["model"] is attack, "it moved, and was not defended"
-    assert kinds(cell, "teacher_control") == ["teacher", "transfer"]
+    assert cell.arms["teacher"]["model"].inputs["model"] is choose and "defense" not in kinds(cell, "undefended")
+    assert kinds(cell, "teacher_control") == ["teacher", "defense", "defense", "choose", "transfer"]
 
 
 def test_a_defence_that_asks_for_the_training_images_gets_the_clean_split_at_either_place(tmp_path, monkeypatch):
@@ -139,11 +139,12 @@ def test_defences_of_the_teacher_run_from_end_to_end(tmp_path):
     assert outcome.failed == 0, [r.get("error") for r in outcome.records.values()]
     none, *defended, alone = score_cells(made, Store(tmp_path / "store"), outcome)
     for cell in defended:
-        assert cell["undefended_asr"] == none["asr"] and cell["teacher_asr"] == none["teacher_asr"]
+        assert cell["undefended_asr"] == none["asr"] and cell["undefended_acc"] == none["acc"]
         assert cell["base"] is not None and "attack-weak" not in cell["flags"], "a student is not held to it"
         assert cell["keys"]["teacher"] == none["keys"]["teacher"] and cell["keys"]["student"] != none["keys"]["student"]
     assert defended[2]["chosen"] in ({"lr": 0.1}, {"lr": 0.01}) and defended[2]["validation"]["before"] is not None
-    assert alone["undefended_asr"] == alone["teacher_asr"] == none["teacher_asr"]
+    assert alone["undefended_asr"] == alone["teacher_asr"] == none["teacher_asr"], "before the defence"
+    assert (alone["asr"], alone["acc"]) == (defended[1]["teacher_asr"], defended[1]["teacher_acc"]), "the same teacher"
     assert ("attack-weak" in alone["flags"]) == (none["teacher_asr"] < 0.8), "it is held to its teacher's"
     records = {r["recipe"]["method"]: r for r in outcome.records.values()}
     assert records["defenses/abl"]["state"] == "done"

@@ -128,7 +128,7 @@ class PlannedCell:
         target: the attack's class, or None.
         cleans: what the defence cleans, or None.
         arms: name → products of an arm: "ours", "control" (the attack left out), "undefended", "teacher" and
-            "teacher_control" (nothing distilled, nothing defended).
+            "teacher_control" (nothing distilled).
         seen: arm → (clean, triggered or None): predictions of its model.
         metrics: metric → the stage that measures it.
         findings: "finding" and "finding_control": a detector's looks.

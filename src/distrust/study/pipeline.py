@@ -189,7 +189,7 @@ class Planner:
                     env |= {"suspect": given[makes], "cleaned": made}
                 env[makes] = made
                 env.setdefault(f"first_{makes}", made)
-                if makes == "model" and axis in ("teacher", "attack", "images"):
+                if makes == "model" and (axis in ("teacher", "attack", "images") or position.first):
                     env["taught"] = made
                 if axis == "teacher" == position.kind:
                     env["trained_on"] = given["train"]

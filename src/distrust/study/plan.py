@@ -185,15 +185,15 @@ def look(plan: Plan) -> None:
 def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: int) -> PlannedCell:
     """One combination with one seed: the attacked arm, its control, and what they are scored from."""
     attack, detector, ours = chosen["attack"], chosen["detector"], planner.arm(chosen, seed)
-    arms, undefended = {"ours": ours}, planner.arm({**chosen, "defense": NONE}, seed)
+    arms, undefended = {"ours": ours}, {**chosen, "defense": NONE}
     if attack != NONE:
         arms["control"] = control = planner.arm({**chosen, "attack": NONE}, seed)
-        if "taught" in undefended:
-            clean = planner.arm({**chosen, "attack": NONE, "defense": NONE}, seed)
-            arms["teacher"] = {**ours, "model": undefended["taught"]}
-            arms["teacher_control"] = {**control, "model": clean["taught"]}
+        if "taught" in ours:
+            lesson = chosen if chosen["distiller"] != NONE else undefended  # whoever a student learns from
+            arms["teacher"] = {**ours, "model": planner.arm(lesson, seed)["taught"]}
+            arms["teacher_control"] = {**control, "model": planner.arm({**lesson, "attack": NONE}, seed)["taught"]}
     if chosen["defense"] != NONE:
-        arms["undefended"] = undefended
+        arms["undefended"] = planner.arm(undefended, seed)
     backdoor = ours.get("backdoor")
     attacks, cleans = mark_of("attack", chosen), mark_of("defense", chosen)
     place = attacks and attacks.place
