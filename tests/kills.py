@@ -91,7 +91,15 @@ def main(words: Sequence[str]) -> int:
         stages = {p.name for p in (root / "store").iterdir()} - {SIGN}
         assert stages == {*plan(**STUDY).stages}, "neither drafts nor anything set aside"
         assert cells(root / "store") == cells(root / "calm")
-    print(json.dumps({"finished when the disk was full": filled, "kills": len(killed) - killed.count(""), **{what: killed.count(what) for what in {*killed}}}))
+    print(
+        json.dumps(
+            {
+                "finished when the disk was full": filled,
+                "kills": len(killed) - killed.count(""),
+                **{what: killed.count(what) for what in {*killed}},
+            }
+        )
+    )
     return 0
 
 
