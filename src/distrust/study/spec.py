@@ -112,6 +112,7 @@ class Study(_given):
             that its combinations are repeated.
         budgets: named budgets. A file may take them from another one beside it, `budgets_from = "other.toml"`.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
+        metrics: those that are measured only where they are asked for, each with its options: "retune[epochs=5]".
         published: numbers by others, in their own convention, shown beside ours.
         origin: METHOD.OPTION → where a value that the study does not vary comes from.
     """
@@ -126,6 +127,7 @@ class Study(_given):
     grid: list[Block] = []
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
+    metrics: Entries = []
     published: list[dict[str, Any]] = []
     origin: Origin = {}
     source: str = Field("", exclude=True)  # the file it was read from
