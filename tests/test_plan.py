@@ -311,7 +311,7 @@ RETUNED = {"attack": ["none", "badnets"], "defense": ["none", "finetune"]}
 
 def test_a_metric_that_costs_a_training_is_planned_where_it_is_asked_for_and_has_a_backdoor_and_a_defence():
     asked, silent = plan(metrics=["retune[epochs=2,poisoned=3]"], **RETUNED), plan(**RETUNED)
-    (stage,) = asked.stages.values() - set(silent.stages.values())
+    (stage,) = {*asked.stages.values()} - {*silent.stages.values()}
     assert stage.kind == "metric" and silent.stages.keys() < asked.stages.keys()
     assert stage.call["options"]["epochs"] == 2 and stage.call["options"]["poisoned"] == 3
     (cell,) = (cell for cell in asked.cells if cell.metrics)

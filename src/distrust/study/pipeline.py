@@ -114,7 +114,7 @@ class Planner:
             if not registry.get("metrics", name).mark.asked:
                 known = [metric.name for metric in registry.kind("metrics").values() if metric.mark.asked]
                 told = (
-                    f"metrics: {name} is in every cell that it fits. Name only what is measured where it is asked for"
+                    f"metrics: {name} is in every cell that it fits. Name what is measured only if it is asked for"
                 )
                 raise BadInput(f"{told}: {', '.join(known)}.")
         for kind, dial in DIALS.items():
