@@ -121,6 +121,25 @@ def results(
 
 
 @command
+def results_import(
+    face: Face,
+    file: Annotated[Path, typer.Argument(help="BackdoorBench's results.csv.")],
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Only this attack, by our name or theirs; repeatable.")
+    ] = None,
+    defense: Annotated[list[str] | None, typer.Option(help="Only this defence, likewise.")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="Only these images, e.g. cifar10; repeatable.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="Only this poison rate, e.g. 0.1; repeatable.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this network, e.g. preactresnet18; repeatable.")] = None,
+) -> int:
+    """Turn the public board's results into published rows, for a study file: numbers of others, beside ours."""
+    found = dt.published(
+        file, attack=attack or (), defense=defense or (), images=images or (), rate=rate or (), model=model or ()
+    )
+    return face.show({"published": found.rows}, *str(found).split("\n"))
+
+
+@command
 def report(
     face: Face,
     study: Annotated[Path, typer.Argument(help="A study file, a results folder, or a study's name.")],

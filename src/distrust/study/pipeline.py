@@ -113,9 +113,7 @@ class Planner:
             self.call("metrics", selector)
             if not registry.get("metrics", name).mark.asked:
                 known = [metric.name for metric in registry.kind("metrics").values() if metric.mark.asked]
-                told = (
-                    f"metrics: {name} is in every cell that it fits. Name what is measured only if it is asked for"
-                )
+                told = f"metrics: {name} is in every cell that it fits. Name what is measured only if it is asked for"
                 raise BadInput(f"{told}: {', '.join(known)}.")
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():

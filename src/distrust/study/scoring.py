@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..measurement import Finding, Seen, score
+from ..registry import registry
+from ..selectors import parse_one
 from .cells import Cell
 from .codecs import TENSORS
 from .graph import Env, Plan, PlannedCell, Stage
@@ -116,7 +118,15 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
 
 
 def _published(rows: list[dict[str, Any]], axes: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows whose words are this cell's axes; where there are none, those with which its axes begin."""
+    """Rows whose words are this cell's axes; where there are none, those with which its axes begin.
+
+    None is of another rate, which is of all training images; of an attack that keeps labels, ours is of the target's, and not
+    compared.
+    """
+    attack = parse_one(axes.get("attack", "none"))
+    own, marks = attack.options.get("rate"), registry.marks("attacks")
+    if own is not None and not (attack.name in marks and marks[attack.name].clean_label):
+        rows = [row for row in rows if row.get("rate", own) == own]
 
     def agreeing(same: Any) -> list[dict[str, Any]]:
         return [row for row in rows if all(same(axes[a], value) for a, value in row.items() if a in axes)]
