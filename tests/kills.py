@@ -24,38 +24,95 @@ from distrust.study import Store, run, score_cells
 from distrust.study.store import SIGN
 
 SEEDS = 17  # 12 stages each
+HALF = 11_000_000  # bytes of a disk: about half of what they need
 BUDGET = {"train": 96, "test": 40, "size": 8, "teacher": {"epochs": 1}, "student": {"epochs": 1}}
 STUDY = {"attack": "badnets", "distiller": "kd", "seeds": SEEDS, "budgets": {"cpu": BUDGET}}
 DRIVER = """
 import sys
 
 if __name__ == "__main__":  # a worker imports this file, too
+    from distrust.registry import registry
     from distrust.study import Store, run
     from distrust.study.cluster import Cluster
     from tests.kills import STUDY, plan
 
-    folder, *address = sys.argv[1:]
+    disk, folder, *address = sys.argv[1:]
+    registry.add(disk)  # workers load it as well
     sign = "done" if address else "start"  # Ray is given everything at the start
     told = lambda event, stage, record: print(event, flush=True) if event == sign else None
     run(plan(**STUDY), Store(folder), jobs=2, cluster=Cluster(*address) if address else None, tell=told)
 """
 
+DISK = """
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from distrust.marks import detector
+from distrust.study.places import Folder
+
+
+def used(root):
+    for folder, _, files in os.walk(root):  # what goes meanwhile is left out
+        for file in files:
+            with suppress(FileNotFoundError):
+                yield os.stat(os.path.join(folder, file)).st_size
+
+
+def put(self, path, data, whole=getattr(Folder, "whole", Folder.put)):
+    free = max(int(Path({size!r}).read_text()) - sum(used(self.root)), 0)
+    whole(self, path, data[:free])  # of what does not fit, a part is written
+    if free < len(data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@detector(paper="none", on="any")
+def disk(suspect, clean, *, rng=None):
+    "A plug-in needs a method."
+
+
+Folder.whole, Folder.put = getattr(Folder, "whole", Folder.put), put
+"""
+
 
 def main(words: Sequence[str]) -> int:
-    """Kill so many times, then compare with a run that nobody disturbed."""
+    """Fill the disk, enlarge it, kill so many times, then compare with a run that nobody disturbed."""
     numbers, draw = [int(word) for word in words if word.isdecimal()], random.Random(0)
     with tempfile.TemporaryDirectory() as folder, nodes() if "--ray" in words else nullcontext() as ray:
-        root, driver = Path(folder), Path(folder) / "driver.py"
+        root, driver, disk, size = Path(folder), *(Path(folder) / name for name in ("driver.py", "disk.py", "size"))
         driver.write_text(DRIVER)
-        command = [sys.executable, driver, root / "store", *([ray.address] if ray else [])]
+        disk.write_text(DISK.format(size=str(size)))
+        command = [sys.executable, driver, disk, root / "store", *([ray.address] if ray else [])]
+        filled = fill(command, root / "store", size)
         killed = [kill(command, root / "store", draw, ray) for _ in range(*numbers or [30])]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run([sys.executable, driver, root / "calm"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, driver, disk, root / "calm"], check=True, stdout=subprocess.DEVNULL)
         stages = {p.name for p in (root / "store").iterdir()} - {SIGN}
         assert stages == {*plan(**STUDY).stages}, "neither drafts nor anything set aside"
         assert cells(root / "store") == cells(root / "calm")
-    print(json.dumps({"kills": len(killed) - killed.count(""), **{what: killed.count(what) for what in {*killed}}}))
+    print(
+        json.dumps(
+            {
+                "finished when the disk was full": filled,
+                "kills": len(killed) - killed.count(""),
+                **{what: killed.count(what) for what in {*killed}},
+            }
+        )
+    )
     return 0
+
+
+def fill(command: Sequence[Any], folder: Path, size: Path) -> int:
+    """Run on a disk for half of the study; then it is large enough. Returns how many stages were finished."""
+    size.write_text(str(HALF))
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    size.write_text(str(2**40))
+    assert done.returncode and "No space left on device" in done.stderr, done.stderr
+    there = {p.name for p in folder.iterdir()} - {SIGN}
+    assert there == {*written(folder)}, "no draft stays"
+    assert 20 < len(there) < len(plan(**STUDY).stages)
+    return len(there)
 
 
 def kill(command: Sequence[Any], folder: Path, draw: random.Random, ray: Any) -> str:

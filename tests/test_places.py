@@ -114,6 +114,12 @@ def test_many_records_are_read_at_once_as_each_by_itself(finished, url, monkeypa
     found = dict(store.records([*made.stages]))
     assert list(found) == list(made.stages) and isinstance(found.pop(key), Damaged)
     assert found == {key: store.record(key) for key in found} and sum(map(bool, found.values())) == 3
+    first, second = list(made.stages)[:2]
+    (facts, *_) = store.record(first)["files"].values()
+    store.place.put(f"{first}/{facts['file']}", b"something else")
+    asked = dict(store.records([first, second], whole={first}))
+    assert isinstance(asked[first], Damaged) and asked[second] == store.record(second)
+    assert dict(store.records([first]))[first] == store.record(first), "of others no file is read"
 
 
 def test_a_server_that_goes_away_stops_the_run_and_what_was_finished_stays(finished, fresh, monkeypatch):

@@ -112,7 +112,8 @@ def kept(
     What no other stage of the plan reads is read here; the others' readers say what is wrong with them.
     """
     read = {parent.key for stage in plan.stages.values() for parent in stage.parents}
-    for key, record in store.records(plan.stages):
+    asked = {key for key in plan.stages if key not in read and (key in made or mode != "force")}
+    for key, record in store.records(plan.stages, asked):
         stage = plan.stages[key]
         try:
             if isinstance(record, Damaged):
@@ -122,8 +123,6 @@ def kept(
             done = record is not None and record["state"] == "done"
             if (mode == "force" or (mode == "retry" and not done)) and key not in made:
                 record = None
-            elif done and key not in read:
-                record = store.load(key)[0]
             yield stage, record
         except Damaged as error:
             yield stage, error

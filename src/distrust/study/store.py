@@ -15,7 +15,8 @@ import os
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound, StoreError, notice
@@ -31,6 +32,7 @@ SIGN = ".format"  # the file that tells it
 ABANDONED = 3600  # seconds after which a draft of another machine has no writer any more
 DRAFT = re.compile(r"\.[0-9a-f]{32}-(?:([0-9a-f]{8})-([0-9]+)-)?[0-9a-f]{8}")  # the machine and process that write it
 AT_ONCE = 256  # records that a server is asked for at a time
+THREADS = 16  # that ask it for the files of as many stages
 
 
 class Store:
@@ -93,20 +95,44 @@ class Store:
             raise Damaged(key, f"{RECORD} is gone")
         return None if data is None else opened(key, data)
 
-    def records(self, keys: Iterable[str]) -> Iterator[tuple[str, Record | Damaged | None]]:
-        """Those of many stages, or what is wrong with them; a server is asked for many at a time."""
+    def records(self, keys: Iterable[str], whole: Container[str] = ()) -> Iterator[tuple[str, Record | Damaged | None]]:
+        """Those of many stages, or what is wrong with them; a server is asked for many at a time.
+
+        Args:
+            keys: of the stages.
+            whole: those of them whose files are read, too, if they are done.
+        """
         self._check_format()
         keys = list(keys)
         for start in range(0, len(keys), AT_ONCE):
             some = keys[start : start + AT_ONCE]
             with self._reading():
                 read = {} if self.local else self.place.read_all([f"{key}/{RECORD}" for key in some])
+            found: dict[str, Record | Damaged | None] = {}
             for key in some:
                 try:
                     data = read.get(f"{key}/{RECORD}")
-                    yield key, self.record(key) if self.local else None if data is None else opened(key, data)
+                    found[key] = self.record(key) if self.local else None if data is None else opened(key, data)
                 except Damaged as error:
-                    yield key, error
+                    found[key] = error
+            done = (k for k, record in found.items() if isinstance(record, dict) and record["state"] == "done")
+            asked = [key for key in done if key in whole]
+            yield from (found | dict(zip(asked, self._loaded(asked), strict=True))).items()
+
+    def _loaded(self, keys: list[str]) -> Iterator[Record | Damaged]:
+        """Records whose files were read, or what is wrong with them; of a server many at a time."""
+
+        def loaded(key: str) -> Record | Damaged:
+            try:
+                return self.load(key)[0]
+            except Damaged as error:
+                return error
+
+        if self.local or not keys:
+            yield from map(loaded, keys)
+        else:
+            with ThreadPoolExecutor(THREADS) as pool:
+                yield from pool.map(loaded, keys)
 
     def load(self, key: str) -> tuple[Record, Files]:
         """A stage's record and its files by name, verified, and all of one moment.

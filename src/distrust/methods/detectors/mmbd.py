@@ -31,7 +31,8 @@ def mmbd(
 ) -> Finding:
     """max_x z_k(x) − max_{j≠k} z_j(x) over images x in 0..1, for every class k, from noise; score: the largest, r.
 
-    p = 1 − F(r)^K of K classes, F the gamma distribution that fits the margins of the other classes.
+    The notes hold the paper's p = 1 − F(r)^K of K classes, F the gamma distribution that fits the other margins.
+    K − 1 numbers bear no verdict: that takes clean models to compare with.
 
     Args:
         suspect: a classifier.
@@ -53,7 +54,7 @@ def mmbd(
             noise = torch.stack([torch.rand(shape, generator=rng) for _ in classes])
             found.append(_margins(suspect, noise, classes, most, steps, lr, tolerance))
     margins = torch.cat(found)
-    return Finding.of("mmbd", margins, p=_p(margins.double().cpu()))
+    return Finding.of("mmbd", margins, notes={"p": _p(margins.double().cpu())})
 
 
 def _margins(
