@@ -79,8 +79,9 @@ def _run(
         planned.check_code()
     planned.check()
     if dry_run:
-        return face.show(facts, cost)
-    face.say(cost)
+        return face.show(facts, cost, *planned.breaches)
+    for line in (cost, *planned.breaches):
+        face.say(line)
     with face.progress(planned) as tell:
         found = planned.run(tell)
     facts |= {name: getattr(found.outcome, name) for name in ("ran", "cached", "failed", "skipped")}
