@@ -68,12 +68,13 @@ def test_each_row_becomes_a_published_row_and_what_was_not_measured_is_none_and_
         lambda text: text.replace("\n", "\r\n"),
         lambda text: b"\xef\xbb\xbf" + text.encode(),
         lambda text: text + "\n\n",
-        lambda text: text.replace("badnet", '"badnet"'),
+        lambda text: text.replace("cifar10", '"cifar10"'),
     ],
     ids=["CRLF", "BOM", "empty lines", "quotes"],
 )
 def test_how_a_file_was_saved_changes_nothing(board, change):
-    assert dt.published(board(change(TODAY))).rows == dt.published(board()).rows
+    for text in (TODAY, BEFORE):
+        assert dt.published(board(change(text))).rows == dt.published(board(text)).rows
 
 
 def test_what_is_printed_is_toml_that_a_study_takes_with_only_what_was_measured(board):

@@ -70,7 +70,7 @@ def test_rivals_get_the_same_clean_images():
 def test_rivals_share_all_but_the_defence():
     grid = [
         {"attack": ["badnets"], "defense": ["finetune[clean=0.1]", "nad[clean=0.1]"]},
-        {"attack": ["blend"], "defense": ["finetune", "nad"]},
+        {"attack": ["blend"], "defense": ["finetune", "nad", "bnp"]},
     ]
     assert told("none", grid=grid) == {}
 
