@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.study_fixture import BUDGET, of_kind, plan, two_classes
 
+from distrust import metrics, rng
 from distrust.registry import Method, registry
 from distrust.reporting.answer import answer
 from distrust.reporting.gather import pictures_of
@@ -202,3 +203,16 @@ def test_an_attack_on_training_data_is_not_made_again_for_every_prediction(tmp_p
         stage for stage in of_kind(made, "triggered") if stage.inputs["backdoor"].call["method"].endswith("badnets")
     ]
     assert len(asked) == 6 and planted.count("badnets") == 1
+
+
+def test_what_a_study_asks_for_is_measured_on_the_cleaned_models_of_both_arms(tmp_path):
+    made = plan(attack="badnets", defense="finetune[epochs=1]", metrics="retune[poisoned=3,epochs=1]")
+    store = Store(str(tmp_path))
+    (cell,) = ran(made, store)[1]
+    (planned,) = made.cells
+    ours, control = planned.arms["ours"], planned.arms["control"]
+    given = [product(ours[name], store, name) for name in ("model", "clean", "test", "backdoor")]
+    given += [product(control["model"], store, "model")]
+    training = metrics.retune.training.changed(epochs=1)
+    found = metrics.retune(*given, poisoned=3, training=training, rng=rng("attack", 0))
+    assert {name: cell[name] for name in found} == found and found["base_retune"] is not None

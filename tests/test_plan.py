@@ -304,3 +304,37 @@ def test_every_stage_of_the_studies_that_come_along_has_a_cost(pytestconfig):
             trains = stage.kind in TRAIN or options(stage).get("epochs")
             assert cost > 0 or not trains, f"{file.stem}: {stage.label}"
             assert cost_of(stage, 1000) >= cost
+
+
+RETUNED = {"attack": ["none", "badnets"], "defense": ["none", "finetune"]}
+
+
+def test_a_metric_that_costs_a_training_is_planned_where_it_is_asked_for_and_has_a_backdoor_and_a_defence():
+    asked, silent = plan(metrics=["retune[epochs=2,poisoned=3]"], **RETUNED), plan(**RETUNED)
+    (stage,) = {*asked.stages.values()} - {*silent.stages.values()}
+    assert stage.kind == "metric" and silent.stages.keys() < asked.stages.keys()
+    assert stage.call["options"]["epochs"] == 2 and stage.call["options"]["poisoned"] == 3
+    (cell,) = (cell for cell in asked.cells if cell.metrics)
+    assert cell.axes["attack"] == "badnets" and cell.axes["defense"] == "finetune" and cell.metrics == {"retune": stage}
+    ours, control = cell.arms["ours"], cell.arms["control"]
+    assert stage.inputs == {
+        "model": ours["model"], "clean": ours["clean"], "test": ours["test"], "backdoor": ours["backdoor"],
+        "control_model": control["model"],
+    }  # fmt: skip
+    dialled = {"cpu": {**BUDGET, "metric": {"retune": {"epochs": 2, "poisoned": 3}}}}
+    assert plan(metrics="retune", budgets=dialled, **RETUNED).stages.keys() == asked.stages.keys()
+
+
+@pytest.mark.parametrize(
+    "text, error, told",
+    [
+        ("retun", NotFound, "Did you mean 'retune'"),
+        ("retune[epoch=2]", NotFound, "Did you mean 'epochs'"),
+        ("retune[poisoned=0]", BadInput, "greater than or equal to 1"),
+        ("retune[epochs=[1,2]]", BadInput, "stands for 2 selectors"),
+        ("asr", BadInput, "metrics: asr is in every cell that it fits. .*: retune"),
+    ],
+)
+def test_what_a_study_asks_for_is_a_metric_that_has_to_be_asked_for(text, error, told):
+    with pytest.raises(error, match=told):
+        plan(metrics=[text], **RETUNED)

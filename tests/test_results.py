@@ -7,6 +7,7 @@ import pytest
 
 from distrust.study import make_plan, read_study
 from distrust.study.origin import chosen_on_test
+from distrust.study.protocol import breaches
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(folder for folder in (ROOT / "results").iterdir() if folder.is_dir())
@@ -29,9 +30,13 @@ def test_committed_cells_have_the_flags_that_their_plan_tells(folder):
     told: dict[tuple[str, str], set[str]] = {}
     for budget in {cell["budget"] for cell in cells}:
         study = read_study(ROOT / "studies" / f"{folder.name}.toml", budget=budget)
-        for planned in make_plan(study).cells:
-            flags = {"one-seed": planned.repeated == 1}
+        cells_planned = make_plan(study).cells
+        off = breaches(study, cells_planned)
+        for planned in cells_planned:
+            flags = {"one-seed": planned.repeated == 1, "off-protocol": planned.id in off}
             flags["chosen-on-test"] = chosen_on_test(study.origin, planned.axes.values(), planned.seed)
             told[budget, planned.id] = {name for name, raised in flags.items() if raised}
     for cell in cells:
-        assert {*cell["flags"]} & {"one-seed", "chosen-on-test"} == told[cell["budget"], cell["id"]], cell["id"]
+        assert {*cell["flags"]} & {"one-seed", "chosen-on-test", "off-protocol"} == told[cell["budget"], cell["id"]], (
+            cell["id"]
+        )

@@ -29,6 +29,7 @@ from .study.executors import automatic_jobs, cores
 from .study.graph import Plan, Stage
 from .study.live import told
 from .study.plan import Grid, look, make_plan
+from .study.protocol import breaches
 from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, kept
 from .study.runner import run as run_plan
@@ -95,8 +96,15 @@ class Planned:
             "stages": self.sample.count(self.plan.stages.values()), "to_run": self.sample.count(self.waiting),
             "training_images": round(cost.images),
             "estimated_seconds": None if cost.unknown else round(cost.seconds), "not_timed": list(cost.unknown),
-            "code": list(self.grid.checked.code), "estimated_from": len(self.plan.cells),
+            "code": list(self.grid.checked.code), "estimated_from": len(self.plan.cells), "breaches": self.breaches,
         }  # fmt: skip
+
+    @functools.cached_property
+    def breaches(self) -> list[str]:
+        """Where a table of defences is not fair, a line each; see `protocol` of `Study`."""
+        off = breaches(self.plan.study, self.plan.cells)
+        told = (f"off-protocol: {c.axes['defense']}: {how}" for c in self.plan.cells for how in off.get(c.id, ()))
+        return list(dict.fromkeys(told))
 
     def __str__(self) -> str:
         cost = self.estimate

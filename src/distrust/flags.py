@@ -18,6 +18,7 @@ MEANING = {
     "one-seed": "One training run only; the spread between runs is unknown.",
     "chosen-on-test": "An option was chosen by the test numbers of this very seed; its own mean leaves it out.",
     "tuned-apart": "The attacked model and its control were defended with different options, each chosen for itself.",
+    "off-protocol": "Its table compares defences, and this one has a setting, images or steps that nobody vouches for.",
     "few-images": "Fewer than 200 triggered test images; the interval is wide.",
     "off-range-trigger": "The trigger leaves 0..1 or the 8-bit lattice; no image file can show it.",
     "off-range-images": "The synthetic images leave 0..1; no image file can hold them.",

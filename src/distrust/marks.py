@@ -166,6 +166,7 @@ class MetricMark(Column, Mark):
         aside: the line that a measurement prints leaves it out.
         place: only cells whose attack enters here have it.
         on: only cells whose defence cleans this have it.
+        asked: only cells of studies that name it under `metrics` have it.
         makes: products that are made for it alone: name → function of other products, whose keyword-only options take
             the values of the attack's options of the same name.
     """
@@ -176,6 +177,7 @@ class MetricMark(Column, Mark):
     aside: bool = False
     place: Place | None = None
     on: On | None = None
+    asked: bool = False
     makes: Mapping[str, Callable[..., Any]] = Field(default_factory=dict)
 
     def columns(self, name: str) -> dict[str, Column]:

@@ -6,7 +6,7 @@ import pytest
 
 from .said import PLUGIN, shell
 
-COMMANDS = ["demo", "run", "results", "report", "status", "why"]
+COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why"]
 COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
 COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
 
@@ -73,6 +73,8 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("layers wrn10", "NotFound", "no model 'wrn10'. Did you mean 'wrn10-1'"),
         ("layers wrn11-1", "BadInput", "Take wrn10-1 or wrn16-1"),
         ("results trail", "NotFound", "no results in"),
+        ("results import nowhere.csv", "NotFound", "no results file 'nowhere.csv'"),
+        ("results import {code}", "BadInput", "no results file of BackdoorBench"),
         ("report trail", "NotFound", "no results in"),
         ("report nowhere.toml", "NotFound", "nowhere.toml"),
         ("status --store nowhere://x", "StoreError", "Give a directory"),

@@ -45,6 +45,20 @@ def test_a_dry_run_tells_plan_and_cost_and_does_nothing(distrust):
     assert "not run yet" in distrust("run", "trial.toml", "--only-cached").out
 
 
+def test_a_dry_run_of_a_table_of_defences_says_where_it_is_not_fair(distrust):
+    unfair = STUDY.replace('"finetune[epochs=1]"', '"finetune", "fst[alpha=[0.1,0.2]]"')
+    Path("trial.toml").write_text(f"protocol = true\n{unfair}")
+    said = distrust("run", "trial.toml", "--dry-run")
+    lines = [line for line in said.out.splitlines() if line.startswith("off-protocol: ")]
+    assert said.code == 0 and len(lines) == 3, "two of them for two attacks, said once"
+    assert lines[0].startswith("off-protocol: fst[alpha=0.1]: its 10 optimiser steps and finetune's 20 are more than")
+    assert lines[1].startswith("off-protocol: fst[alpha=0.2]: alpha=0.2 is not the default (0.1)")
+    told = distrust("run", "trial.toml", "--dry-run", "--json").facts["breaches"]
+    assert told == lines
+    Path("trial.toml").write_text(unfair)
+    assert "off-protocol" not in distrust("run", "trial.toml", "--dry-run").out
+
+
 def test_only_some_cells(distrust, ran, monkeypatch):
     monkeypatch.chdir(ran.folder)
     ids = sorted(path.stem for path in Path("runs/results/trial").glob("*.json"))

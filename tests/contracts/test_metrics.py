@@ -151,6 +151,10 @@ def test_only_what_needs_more_than_answers_is_planned():
     assert names(*everything, "neurons", place=2) == ["mechanism"] and names(*everything, place=2) == []
     assert names(*everything, place=3) == ["stealth"]
     assert names(*everything, place=4) == ["difference", "asr_archetypes", "base_archetypes"]
+    assert names(*everything, on="classifier") == [], "it costs a training, and nobody asked"
+    assert names(*everything, on="classifier", asked={"retune"}) == ["retune"]
+    assert names(*everything, on="encoder", asked={"retune"}) == names(*everything, asked={"retune"}) == []
+    assert names("model", "clean", "test", on="classifier", asked={"retune"}) == [], "no backdoor to come back"
     assert names("model", "backdoor", "before", place=4) == ["asr_archetypes"]
     assert names("model", "backdoor", place=4) == [], "nothing to draw archetypes from"
 

@@ -33,7 +33,18 @@ from ..allowed import code_from, typed
 from ..errors import DistrustError, Notice
 from ..flags import MEANING
 
+
+class _Group(typer.core.TyperGroup):
+    """The commands; of two words, where there is one of that name, as `results import`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take both words at once."""
+        both = " ".join(args[:2])
+        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Distrust: what did the student inherit? Measures and cleans backdoors that travel through distillation.",
     no_args_is_help=True,
     add_completion=False,
@@ -196,7 +207,7 @@ def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[...,
 
     call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in options}
-    group.command(name=body.__name__.rstrip("_"), cls=_Command)(call)
+    group.command(name=body.__name__.rstrip("_").replace("_", " "), cls=_Command)(call)
     return body
 
 

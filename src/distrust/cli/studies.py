@@ -79,8 +79,9 @@ def _run(
         planned.check_code()
     planned.check()
     if dry_run:
-        return face.show(facts, cost)
-    face.say(cost)
+        return face.show(facts, cost, *planned.breaches)
+    for line in (cost, *planned.breaches):
+        face.say(line)
     with face.progress(planned) as tell:
         found = planned.run(tell)
     facts |= {name: getattr(found.outcome, name) for name in ("ran", "cached", "failed", "skipped")}
@@ -118,6 +119,25 @@ def results(
         written = found.export(to)
         return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
     return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
+
+
+@command
+def results_import(
+    face: Face,
+    file: Annotated[Path, typer.Argument(help="BackdoorBench's results.csv.")],
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Only this attack, by our name or theirs; repeatable.")
+    ] = None,
+    defense: Annotated[list[str] | None, typer.Option(help="Only this defence, likewise.")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="Only these images, e.g. cifar10; repeatable.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="Only this poison rate, e.g. 0.1; repeatable.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this network, e.g. preactresnet18; repeatable.")] = None,
+) -> int:
+    """Turn the public board's results into published rows, for a study file: numbers of others, beside ours."""
+    found = dt.published(
+        file, attack=attack or (), defense=defense or (), images=images or (), rate=rate or (), model=model or ()
+    )
+    return face.show({"published": found.rows}, *str(found).split("\n"))
 
 
 @command

@@ -185,18 +185,23 @@ def score(
     return Measurement(ordered, tuple(name for name in MEANING if name in names))
 
 
-def planned(names: Iterable[str], *, place: int | None = None, on: str | None = None) -> list[Method]:
+def planned(
+    names: Iterable[str], *, place: int | None = None, on: str | None = None, asked: Iterable[str] = ()
+) -> list[Method]:
     """The metrics that need more than answers and are given all of it: each is work of its own.
 
     Args:
         names: of the products, `HEAVY` ones and an attack's notes included, and of the axes.
         place: where the attack enters, if there is one.
         on: what the defence cleans, if there is one.
+        asked: metrics that the study names.
     """
     there = set(names)
     notes = {note for attack in registry.kind("attacks").values() for note in attack.mark.notes}
     found = []
     for method in metrics(place, on):
+        if method.mark.asked and method.name not in asked:
+            continue
         made = {n for n, call in method.mark.makes.items() if Method(n, method.mark, call).required <= there}
         if {*HEAVY, *notes, *method.mark.makes} & {*method.inputs} and method.required <= there | made:
             found.append(method)

@@ -97,7 +97,7 @@ def columns() -> list[Column]:
     found: dict[str, Column] = {}
     for name, mark in sorted(registry.marks("metrics").items(), key=lambda entry: entry[1].order):
         for key, facts in mark.columns(name).items():
-            detail = not facts.unit or (mark.aside and key not in TABLED)
+            detail = not facts.unit or (mark.aside and not mark.asked and key not in TABLED)
             found.setdefault(key, Column(key, facts.heading or key, facts.unit, facts.better, detail))
     return list(found.values())
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import BadInput, NotFound
 from ..measurement.scores import planned
 from ..registry import Method, registry
-from ..selectors import Selector, divided
+from ..selectors import Selector, divided, parse_one
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
@@ -107,7 +107,8 @@ class Planner:
         self.known: Env = {}
         self.arms: dict[tuple[Any, ...], Env] = {}
         self.calls: dict[tuple[Any, ...], Call] = {}
-        self.wanted = functools.cache(planned)
+        self.asked = {selector.name: selector for selector in map(parse_one, study.metrics)}
+        self.wanted = functools.cache(functools.partial(planned, asked=frozenset(self.asked)))
         self.shown: dict[tuple[Any, ...], tuple[Stage, Stage | None]] = {}
         self.cut: dict[tuple[Any, ...], Env] = {}
         self.contents_of = functools.cache(contents_of)
@@ -115,6 +116,12 @@ class Planner:
         training("transfer", self.budget.transfer)
         distillation("student", self.budget.student)
         views(self.budget.views)
+        for name, selector in self.asked.items():
+            self.call("metrics", selector)
+            if not registry.get("metrics", name).mark.asked:
+                known = [metric.name for metric in registry.kind("metrics").values() if metric.mark.asked]
+                told = f"metrics: {name} is in every cell that it fits. Name what is measured only if it is asked for"
+                raise BadInput(f"{told}: {', '.join(known)}.")
         for kind, dial in DIALS.items():
             for name, options in getattr(self.budget, dial).items():
                 method = registry.get(kind, name)
@@ -355,7 +362,7 @@ class Planner:
             for name in method.inputs
             if name in products or name in method.mark.makes
         }
-        usual = self.call("metrics", Selector(method.name))
+        usual = self.call("metrics", self.asked.get(method.name, Selector(method.name)))
         call = self.once(lambda: Call(usual, options={**usual["options"], **said}), "metric", method, *said.items())
         return self.stage("metric", call, inputs, seed)
 

@@ -60,7 +60,7 @@ class Grid:
             if told.nothing_of(chosen):
                 self.telling.append(chosen)
         if not self.cells:
-            near = (f"{named(_axes(chosen))}-s{first_seed}" for chosen, _ in study.combinations())
+            near = (f"{named(axes_of(chosen))}-s{first_seed}" for chosen, _ in study.combinations())
             raise NotFound.among(f"cell of {study.name}", only, itertools.islice(near, BLOCK))
 
     @property
@@ -73,7 +73,7 @@ class Grid:
         for chosen, repeated in self.study.combinations():
             seeds: Sequence[int] = range(self.first_seed, self.first_seed + repeated)
             if self.only:
-                begun = named(_axes(chosen))
+                begun = named(axes_of(chosen))
                 seeds = [seed for seed in seeds if f"{begun}-s{seed}".startswith(self.only)]
             if seeds:
                 yield chosen, repeated, seeds
@@ -122,7 +122,7 @@ class Grid:
         return Plan(self.study, cells, {key: stage for key, stage in needed.items() if stage.kept}, code)
 
 
-def _axes(chosen: Chosen) -> dict[str, str]:
+def axes_of(chosen: Chosen) -> dict[str, str]:
     """As a cell shows them."""
     return {axis.name: chosen[axis.name].text for axis in TABLE if axis.always or chosen[axis.name] != NONE}
 
@@ -209,5 +209,5 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: in
         embed = planner.step("embed", ours, seed, most=planner.study.embed)
     seen = {arm: planner.seen(env, backdoor, seed) for arm, env in arms.items()}
     return PlannedCell(
-        _axes(chosen), seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed, repeated
+        axes_of(chosen), seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed, repeated
     )

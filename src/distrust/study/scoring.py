@@ -9,10 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from ..measurement import Finding, Seen, score
+from ..registry import registry
+from ..selectors import parse_one
 from .cells import Cell
 from .codecs import TENSORS
 from .graph import Env, Plan, PlannedCell, Stage
 from .origin import chosen_on_test
+from .protocol import breaches
 from .records import Damaged, Record
 from .runner import Outcome
 from .store import Store
@@ -20,8 +23,8 @@ from .store import Store
 
 def score_cells(plan: Plan, store: Store, outcome: Outcome) -> list[Cell]:
     """Score every planned cell from what the store has; cells without predictions carry their error."""
-    reader = _Reader(store, outcome.records)
-    return [_cell(planned, plan, reader) for planned in plan.cells]
+    reader, off = _Reader(store, outcome.records), breaches(plan.study, plan.cells)
+    return [_cell(planned, plan, reader, planned.id in off) for planned in plan.cells]
 
 
 class _Reader:
@@ -65,7 +68,7 @@ def _behind(seen: Iterable[Stage | None]) -> Env:
     return {s.key: s for stage in filter(None, seen) for s in stage.lineage() if s.kept}
 
 
-def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
+def _cell(planned: PlannedCell, plan: Plan, read: _Reader, off: bool) -> Cell:
     study = plan.study
     behind = _behind(planned.seen["ours"])
     records = {key: read.records[key] for key in behind if key in read.records}
@@ -96,6 +99,8 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
         flags.append("chosen-on-test")
     if arms["ours"] and other.get("option", chosen.get("option")) != chosen.get("option"):
         flags.append("tuned-apart")
+    if arms["ours"] and off:
+        flags.append("off-protocol")
     found = score(products, place=planned.place, on=planned.cleans, known=known, flags=flags, seeds=planned.repeated)
     state, error = "done", next((r["error"] for r in measured.values() if r and "error" in r), None)
     if products["seen"] is None:
@@ -116,7 +121,15 @@ def _cell(planned: PlannedCell, plan: Plan, read: _Reader) -> Cell:
 
 
 def _published(rows: list[dict[str, Any]], axes: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows whose words are this cell's axes; where there are none, those with which its axes begin."""
+    """Rows whose words are this cell's axes; where there are none, those with which its axes begin.
+
+    None is of another rate, which is of all training images; where an attack keeps labels, ours is of the target's, and
+    they are not compared.
+    """
+    attack = parse_one(axes.get("attack", "none"))
+    own, marks = attack.options.get("rate"), registry.marks("attacks")
+    if own is not None and not (attack.name in marks and marks[attack.name].clean_label):
+        rows = [row for row in rows if row.get("rate", own) == own]
 
     def agreeing(same: Any) -> list[dict[str, Any]]:
         return [row for row in rows if all(same(axes[a], value) for a, value in row.items() if a in axes)]

@@ -112,6 +112,8 @@ class Study(_given):
             that its combinations are repeated.
         budgets: named budgets. A file may take them from another one beside it, `budgets_from = "other.toml"`.
         within: a tuned option takes the largest candidate that costs at most this much validation ACC.
+        protocol: it is a table of defences, whose cells are flagged where the comparison is not fair.
+        metrics: those that are measured only where they are asked for, each with its options: "retune[epochs=5]".
         published: numbers by others, in their own convention, shown beside ours.
         origin: METHOD.OPTION → where a value that the study does not vary comes from.
     """
@@ -126,6 +128,8 @@ class Study(_given):
     grid: list[Block] = []
     budgets: dict[str, Budget] = {"cpu": Budget()}
     within: float = Field(0.05, ge=0, le=1)
+    protocol: bool = False
+    metrics: Entries = []
     published: list[dict[str, Any]] = []
     origin: Origin = {}
     source: str = Field("", exclude=True)  # the file it was read from
@@ -137,6 +141,11 @@ class Study(_given):
         entries = [getattr(block, axis) or () for block in blocks for axis in AXES]
         entries += [own for budget in self.budgets.values() for axis, own in budget.axes.items() if axis != "pair"]
         return given(itertools.chain.from_iterable(entries))
+
+    def defaults(self) -> set[str]:
+        """METHOD.OPTION of the defences in a table of them, whose origin may be told even of defaults."""
+        named = {chosen["defense"].name for chosen, _ in self.combinations()} if self.protocol else ()
+        return {f"{name}.{option}" for name in named for option in registry.get("defenses", name).options}
 
     def combinations(self) -> Iterator[tuple[dict[str, Selector], int]]:
         """Every combination of axis entries once, in the order of the file, and how often it is repeated.
@@ -226,7 +235,7 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     asked = {k: v for k, v in changes.items() if v is not None}
     study = study_from({**content, **asked}, str(path))
     if study.origin and not asked.keys() - {"budget", "seeds"}:  # else what it speaks of may be gone
-        for name in study.origin.keys() - (known := study.given()).keys():
+        for name in study.origin.keys() - (known := {*study.given(), *study.defaults()}):
             raise NotFound.among(f"option with an origin in {path}", name, known)
     seeds = study.budgets[study.budget].seeds or study.seeds
     usual = {"source": str(path), "usual_budget": content.get("budget", "cpu")}
