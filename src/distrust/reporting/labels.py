@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import BadInput
 from ..selectors import Selector, parse_one
 from ..study.axes import TABLE
-from ..study.cells import Cell
+from ..study.cells import Cell, in_bulk
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
 EVERY = {*LABELLED}
@@ -23,13 +23,20 @@ def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     return {axis: _short({c[axis] for c in cells if c.get(axis)}) for axis in LABELLED}
 
 
-def shortened(cells: Sequence[Cell]) -> list[Cell]:
+class Short(list[Cell]):
+    """Cells whose labels are short."""
+
+
+def shortened(cells: Sequence[Cell]) -> Short:
     """The same cells with short labels in place of selectors; short ones stay as they are."""
+    if isinstance(cells, Short):
+        return cells
     short = labels(cells)
     same = all(text == label for known in short.values() for text, label in known.items())
     if same and all(cell.keys() >= EVERY for cell in cells):
-        return list(cells)
-    return [{**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells]
+        return Short(cells)
+    with in_bulk():
+        return Short({**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells)
 
 
 def _short(texts: set[str]) -> dict[str, str]:
