@@ -21,7 +21,18 @@ from ..selectors import Selector, divided, parse_one
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
-from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
+from .calls import (
+    IMAGE_OPTIONS,
+    call_of,
+    contents_of,
+    distillation,
+    given_of,
+    network,
+    options_of,
+    step_call,
+    training,
+    views,
+)
 from .graph import Call, Env, Stage, digest, key_of
 from .spec import DIALS, Study
 from .steps import STEPS
@@ -384,12 +395,6 @@ class Planner:
 
 def _given(kind: str, env: Env) -> Env:
     return {name: env[name] for name in STEPS[kind].inputs if name in env}
-
-
-def options_of(make: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only options of a function with their defaults."""
-    parameters = inspect.signature(make).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
 
 
 def _named(selector: Selector) -> str:
