@@ -7,7 +7,6 @@ import functools
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +59,6 @@ def call_of(method: Method, given: dict[str, Any]) -> Call:
 def step_call(name: str, options: dict[str, Any]) -> Call:
     """A call of a step of the core."""
     return Call(method=name, version=str(STEPS[name].version), options=options)
-
-
-def options_of(make: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only options of a function with their defaults."""
-    parameters = inspect.signature(make).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
 
 
 def plain(value: Any) -> Any:

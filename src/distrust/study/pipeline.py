@@ -21,22 +21,11 @@ from ..selectors import Selector, divided, parse_one
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
-from .calls import (
-    IMAGE_OPTIONS,
-    call_of,
-    contents_of,
-    distillation,
-    given_of,
-    network,
-    options_of,
-    step_call,
-    training,
-    views,
-)
+from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
 from .graph import Call, Env, Stage, digest, key_of
 from .spec import DIALS, Study
 from .steps import STEPS
-from .words import NONE, cleans, misplaced, placed, what
+from .words import NONE, cleans, mark_of, misplaced, placed, what
 
 Chosen = Mapping[str, Selector]
 
@@ -397,13 +386,12 @@ def _given(kind: str, env: Env) -> Env:
     return {name: env[name] for name in STEPS[kind].inputs if name in env}
 
 
+def options_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only options of a function with their defaults."""
+    parameters = inspect.signature(make).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
+
+
 def _named(selector: Selector) -> str:
     """A network, whose path may be in quotes."""
     return divided(selector.text)[0]
-
-
-def mark_of(axis: str, chosen: Chosen) -> Any:
-    """The mark of the method on an attack's or a defence's axis; None without one."""
-    if axis not in ("attack", "defense") or chosen[axis] == NONE:
-        return None
-    return registry.get(AXES[axis].kind, chosen[axis].name).mark

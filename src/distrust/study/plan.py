@@ -16,9 +16,9 @@ from ..measurement import Backdoor, make_trigger
 from .axes import TABLE
 from .calls import IMAGE_OPTIONS
 from .graph import Env, Plan, PlannedCell, collect, named
-from .pipeline import Chosen, Planner, mark_of
+from .pipeline import Chosen, Planner
 from .spec import Study
-from .words import NONE
+from .words import NONE, mark_of
 
 BLOCK = 5000  # cells that are planned at a time; what a plan takes in memory does not grow beyond theirs
 

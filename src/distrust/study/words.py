@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import BadInput
 from ..registry import Method, registry
@@ -60,6 +61,13 @@ def misplaced(axis: str, chosen: Mapping[str, Selector]) -> BadInput:
     verb = "looks at" if axis == "detector" else "works on"
     what = "a synthetic set" if mark.on == "synthetic" else "an encoder"
     return BadInput(f"{name} {verb} {what}, and {made_by} 'none' makes none. Name one: {example}.")
+
+
+def mark_of(axis: str, chosen: Mapping[str, Selector]) -> Any:
+    """The mark of the method on an attack's or a defence's axis; None without one."""
+    if axis not in ("attack", "defense") or chosen[axis] == NONE:
+        return None
+    return registry.get(AXES[axis].kind, chosen[axis].name).mark
 
 
 def placed(selector: Selector, method: Method) -> Selector:
