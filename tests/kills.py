@@ -77,29 +77,30 @@ Folder.whole, Folder.put = getattr(Folder, "whole", Folder.put), put
 
 
 def main(words: Sequence[str]) -> int:
-    """Fill the disk, enlarge it, kill so many times, then compare with a run that nobody disturbed."""
-    numbers, draw = [int(word) for word in words if word.isdecimal()], random.Random(0)
+    """Fill the disk, enlarge it, and kill so many times; what is done in between is compared with an undisturbed run."""
+    wanted, draw = next((int(word) for word in words if word.isdecimal()), 30), random.Random(0)
     with tempfile.TemporaryDirectory() as folder, nodes() if "--ray" in words else nullcontext() as ray:
         root, driver, disk, size = Path(folder), *(Path(folder) / name for name in ("driver.py", "disk.py", "size"))
         driver.write_text(DRIVER)
         disk.write_text(DISK.format(size=str(size)))
-        command = [sys.executable, driver, disk, root / "store", *([ray.address] if ray else [])]
-        filled = fill(command, root / "store", size)
-        killed = [kill(command, root / "store", draw, ray) for _ in range(*numbers or [30])]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+        def command(store: Path) -> list[Any]:
+            return [sys.executable, driver, disk, store, *([ray.address] if ray else [])]
+
+        store, killed, studies = root / "0", list[str](), 0
+        filled = fill(command(store), store, size)
         subprocess.run([sys.executable, driver, disk, root / "calm"], check=True, stdout=subprocess.DEVNULL)
-        stages = {p.name for p in (root / "store").iterdir()} - {SIGN}
-        assert stages == {*plan(**STUDY).stages}, "neither drafts nor anything set aside"
-        assert cells(root / "store") == cells(root / "calm")
-    print(
-        json.dumps(
-            {
-                "finished when the disk was full": filled,
-                "kills": len(killed) - killed.count(""),
-                **{what: killed.count(what) for what in {*killed}},
-            }
-        )
-    )
+        expected = cells(root / "calm")
+        while len(killed) < wanted:
+            while len(killed) < wanted and (victim := kill(command(store), store, draw, ray)):
+                killed.append(victim)
+            subprocess.run(command(store), check=True, stdout=subprocess.DEVNULL)
+            there = {p.name for p in store.iterdir()} - {SIGN}
+            assert there == {*plan(**STUDY).stages}, "neither drafts nor anything set aside"
+            assert cells(store) == expected
+            studies, store = studies + 1, root / f"{studies + 1}"
+    told = {"finished when the disk was full": filled, "studies": studies, "kills": len(killed)}
+    print(json.dumps(told | {what: killed.count(what) for what in {*killed}}))
     return 0
 
 
