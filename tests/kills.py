@@ -77,7 +77,7 @@ Folder.whole, Folder.put = getattr(Folder, "whole", Folder.put), put
 
 
 def main(words: Sequence[str]) -> int:
-    """Fill the disk, enlarge it, and kill so many times; what is done in between is compared with an undisturbed run."""
+    """Fill the disk, enlarge it, and kill so many times; what is done meanwhile is compared with an undisturbed run."""
     wanted, draw = next((int(word) for word in words if word.isdecimal()), 30), random.Random(0)
     with tempfile.TemporaryDirectory() as folder, nodes() if "--ray" in words else nullcontext() as ray:
         root, driver, disk, size = Path(folder), *(Path(folder) / name for name in ("driver.py", "disk.py", "size"))
