@@ -20,7 +20,9 @@ GOAL = 1 / 0.6  # two workers on two cores take at most 0.6 of the time of one o
 def rows(scale: Scale) -> Iterator[Row]:
     """So many WRN-16-1, each trained alike from another seed; with the start of processes and what is stored."""
     count, epochs = scale.of((8, 5), (6, 4), (2, 1))
-    plan = trainings(count, epochs, scale.of("wrn16-1", "wrn16-1", "wrn10-1"))
+    plan = trainings(
+        count, epochs, scale.of("wrn16-1", "wrn16-1", "wrn10-1"), *scale.of((32, 1200), (32, 1200), (8, 100))
+    )
     cores = torch.get_num_threads()
     ways = {
         "two workers": lambda: carried_out(plan, cores, jobs=2),
@@ -45,10 +47,10 @@ def carried_out(plan: Plan, threads: int, jobs: int) -> None:
     assert not outcome.failed and outcome.ran == len(plan.stages), outcome
 
 
-def trainings(count: int, epochs: int, network: str) -> Plan:
+def trainings(count: int, epochs: int, network: str, size: int, train: int) -> Plan:
     """A study of teachers alone."""
     teacher = {"epochs": epochs, "augment": {"flip": False}}
-    budget = {"size": 32, "train": 1200, "test": 100, "teacher": teacher}
+    budget = {"size": size, "train": train, "test": 100, "teacher": teacher}
     study = {
         "name": "workers", "seeds": count, "images": "digits", "teacher": network, "attack": "none", "budget": "one",
         "budgets": {"one": budget},
