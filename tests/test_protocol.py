@@ -55,6 +55,14 @@ def test_whole_numbers_are_no_thresholds():
     assert told("finetune[cutout=0]", "nad[batch_size=63]") == {}
 
 
+def test_a_defence_at_the_teacher_is_held_to_it_like_one_behind_the_student():
+    rivals = ["finetune", "finetune[at=teacher]", "nad[lr=tune(0.1,0.02),at=teacher]"]
+    assert told("none", *rivals, distiller="kd") == {}
+    text = "nad[p=3,at=teacher]"
+    (how,) = told(*rivals, text, distiller="kd")[text]
+    assert how.startswith("p=3.0 ")
+
+
 def test_rivals_get_the_same_clean_images():
     text = "nad[clean=0.1]"
     images, alone = told("finetune", text)[text]

@@ -19,7 +19,7 @@ from .graph import PlannedCell
 from .pipeline import Planner
 from .plan import axes_of
 from .spec import Study
-from .words import NONE
+from .words import NONE, placed
 
 FACTOR = 1.5  # times finetune's optimiser steps, or a part of them, from which on a cell has to say why
 FAIR = re.compile(r"(paper|code|validation)\b.*")  # origins of a threshold, level or rate
@@ -74,7 +74,7 @@ class _Judge:
 
     def steps(self, selector: Selector, cell: PlannedCell) -> Iterator[str]:
         """More, or fewer, optimiser steps than fine-tuning on as many images, without a word on it."""
-        stage, n = cell.arms["ours"]["model"], USUAL
+        stage, n = [s for s in cell.final if s.kind in ("defense", "choose")][-1], USUAL
         with contextlib.suppress(DistrustError):
             n = size_of(stage.inputs.get("candidate0", stage)) or USUAL
         rivals = self.rivals[_group(cell.axes)]
@@ -106,10 +106,10 @@ class _Judge:
     def _options(self, text: str) -> dict[str, Any]:
         """All that it is called with; of tuned options the first candidate."""
         selector = parse_one(text)
-        known = registry.get("defenses", selector.name).options
-        given = {**selector.options, **{name: values[0] for name, values in selector.tuned.items()}}
-        own = {name: value for name, value in given.items() if name != "clean" or name in known}
-        return self.planner.call("defenses", Selector(selector.name, own))["options"]
+        method = registry.get("defenses", selector.name)
+        selector = placed(selector.fixed(**{name: values[0] for name, values in selector.tuned.items()}), method)
+        bare = selector if "clean" in method.options else selector.without("clean")
+        return self.planner.call("defenses", bare)["options"]
 
 
 def _counts(name: str) -> bool:
