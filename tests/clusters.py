@@ -184,6 +184,22 @@ def test_a_process_that_always_dies_is_said_in_words(there, tmp_path, defence, m
     assert len(begun()) >= 2 and len(store.keys()) >= 2
 
 
+def test_what_waits_when_a_run_ends_is_not_begun(there, tmp_path, defence, monkeypatch):
+    """In a Ray that somebody goes on using; to cancel what waits makes Ray end its driver now and then."""
+    defence("pass")
+    made, store = plan(**STUDY, defense="mine", seeds=6), Store(tmp_path / "store")
+
+    def stop(event, stage, record):
+        if event == "done":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(made, store, cluster=there, tell=stop)
+    outcome = run(plan(**STUDY), Store(tmp_path / "other"), cluster=there)  # what waited has had its turn before
+    assert outcome.failed == 0 and not (tmp_path / "begun").exists()
+    assert 1 <= len(store.keys()) <= 3, "what ran goes on to its end, and is kept"
+
+
 def test_a_store_that_a_node_does_not_see_is_refused(there):
     with pytest.raises(BadInput, match="does not see the store memory://ours. Give a folder that all nodes share"):
         run(plan(**STUDY), Store("memory://ours"), cluster=there)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import pytest
 import ray
+import torch
 from tests.study_fixture import plan
 
 from distrust import plan as planned
 from distrust.cli import app
 from distrust.errors import BadInput, DistrustError
-from distrust.study import Store, cluster, run
+from distrust.study import Store, cluster, nodes, run
 from distrust.study.cluster import Cluster, cluster_of
+from distrust.study.nodes import Unseen, setting_of, there
 from distrust.study.store import SIGN
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -78,3 +81,16 @@ def test_ray_stands_with_an_address_or_alone(words, address, tmp_path, monkeypat
     words = [word.replace("FILE", "tiny.toml") for word in words]
     assert app(["run", *words, *([] if "--dry-run" in words else ["--dry-run"])], standalone_mode=False) == 0
     assert asked["ray"] == address and "1 cells" in capsys.readouterr().out
+
+
+def test_what_is_begun_after_a_run_is_over_is_left(tmp_path, monkeypatch):
+    """Ray begins what waited, whoever has stopped meanwhile; to cancel it would now and then end the driver."""
+    monkeypatch.setattr(nodes, "_gpus", lambda: False)
+    made, store = plan(**STUDY), Store(tmp_path / "store")
+    (source,) = (stage for stage in made.stages.values() if stage.kind == "teacher" and "badnets" not in stage.label)
+    with store.leased(["0" * 32]) as (key,):
+        setting = setting_of(store, key, torch.get_num_threads(), "run")
+        assert there(setting, "cpu", None, [source])["state"] == "done"
+    unseen = there(setting, "cpu", None, [source])
+    assert unseen == there(setting, "cpu", None, [source, source], unseen)[0] == Unseen(platform.node(), store.root)
+    assert store.keys() == [source.key]

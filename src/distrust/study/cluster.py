@@ -16,18 +16,18 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import BadInput, DistrustError
 from .graph import Plan, Stage
-from .nodes import setting_of, there
+from .nodes import Unseen, setting_of, there
 from .order import Queue
-from .places import drafted
 from .records import Damaged, Record
 from .store import Store
 from .work import Found
@@ -123,8 +123,8 @@ def drain(
         DistrustError: a task was lost again and again.
     """
     left, made, lacking = dict(waiting), set(waiting), Counter[tuple[str, str]]()
-    with connected(cluster, jobs) as ray, _draft(store) as draft:
-        setting = setting_of(store, draft, cluster.cpus, mode)
+    with connected(cluster, jobs) as ray, store.leased([uuid.uuid4().hex]) as (on,):
+        setting = setting_of(store, on, cluster.cpus, mode)
         graph = _Graph(ray, cluster, device or "cpu", (setting, device or "cpu", limit))
         while left:
             lacks = dict[str, Damaged]()
@@ -164,34 +164,29 @@ class _Graph:
         queue, slots = Queue(waiting), self._slots(waiting)
         refs, running = dict[str, Any](), dict[Any, Stage]()
         handed, begun = dict[str, Stage](), set[str]()
-        try:
-            while queue or running:
-                while queue and len(running) < WINDOW:
-                    stages = queue.take(slots)
-                    for stage, ref in zip(stages, self._submitted(stages, refs, records), strict=True):
-                        refs[stage.key], running[ref] = ref, stage
-                        queue.release(stage)
-                        handed[stage.key] = stage
-                for key, stage in list(handed.items()):  # Ray does not say which has begun: the first that can have
-                    if len(begun) >= slots:
-                        break
-                    if not any(parent.key in refs for parent in stage.parents):
-                        begun.add(key)
-                        tell("start", handed.pop(key), {})
-                ref = self._next(running)
-                stage = running.pop(ref)
-                found = self._found(ref, stage)
-                begun.discard(stage.key)
-                early = handed.pop(stage.key, None)
-                if not isinstance(found, Damaged):
-                    del refs[stage.key]  # its record is an argument as good
-                    if early and "recipe" in found:
-                        tell("start", stage, {})
-                yield stage, found
-        finally:
-            for ref in running:  # of a Ray that somebody else started and goes on using
-                with suppress(Exception):
-                    self.ray.cancel(ref, force=True)
+        while queue or running:
+            while queue and len(running) < WINDOW:
+                stages = queue.take(slots)
+                for stage, ref in zip(stages, self._submitted(stages, refs, records), strict=True):
+                    refs[stage.key], running[ref] = ref, stage
+                    queue.release(stage)
+                    handed[stage.key] = stage
+            for key, stage in list(handed.items()):  # Ray does not say which has begun: the first that can have
+                if len(begun) >= slots:
+                    break
+                if not any(parent.key in refs for parent in stage.parents):
+                    begun.add(key)
+                    tell("start", handed.pop(key), {})
+            ref = self._next(running)
+            stage = running.pop(ref)
+            found = self._found(ref, stage)
+            begun.discard(stage.key)
+            early = handed.pop(stage.key, None)
+            if not isinstance(found, Damaged):
+                del refs[stage.key]  # its record is an argument as good
+                if early and "recipe" in found:
+                    tell("start", stage, {})
+            yield stage, found
 
     def _submitted(self, stages: list[Stage], refs: Mapping[str, Any], records: Mapping[str, Record]) -> list[Any]:
         cpus, gpus = self.cluster.asks(stages[0], self.device)
@@ -270,7 +265,13 @@ class _Graph:
         from ray import exceptions
 
         try:
-            return self.ray.get(ref)
+            found = self.ray.get(ref)
+            if isinstance(found, Unseen):
+                raise BadInput(
+                    f"node {found.node} does not see the store {found.store}. Give a folder that all nodes share, or a "
+                    "URL such as --store s3://bucket/path."
+                )
+            return found
         except exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, Damaged):
@@ -362,14 +363,3 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in new:
             os.environ.pop(name, None)
-
-
-@contextmanager
-def _draft(store: Store) -> Iterator[str]:
-    """A file in the store by which a node knows it; if this process is killed, the next run sweeps it up."""
-    name = drafted("0" * 32)
-    store.place.put(name, b"")
-    try:
-        yield name
-    finally:
-        store.place.remove(name)

@@ -102,6 +102,11 @@ def _beat(place: Objects, held: dict[str, int], text: bytes, stop: threading.Eve
                     place.renew(_name(key, turn), text)
 
 
+def is_leased(place: Objects, key: str) -> bool:
+    """Whether somebody has it, for what nobody takes over."""
+    return place.exists(_name(key, 0))
+
+
 def sweep(place: Objects) -> None:
     """Remove the leases that are dead."""
     with contextlib.suppress(OSError):

@@ -20,8 +20,8 @@ from ..workers import keep_memory
 from .calls import contents_of
 from .executors import Processes
 from .graph import Stage
+from .leases import is_leased
 from .order import inherited
-from .records import Record
 from .store import Store
 from .work import given_up, work
 
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     version: str
     store: str
-    draft: str
+    run: str  # leased in the store as long as the run goes on
     folder: str
     threads: int
     mode: str
@@ -42,24 +42,34 @@ class Setting(NamedTuple):
     variables: tuple[tuple[str, str], ...]
 
 
-def setting_of(store: Store, draft: str, threads: int, mode: str) -> Setting:
-    """That of this process; `draft` is a file that it has put into the store."""
+class Unseen(NamedTuple):
+    """Of a stage that is not begun: the run is over, and nobody hears this, or the node does not see its store."""
+
+    node: str
+    store: str
+
+
+def setting_of(store: Store, run: str, threads: int, mode: str) -> Setting:
+    """That of this process; `run` is what it has leased in the store."""
 
     def known(files: Iterable[Path]) -> tuple[tuple[str, str], ...]:
         return tuple((str(file), digest_of(file)) for file in files)
 
     return Setting(
-        __version__, store.root if store.local else store.url, draft, str(Path.cwd()), threads, mode,
+        __version__, store.root if store.local else store.url, run, str(Path.cwd()), threads, mode,
         known(registry.files), known(allowed()), tuple((k, os.environ[k]) for k in SHARED if k in os.environ),
     )  # fmt: skip
 
 
-def there(setting: Setting, device: str, limit: float | None, stages: list[Stage], *parents: Record) -> Any:
+def there(setting: Setting, device: str, limit: float | None, stages: list[Stage], *parents: Any) -> Any:
     """Carry out stages in a process of a node; one record of each.
 
     What Ray begins again, because the process was lost that had done it, is not done again.
     """
     store = _prepared(setting)
+    unseen = next((parent for parent in parents if isinstance(parent, Unseen)), None)
+    if unseen or not is_leased(store.place, setting.run):
+        return _each([unseen or Unseen(platform.node(), setting.store)] * len(stages))
     fate = inherited(stages[0], {parent.key: record for parent, record in zip(stages[0].parents, parents, strict=True)})
     records: list[Any] = [fate] * len(stages)
     if not fate:
@@ -68,6 +78,11 @@ def there(setting: Setting, device: str, limit: float | None, stages: list[Stage
         place, code = usable(device) if _gpus() else "cpu", [file for file, _ in setting.code]
         given = stages, setting.store, place, replace, code, again
         records = _in_time(setting, limit, store, *given) if limit else work(*given)
+    return _each(records)
+
+
+def _each(records: list[Any]) -> Any:
+    """As Ray takes what a task returns, of many stages or of one."""
     return records if len(records) > 1 else records[0]
 
 
@@ -113,11 +128,6 @@ def _prepared(setting: Setting) -> Store:
         if not Path(file).is_file() or digest_of(file) != content:
             raise BadInput(f"node {node} has no {file}, or another one. Put it into a folder that all nodes share.")
     store = Store(setting.store)
-    if not store.place.exists(setting.draft):
-        raise BadInput(
-            f"node {node} does not see the store {setting.store}. Give a folder that all nodes share, or a URL such "
-            "as --store s3://bucket/path."
-        )
     for file, _ in setting.plugins:
         registry.add(file)
     torch.set_num_threads(setting.threads)
