@@ -56,7 +56,8 @@ def answer(cells: Sequence[Cell]) -> str:
 def sentences(cells: Sequence[Cell]) -> list[str]:
     """The answer as a list of one to three, the most important first."""
     cells = shortened(cells)
-    measured = [row for row in over_seeds(once(cells)) if row.state == "done"]
+    models = once(cells)
+    measured = [row for row in over_seeds(models) if row.state == "done"]
     attacked = [row for row in measured if given(row.axes, "attack")]
     if not measured:
         lead = "Nothing was measured, so nothing can be said."
@@ -66,7 +67,7 @@ def sentences(cells: Sequence[Cell]) -> list[str]:
         lead = f"No attack was measured, {UNKNOWN}{reach}."
     else:
         lead = _inherited([row for row in attacked if not given(row.axes, "defense")])
-    return [lead, *filter(None, (_cleaned(cells) if attacked else "", _doubts(cells, attacked)))]
+    return [lead, *filter(None, (_cleaned(cells, models) if attacked else "", _doubts(cells, attacked)))]
 
 
 def _inherited(rows: Sequence[Row]) -> str:
@@ -119,7 +120,7 @@ def _told(students: Sequence[Row], attack: str) -> str:
     return _sentence(told)
 
 
-def _cleaned(cells: Sequence[Cell]) -> str:
+def _cleaned(cells: Sequence[Cell], models: Sequence[Cell]) -> str:
     """What is shown to clean, at which price, and plain fine-tuning beside it; without a defence, the best detector."""
     if all(cell["defense"] == "none" for cell in cells):
         null = {name for name, mark in registry.marks("detectors").items() if mark.null}
@@ -128,7 +129,7 @@ def _cleaned(cells: Sequence[Cell]) -> str:
         top = max(found, key=lambda one: one.auroc)
         among = f"of {len(found)} detectors" if len(found) > 1 else "the detector"
         return _sentence(f"{among} {top.detector} tells attacked from clean with an AUROC of {top.auroc:.2f}")
-    if not (compared := comparisons(cells)):
+    if not (compared := comparisons(models)):
         return "No backdoored model was run under every defence, so the defences cannot be compared."
     most = max(compared, key=lambda one: one.models)
     under = f"under {_called(most.against.partition(' / ')[0])}, " if most.against else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,8 +36,13 @@ def shortened(cells: Sequence[Cell]) -> Short:
     same = all(text == label for known in short.values() for text, label in known.items())
     if same and all(cell.keys() >= EVERY for cell in cells):
         return Short(cells)
+
+    @functools.cache  # of many cells most share theirs
+    def labelled(*selectors: str | None) -> Cell:
+        return {axis: short[axis].get(text or "") for axis, text in zip(LABELLED, selectors, strict=True)}
+
     with in_bulk():
-        return Short({**c, **{axis: short[axis].get(c.get(axis) or "") for axis in LABELLED}} for c in cells)
+        return Short(cell | labelled(*map(cell.get, LABELLED)) for cell in cells)
 
 
 def _short(texts: set[str]) -> dict[str, str]:

@@ -109,11 +109,20 @@ def over_seeds(cells: Sequence[Cell]) -> list[Row]:
         cells: flat cells, as in `Report.cells`; only those that are done enter a mean.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in cells:
-        axes = [None if (entry := cell.get(name)) == "none" else entry for name in NAMES]
-        groups.setdefault((*axes, cell.get("place")), []).append(cell)
+    for cell, axes in zip(cells, on_axes(cells, (*NAMES, "place")), strict=True):
+        groups.setdefault(axes, []).append(cell)
     found = dict.fromkeys(column.key for column in columns() if column.unit)
     return [_row(group, found) for group in groups.values()]
+
+
+def on_axes(cells: Iterable[Axes], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """What stands on these axes of each cell, None where nothing does; many cells share it."""
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for cell in cells:
+        axes = tuple(map(cell.get, names))
+        if axes not in known:
+            known[axes] = tuple(None if entry == "none" else entry for entry in axes)
+        yield known[axes]
 
 
 class _Values(Mapping[str, Estimate]):

@@ -13,11 +13,25 @@ from typing import Any, NamedTuple
 
 from ..intervals import LEAST, RATE, TEACHER_CARRIES, chance_above, chance_below, claimed
 from ..registry import registry
-from .rows import NAMES, Axes, Cell, Estimate, Row, finite, given, is_teacher, label, on_test, over_seeds, varying
+from .rows import (
+    NAMES,
+    Cell,
+    Estimate,
+    Row,
+    finite,
+    given,
+    is_teacher,
+    label,
+    on_axes,
+    on_test,
+    over_seeds,
+    varying,
+)
 
 Runs = dict[tuple[Any, ...], Cell]  # model and seed → cell
 Seeds = Mapping[int, float]  # seed → a number
 
+MODEL = tuple(name for name in NAMES if name != "defense")
 CLOSE = 0.05  # two defences that leave no further apart of what is carried leave the same
 NO_WORSE = 0.01  # an ACC that is lower by less is called no worse
 CLEAN_TEACHER = (3, 4)  # attacks that enter behind the teacher, who is clean by design
@@ -189,13 +203,14 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     """
     cells = once(cells)
     rows = over_seeds([cell for cell in cells if given(cell, "attack") and not given(cell, "defense")])
-    backdoored = {_model(r.axes) for r in rows if not r.doubted and (r.mean("carried") or 0) >= TEACHER_CARRIES}
+    weighed = [row.axes for row in rows if not row.doubted and (row.mean("carried") or 0) >= TEACHER_CARRIES]
+    backdoored = set(on_axes(weighed, MODEL))
     runs: dict[str, Runs] = {}
-    for cell in cells:
+    for cell, model in zip(cells, on_axes(cells, MODEL), strict=True):
         usable = cell["state"] == "done" and not on_test(cell) and finite(cell["acc"]) and finite(cell["carried"])
         weak = "attack-weak" in cell["flags"]  # there was too little to clean: no credit
-        if usable and not weak and _model(cell) in backdoored:
-            runs.setdefault(cell["defense"], {})[*_model(cell), cell["seed"]] = cell
+        if usable and not weak and model in backdoored:
+            runs.setdefault(cell["defense"], {})[*model, cell["seed"]] = cell
     before = runs.pop("none", {})
     if before.keys() & set.intersection(*(set(done) for done in runs.values()), set(before)):
         return _compared("", before, runs)
@@ -205,18 +220,13 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
     return [one for name, own in apart.items() for one in _compared(name, own, runs)]
 
 
-def once(cells: Sequence[Cell]) -> list[Cell]:
+def once(cells: Sequence[Cell]) -> Sequence[Cell]:
     """Each model once, whoever looked at it: what several detectors look at is one measurement."""
-    names = [name for name in NAMES if name != "detector"]
-    found: dict[tuple[Any, ...], Cell] = {}
-    for cell in reversed(cells):
-        axes = [None if (entry := cell.get(name)) == "none" else entry for name in names]
-        found[*axes, cell["seed"]] = cell
+    if not any(given(cell, "detector") for cell in cells):
+        return cells
+    names = [name for name in (*NAMES, "seed") if name != "detector"]
+    found = dict(zip(on_axes(reversed(cells), names), reversed(cells), strict=True))
     return [{**cell, "detector": None} if given(cell, "detector") else cell for cell in reversed(found.values())]
-
-
-def _model(axes: Axes) -> tuple[str | None, ...]:
-    return tuple(given(axes, name) for name in NAMES if name != "defense")
 
 
 def _compared(against: str, before: Runs, runs: dict[str, Runs]) -> list[Comparison]:

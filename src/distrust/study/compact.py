@@ -27,6 +27,7 @@ Read = Callable[[Iterable[Path]], Iterator[tuple[Path, Any]]]
 
 TEXTS = ("id", "study", "budget", *AXES, "state", "error")
 HIDDEN = ("file", "size", "mtime_ns", "cell")
+MANY = 1000  # cells that are read as one list, so that they share the names of their fields
 JUST_NOW = 2_000_000_000  # nanoseconds: what changed since then may change again without its time showing it
 NUMBERS = ("seed", "place", "target", "n", "seconds")
 
@@ -55,8 +56,13 @@ def table_of(folder: Path, read: Read, numbers: Iterable[str]) -> tuple[pa.Table
 
 
 def cells_of(table: pa.Table) -> list[dict[str, Any]]:
-    """The cells behind rows."""
-    return [json.loads(text) for text in table["cell"].to_pylist()]
+    """The cells behind rows; of many read as one list, field names are shared."""
+    return [
+        cell
+        for some in table["cell"].chunks
+        for at in range(0, len(some), MANY)
+        for cell in json.loads(f"[{','.join(some[at : at + MANY].to_pylist())}]")
+    ]
 
 
 def where(table: pa.Table, condition: str) -> pa.Table:
