@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.study_fixture import BUDGET, of_kind, options, plan
+from tests.study_fixture import BUDGET, of_kind, options, plan, two_classes
 
 from distrust.data import ImageSet
 from distrust.errors import BadInput, NotFound
 from distrust.study import Store
 from distrust.study.estimate import cost_of
-from distrust.study.plan import make_plan
+from distrust.study.plan import look, make_plan
 from distrust.study.spec import read_study
 from distrust.study.work import product
 
@@ -162,9 +162,29 @@ def test_a_defence_may_get_another_share_of_clean_images():
     assert shares == [0.2, 0.05] and own.axes["defense"] == "finetune[clean=0.2]"
     assert own.final[0] is usual.final[0]
     assert own.final[-1].call == usual.final[-1].call, "it is no option of the method"
-    for wrong in ("finetune[clean=0.06]", "finetune[clean=much]", "finetune[clean=0]"):
+    for wrong in ("finetune[clean=0.06]", "finetune[clean=[[0.01]]]", "finetune[clean=0]"):
         with pytest.raises(BadInput, match=r"clean is a share of the training split, of which 0\.05 is held"):
             plan(defense=wrong)
+
+
+def test_a_defence_may_get_images_of_another_source_of_the_same_classes(tmp_path):
+    ours, theirs = two_classes(tmp_path / "ours"), two_classes(tmp_path / "theirs")
+    texts = [f'finetune[clean="{theirs}",lr=tune(0.1,0.05)]', "finetune[lr=tune(0.1,0.05)]"]
+    attacked = {"attack": "badnets[trigger=patch:white:2]", "images": [str(ours)], "defense": texts}
+    made = plan(**attacked, budgets={"cpu": {"clean": 0.5, "validation": 0.2}})
+    cleaned, usual = (cell.final[-1] for cell in made.cells)
+    for chosen, source in ((cleaned, theirs), (usual, ours)):
+        given = chosen.inputs["candidate0"].inputs["clean"], chosen.inputs["validation"]
+        assert [options(stage)["source"] for stage in given] == [str(source)] * 2
+        assert [options(stage)["role"] for stage in given] == ["clean", "validation"]
+    assert options(made.cells[0].arms["ours"]["test"])["source"] == str(ours), "what is measured stays"
+    assert cleaned.inputs["candidate0"].call == usual.inputs["candidate0"].call, "it is no option of the method"
+    look(made)
+    other = plan(**attacked | {"defense": "finetune[clean=digits]"})
+    with pytest.raises(BadInput, match=r"clean=digits has 10 classes, and .*ours, whose 2 .* Give images of the same"):
+        look(other)
+    with pytest.raises(NotFound, match="much"):
+        look(plan(**attacked | {"defense": "finetune[clean=much]"}))
 
 
 def test_shares_of_clean_images_lie_in_each_other_and_apart_from_the_training_images(tmp_path):

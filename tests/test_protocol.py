@@ -69,6 +69,9 @@ def test_rivals_get_the_same_clean_images():
     assert images == "it gets a share of 0.1 of the training images, and no finetune does"
     assert alone == "no finetune stands beside it on as many images"
     assert told("finetune[clean=[0.1,0.05]]", "nad[clean=[0.1,0.05]]") == {}
+    elsewhere = "nad[clean=digits]"
+    assert told("finetune", elsewhere)[elsewhere][0] == "it gets images of digits, and no finetune does"
+    assert told("finetune", "finetune[clean=digits]", elsewhere) == {}
     found = told(
         "finetune[clean=[0.1,0.2]]", "nad[clean=[0.1,0.2]]", "fst[epochs=20]", origin=SAID | {"fst.epochs": "code"}
     )

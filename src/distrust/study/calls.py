@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ def contents_of(source: str) -> dict[str, Any]:
     """What is in the files of images, or a hub's commit; nothing if it is what the name has always meant."""
     found = contents(source)
     return {} if found is None or found[:16] == KNOWN.get(source) else {"contents": found[:16]}
+
+
+def options_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only options of a function with their defaults."""
+    parameters = inspect.signature(make).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
 
 
 def views(given: dict[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,22 @@ from ..selectors import Selector, divided, parse_one
 from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
-from .calls import IMAGE_OPTIONS, call_of, contents_of, distillation, given_of, network, step_call, training, views
+from .calls import (
+    IMAGE_OPTIONS,
+    call_of,
+    contents_of,
+    distillation,
+    given_of,
+    network,
+    options_of,
+    step_call,
+    training,
+    views,
+)
 from .graph import Call, Env, Stage, digest, key_of
 from .spec import DIALS, Study
 from .steps import STEPS
-from .words import NONE, cleans, mark_of, misplaced, placed, what
+from .words import NONE, cleans, mark_of, misplaced, placed, share_of, what
 
 Chosen = Mapping[str, Selector]
 
@@ -241,8 +252,8 @@ class Planner:
             target = self.call(kind, selector)["options"]["target"]
             count = method.mark.references
             env = {**env, "references": self.step("references", env, seed, target=target, count=count)}
+        selector, env = self.given(selector, method, env, seed)
         inputs = {name: self.input(name, method, env) for name in method.inputs}
-        selector, inputs = self.share(selector, method, inputs, seed)
         taint = (selector.name,) if position.axis == "attack" else ()
         if not selector.tuned:
             at = "poison" if position.kind in CHEAP and method.mark.cost else position.kind  # what is dear is stored
@@ -269,26 +280,22 @@ class Planner:
             raise BadInput(f"{method.name} asks for {name!r}, which is not made here. There are: {', '.join(env)}.")
         return env[product]
 
-    def share(self, selector: Selector, method: Method, inputs: Env, seed: int) -> tuple[Selector, Env]:
-        """`at` and `clean` in a defence's selector are no options of the method; `clean` is its share of images.
+    def given(self, selector: Selector, method: Method, env: Env, seed: int) -> tuple[Selector, Env]:
+        """`at` and `clean` in a defence's selector are no options of the method; `clean` says what images it gets.
 
-        Raises:
-            BadInput: no share, or a larger one than is held for defenders.
+        That is a share of the training split, or another source, of which the budget's share is taken.
         """
         if method.mark.kind == "defenses":
             selector = placed(selector, method)
-        share = selector.options.get("clean")
-        if share is None or "clean" in method.options or "clean" not in inputs:
-            return selector, inputs
-        options = inputs["clean"].call["options"]
-        held = options["held"]
-        if not isinstance(share, int | float) or not 0 < share <= held:
-            raise BadInput(
-                f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
-                f"Give at most that, or a budget with more: held = {share}."
-            )
-        clean = self.stage("images", self._step("images", **{**options, "share": share}), {}, seed)
-        return selector.without("clean"), {**inputs, "clean": clean}
+        clean = selector.options.get("clean")
+        if clean is None or "clean" in method.options or "clean" not in method.inputs:
+            return selector, env
+        options, bare = env["clean"].call["options"], selector.without("clean")
+        if isinstance(clean, str):
+            theirs = self._roles(clean, {name: options[name] for name in IMAGE_OPTIONS if name in options}, seed)
+            return bare, {**env, **{role: theirs[role] for role in ("clean", "validation")}}
+        asked = {**options, "share": share_of(selector, options["held"])}
+        return bare, {**env, "clean": self.stage("images", self._step("images", **asked), {}, seed)}
 
     def distilled(self, selector: Selector) -> dict[str, Any]:
         """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""
@@ -384,12 +391,6 @@ class Planner:
 
 def _given(kind: str, env: Env) -> Env:
     return {name: env[name] for name in STEPS[kind].inputs if name in env}
-
-
-def options_of(make: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only options of a function with their defaults."""
-    parameters = inspect.signature(make).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"}
 
 
 def _named(selector: Selector) -> str:

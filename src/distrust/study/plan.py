@@ -15,7 +15,7 @@ from ..errors import BadInput, NotFound
 from ..measurement import Backdoor, make_trigger
 from .axes import TABLE
 from .calls import IMAGE_OPTIONS
-from .graph import Env, Plan, PlannedCell, collect, named
+from .graph import Env, Plan, PlannedCell, Stage, collect, named
 from .pipeline import Chosen, Planner
 from .spec import Study
 from .words import NONE, mark_of
@@ -157,29 +157,50 @@ class _Told:
 
 
 def look(plan: Plan) -> None:
-    """Hold every trigger and target against the test images, where these are at hand, before anything is trained.
+    """Hold every trigger, target and defender's images against the test images, before anything is trained.
+
+    Only where these are at hand.
 
     Raises:
-        BadInput: a trigger that does not fit, a target that is no class, or images that cannot be read.
+        BadInput: a trigger that does not fit, a target that is no class, a defender's images of other classes, or
+            images that cannot be read.
+        NotFound: a defender's images from elsewhere are not here.
     """
-    seen = {}
+    seen, given = {}, {}
     for cell in plan.cells:
+        source = _source(cell.arms["ours"]["test"])
+        for stage in cell.final:
+            if clean := stage.inputs.get("candidate0", stage).inputs.get("clean"):
+                given[json.dumps([source, _source(clean)])] = source, _source(clean)
         if planted := cell.arms["ours"].get("backdoor"):
-            opened = cell.arms["ours"]["test"].call["options"]
-            source = {name: opened[name] for name in ("source", "size", *IMAGE_OPTIONS) if name in opened}
             options = {name: planted.call["options"].get(name) for name in ("trigger", "target", "inset")}
             seen[json.dumps([source, options])] = source, options
-    opening = functools.cache(lambda source, **options: images(source, **options).test)
+    opening = functools.cache(lambda source, **options: images(source, **options))
     for source, options in seen.values():
         if source["source"].startswith("hub:"):
             continue  # a plan asks nobody
-        with contextlib.suppress(NotFound):
-            test, target = opening(**source), options["target"]
+        with contextlib.suppress(NotFound):  # what is not there is said by the stage that opens it
+            test, target = opening(**source).test, options["target"]
             if target is not None and not 0 <= target < len(test.classes):
                 raise BadInput(f"target={target} is no class; {test.name} has 0..{len(test.classes) - 1}.")
             if isinstance(text := options["trigger"], str):
                 inset = {} if options["inset"] is None else {"inset": options["inset"]}
                 Backdoor(make_trigger(text, **inset), target or 0, name=text).stamp_on(test.pixels(slice(0, 1)))
+    for source, theirs in given.values():
+        if theirs != source and not any(one["source"].startswith("hub:") for one in (source, theirs)):
+            many = len(opening(**theirs).train.classes)
+            with contextlib.suppress(NotFound):
+                if many != (needed := len(opening(**source).train.classes)):
+                    raise BadInput(
+                        f"clean={theirs['source']} has {many} classes, and {source['source']}, whose {needed} the "
+                        "defended model tells apart, others. Give images of the same classes."
+                    )
+
+
+def _source(stage: Stage) -> dict[str, Any]:
+    """How the images of a stage are opened."""
+    options = stage.call["options"]
+    return {name: options[name] for name in ("source", "size", *IMAGE_OPTIONS) if name in options}
 
 
 def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: int) -> PlannedCell:

@@ -70,7 +70,8 @@ class _Judge:
         given, rivals = self.share(selector), self.rivals[_group(cell.axes)]
         without = {r.name for r in rivals} - {r.name for r in rivals if self.share(r) == given}
         if given != self.study.budgets[self.study.budget].clean and without:
-            yield f"it gets a share of {given:g} of the training images, and no {', '.join(sorted(without))} does"
+            what = f"images of {given}" if isinstance(given, str) else f"a share of {given:g} of the training images"
+            yield f"it gets {what}, and no {', '.join(sorted(without))} does"
 
     def steps(self, selector: Selector, cell: PlannedCell) -> Iterator[str]:
         """More, or fewer, optimiser steps than fine-tuning on as many images, without a word on it."""

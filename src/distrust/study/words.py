@@ -89,6 +89,21 @@ def placed(selector: Selector, method: Method) -> Selector:
     return bare
 
 
+def share_of(selector: Selector, held: float) -> float:
+    """`clean` in a defence's selector, as a share of the training split.
+
+    Raises:
+        BadInput: it is none, or a larger one than is held for defenders.
+    """
+    share = selector.options["clean"]
+    if not isinstance(share, int | float) or not 0 < share <= held:
+        raise BadInput(
+            f"{selector.text}: clean is a share of the training split, of which {held:g} is held for defenders. "
+            f"Give at most that, or a budget with more, held = {share}; or the name of another image source."
+        )
+    return share
+
+
 def cleans(chosen: Mapping[str, Selector]) -> str:
     """The model that a defence of classifiers cleans: "student" is the last one, "teacher" the one that is distilled.
 
