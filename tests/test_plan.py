@@ -187,6 +187,16 @@ def test_a_defence_may_get_images_of_another_source_of_the_same_classes(tmp_path
         look(plan(**attacked | {"defense": "finetune[clean=much]"}))
 
 
+def test_what_cleans_encoders_and_classifiers_stands_where_there_is_one():
+    (model,) = plan(attack="badnets", defense="clp").cells
+    (encoder,) = plan(attack="badencoder", encoder="simclr", student="linear", defense="clp").cells
+    for cell, kind, suspect in ((model, "classifier", "teacher"), (encoder, "encoder", "attack")):
+        (cleaned,) = (stage for stage in cell.final if stage.call["method"] == "defenses/clp")
+        assert cell.cleans == kind and cleaned.inputs["encoder"].kind == suspect
+    (student,) = plan(attack="badnets", distiller="kd", defense="clp[at=teacher]").cells
+    assert [stage.kind for stage in student.final].index("defense") == 1
+
+
 def test_shares_of_clean_images_lie_in_each_other_and_apart_from_the_training_images(tmp_path):
     def rows(share, role) -> set[int]:
         (cell,) = plan(defense=f"finetune[clean={share}]", budgets={"cpu": {"held": 0.2}}).cells

@@ -90,8 +90,11 @@ def test_what_cannot_be_chosen_is_refused(suspect):
     few = Suspect(suspect.model, suspect.train[:6], suspect.test, (), "linear", "images")
     with pytest.raises(BadInput, match=r"6 clean images are too few .* spoil\[lr=0.03\]"):
         cleaned("spoil", few)
-    with pytest.raises(BadInput, match="an encoder has no accuracy to choose by"):
-        cleaned("clp[u=tune(1,2)]", suspect, registry.get("defenses", "clp"))
+    opened = {"head": False}
+    encoder = Suspect(suspect.model, suspect.train, suspect.test, (), "linear", "images", opened=opened)
+    for text in ("clp[u=tune(1,2)]", "bcu[lr=tune(0.1,0.2)]"):
+        with pytest.raises(BadInput, match="an encoder has no accuracy to choose by"):
+            purify(text, encoder)
     with pytest.raises(BadInput, match="greater than 0"):
         cleaned("spoil[lr=tune(0.04,-1)]", suspect)
     assert not SEEN, "before any work"

@@ -114,12 +114,18 @@ class DefenseMark(Mark):
 
     Args:
         on: what it cleans: a "classifier", an "encoder", or images: a "transfer" set or a "synthetic" one.
+        also: what else it cleans: a "classifier", of one that cleans encoders.
         blind: it takes the suspect's architecture and normalisation and none of its weights, so that in a study both
             arms share it.
     """
 
     on: On = "classifier"
+    also: On | None = None
     blind: bool = False
+
+    def cleans(self, what: On) -> bool:
+        """Whether it cleans such things."""
+        return what in (self.on, self.also)
 
 
 @dataclass(frozen=True, kw_only=True)

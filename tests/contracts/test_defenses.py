@@ -20,10 +20,10 @@ from distrust.seeds import seeded, spawn
 from . import every, flat, same_bits, traces
 
 every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encoder"))
-every_defense = every("defenses", lambda mark: mark.on == "classifier")
+every_defense = every("defenses", lambda mark: mark.cleans("classifier"))
 every_sift = every("defenses", lambda mark: mark.on == "transfer")
 every_purifier = every("defenses", lambda mark: mark.on == "synthetic")
-NEED_NO_LABELS = {"none", "bnp"}
+NEED_NO_LABELS = {"none", "bnp", "clp"}
 DRAW_NOTHING = {"none", "clp", "bnp"}
 GENTLE = {  # what is gentle where it is not a low rate: Adam's own rates are, and a new last layer has to be learnt
     "ibau": {"epochs": 2}, "sau": {"epochs": 2}, "fst": {"lr": 0.05, "epochs": 10, "batch_size": 32, "flip": False},

@@ -39,7 +39,7 @@ def test_it_looks_at_no_labels(method, tiny, encoder):
     assert same_bits(*(run(method, encoder, images).state_dict() for images in (tiny, shuffled)))
 
 
-@every_defense
+@every("defenses", lambda mark: mark.on == "encoder" and not mark.also)
 def test_a_classifier_is_refused(method, tiny, net):
     with pytest.raises(BadInput, match=r"wrn10-1 is a classifier of 4 classes"):
         run(method, net, tiny)

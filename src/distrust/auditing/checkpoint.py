@@ -135,6 +135,13 @@ class Suspect:
         return found, said
 
 
+def is_classifier(suspect: Suspect | str | Path | None) -> bool:
+    """Whether a suspect has a head: as it was opened, or by its file's record; without one it is taken to have one."""
+    if isinstance(suspect, Suspect):
+        return bool(suspect.opened.get("head", True))
+    return suspect is None or bool((read_record(suspect).get("spec") or {}).get("head", True))
+
+
 def open_suspect(
     weights: str | Path | None,
     images: str | tuple[ImageSet, ImageSet],

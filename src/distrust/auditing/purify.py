@@ -19,7 +19,7 @@ from ..seeds import rng
 from ..selectors import parse_one
 from ..training import distill, fit_head
 from .artefact import write_artefact
-from .checkpoint import Suspect, open_suspect
+from .checkpoint import Suspect, is_classifier, open_suspect
 from .tuning import clean, tuned
 
 
@@ -121,8 +121,10 @@ def purify(
             f"a model does not bring these along. Name it on a study's defense axis, or call "
             f"distrust.defenses.{selector.name}(model, images)."
         )
-    encoder = defense.mark.on == "encoder"
+    encoder = defense.mark.on == "encoder" and not (defense.mark.also and is_classifier(suspect))
     selector = tuned(defense, selector)
+    if encoder and selector.tuned:
+        raise BadInput(f"{selector.text}: an encoder has no accuracy to choose by. Give each option one value.")
     defense.check(selector.fixed(**{name: values[0] for name, values in selector.tuned.items()}).options)
     if not isinstance(suspect, Suspect):
         suspect = open_suspect(suspect, **opened, head=not encoder)
@@ -155,7 +157,7 @@ def purify(
 
 def _unlabelled(name: str, suspect: Suspect) -> str:
     """What to do where a defence needs labels that are not there."""
-    free = [other for other, method in registry.kind("defenses").items() if method.mark.on == "encoder"]
+    free = [other for other, mark in registry.marks("defenses").items() if mark.on == "encoder" and not mark.also]
     return (
         f"{name} needs labels of the model's classes; {suspect.images} has none. Sort the images into class folders, "
         f"or map theirs to the model's: --classes FILE. Defences of encoders need no labels: {', '.join(free)}."

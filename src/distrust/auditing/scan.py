@@ -23,7 +23,7 @@ from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
 from ..tensors import read_record
-from .checkpoint import Suspect, open_suspect
+from .checkpoint import Suspect, is_classifier, open_suspect
 
 USUAL = {"synthetic": "patch_probe", "classifier": "neural_cleanse", "encoder": "decree"}
 
@@ -172,12 +172,12 @@ def scan(
         Skip: a classifier at chance level on the images, of which nothing can be judged.
     """
     if isinstance(suspect, Suspect):
-        source, head = suspect.source, suspect.opened.get("head", True)
+        source, head = suspect.source, is_classifier(suspect)
     elif isinstance(suspect, ImageSet):
         source, head = suspect.name, None
     else:
-        source, spec = str(suspect), read_record(suspect).get("spec") or {}
-        head = None if images is None and opened.get("model") is None else spec.get("head", True)
+        source = str(suspect)
+        head = None if images is None and opened.get("model") is None else is_classifier(suspect)
     given = "synthetic" if head is None else "classifier" if head else "encoder"
     selector = parse_one(detector or USUAL[given])
     method = registry.get("detectors", selector.name)

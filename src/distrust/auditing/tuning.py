@@ -72,7 +72,7 @@ def clean(
         tell: is called with a line of progress.
 
     Raises:
-        BadInput: too few images to choose on, or an encoder, which has no accuracy to choose by.
+        BadInput: too few images to choose on.
         Diverged: every candidate did.
     """
 
@@ -83,8 +83,6 @@ def clean(
         options = defense.check(selector.options)
         tell(f"{selector.text} on {len(images)} clean images of {images.name}")
         return Cleaned(made(options, images), len(images), options, {})
-    if defense.mark.on != "classifier":
-        raise BadInput(f"{selector.text}: an encoder has no accuracy to choose by. Give each option one value.")
     rows = [dict(zip(selector.tuned, row, strict=True)) for row in itertools.product(*selector.tuned.values())]
     checked = [defense.check({**selector.options, **row}) for row in rows]  # all of them, before any work
     if len(images) < FEWEST:

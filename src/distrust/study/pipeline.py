@@ -67,7 +67,7 @@ def _place(place: int) -> Callable[[Chosen, Any], bool]:
 
 
 def _on(what: str, *without: str) -> Callable[[Chosen, Any], bool]:
-    return lambda chosen, mark: mark is not None and mark.on == what and _has("defense", *without)(chosen, mark)
+    return lambda chosen, mark: mark is not None and mark.cleans(what) and _has("defense", *without)(chosen, mark)
 
 
 def _has(axis: str, *without: str) -> Callable[[Chosen, Any], bool]:
@@ -105,7 +105,7 @@ PIPELINE = (
 METHODS = ("attack", "condenser", "defense")  # axes whose method itself fills the position
 CHEAP = {"plant", "images", "references"}  # made again where they are read
 SCORED = ("measure", "over_seeds")  # of the core, what works on stored products; no stage's key holds it
-SAME = {"teacher": "model", "raw": "train", "suspect": "model"}  # other names of products in signatures
+SAME = {"teacher": "model", "raw": "train", "suspect": "model", "encoder": "model"}  # other names in signatures
 ROLES = ("train", "clean", "validation", "test")
 
 

@@ -18,7 +18,7 @@ from .calls import IMAGE_OPTIONS
 from .graph import Env, Plan, PlannedCell, Stage, collect, named
 from .pipeline import Chosen, Planner
 from .spec import Study
-from .words import NONE, mark_of
+from .words import NONE, cleaned, mark_of
 
 BLOCK = 5000  # cells that are planned at a time; what a plan takes in memory does not grow beyond theirs
 
@@ -216,12 +216,12 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: in
     if chosen["defense"] != NONE:
         arms["undefended"] = planner.arm(undefended, seed)
     backdoor = ours.get("backdoor")
-    attacks, cleans = mark_of("attack", chosen), mark_of("defense", chosen)
+    attacks, cleans = mark_of("attack", chosen), cleaned(chosen)
     place = attacks and attacks.place
     target = backdoor.call["options"]["target"] if backdoor else None
     products = {**ours, **{f"{arm}_model": env["model"] for arm, env in arms.items() if arm != "ours"}}
     facts = {axis: selector.text for axis, selector in chosen.items()} | ({"target": target} if backdoor else {})
-    wanted = planner.wanted(frozenset({*products, *facts}), place=place, on=cleans and cleans.on)
+    wanted = planner.wanted(frozenset({*products, *facts}), place=place, on=cleans)
     metrics = {method.name: planner.measured(method, products, facts, seed) for method in wanted}
     looks = zip(("finding", "finding_control"), filter(None, (ours, arms.get("control"))), strict=False)
     findings = {name: planner.look(detector, env, seed) for name, env in looks} if detector != NONE else {}
@@ -229,6 +229,4 @@ def _cell(planner: Planner, chosen: Chosen, seed: int, first: bool, repeated: in
     if backdoor and "encoder" not in ours and planner.study.embed and first:
         embed = planner.step("embed", ours, seed, most=planner.study.embed)
     seen = {arm: planner.seen(env, backdoor, seed) for arm, env in arms.items()}
-    return PlannedCell(
-        axes_of(chosen), seed, place, target, cleans and cleans.on, arms, seen, metrics, findings, embed, repeated
-    )
+    return PlannedCell(axes_of(chosen), seed, place, target, cleans, arms, seen, metrics, findings, embed, repeated)

@@ -70,6 +70,12 @@ def mark_of(axis: str, chosen: Mapping[str, Selector]) -> Any:
     return registry.get(AXES[axis].kind, chosen[axis].name).mark
 
 
+def cleaned(chosen: Mapping[str, Selector]) -> str | None:
+    """What the defence cleans; None without one."""
+    mark = mark_of("defense", chosen)
+    return mark and (mark.also if mark.also and chosen["encoder"] == NONE else mark.on)
+
+
 def placed(selector: Selector, method: Method) -> Selector:
     """A defence's selector without `at`, which says where it stands and is no option of the method.
 
@@ -79,7 +85,7 @@ def placed(selector: Selector, method: Method) -> Selector:
     at, bare = selector.options.get("at"), selector.without("at")
     if at is None or "at" in method.options:
         return selector
-    if method.mark.on != "classifier":
+    if not method.mark.cleans("classifier"):
         raise BadInput(f"{selector.text}: at=teacher is for defences of classifiers. Write {bare.text}.")
     if at != "teacher":
         raise BadInput(

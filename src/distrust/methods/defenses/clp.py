@@ -11,7 +11,7 @@ from torch import Generator, nn
 from ...data import ImageSet
 from ...errors import Skip
 from ...marks import NonNegative, defense
-from ...models import called, check_encoder, runs_of
+from ...models import called, runs_of
 from .._costs import free
 from ._channels import silence
 
@@ -19,7 +19,7 @@ from ._channels import silence
 @defense(
     paper="Zheng, Tang, Li, Liu, Data-free Backdoor Removal Based on Channel Lipschitzness, ECCV 2022, "
     "arXiv 2208.03111",
-    on="encoder", cost=free,
+    on="encoder", also="classifier", cost=free,
 )  # fmt: skip
 def clp(encoder: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generator | None = None) -> nn.Module:
     """Silence every BatchNorm channel whose bound σ(W_c) · |γ_c / √var_c| exceeds its layer's mean + u · std.
@@ -27,19 +27,17 @@ def clp(encoder: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Gener
     σ is the largest singular value of the channel's convolution [inputs, height · width]. It needs no images.
 
     Args:
-        encoder: the suspect.
+        encoder: the suspect, a classifier or an encoder.
         clean: the defender's images (only their shape is used).
         u: threshold in standard deviations over the layer's channels.
         rng: not used.
 
     Raises:
-        BadInput: a classifier.
         Skip: no BatchNorm behind a convolution.
 
     Differs from the released code: a BatchNorm belongs to the last convolution that ran before it with as many
     channels, not to the last one defined; the variance gets BatchNorm's ε.
     """
-    check_encoder(encoder, clean)
     pruned = copy.deepcopy(encoder).eval()
     pairs = _pairs(pruned, clean.x.shape[1:])
     if not pairs:
