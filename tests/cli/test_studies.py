@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from distrust import api
+
 from .said import PLUGIN, STUDY
 
 
@@ -205,14 +207,17 @@ def test_status_and_why(distrust, ran, monkeypatch):
     assert distrust("why", "").code == 2 and "Give more of it" in distrust("why", "").err
 
 
-def test_the_demo_answers_the_question_and_writes_a_report(distrust):
+def test_the_demo_gives_an_answer_and_writes_a_report(distrust, monkeypatch):
+    """A short one: whether the whole one says what it should is seen where it is run, by `make demo` in `.ci/run`."""
+    short = api.DEMO.read_text().replace("epochs = 12", "epochs = 2").replace("tune(0.2,0.1,0.02)", "tune(0.1)")
+    monkeypatch.setattr(api, "DEMO", Path("demo.toml"))
+    Path("demo.toml").write_text(short)
     said = distrust("demo", "--jobs", 1, "--quiet", "--json")
     found = said.facts
-    assert said.code == 0 and said.err == "" and found["failed"] == 0
-    assert found["answer"].startswith("From a backdoored teacher, no student showed the badnets backdoor;")
+    assert said.code == 0 and said.err == "" and found["failed"] == 0 and short.count("epochs = 2") == 2
     page = Path("report.html").read_text()
     assert "distrust demo" in page and len(page) < 2_000_000
     cells = [json.loads(file.read_text()) for file in Path("runs/results/demo").glob("*.json")]
     assert len(cells) == found["cells"] == 5 and {cell["n"] for cell in cells} == {404}
     assert distrust("demo", "--quiet", "--json").facts["ran"] == 0
-    assert distrust("results", "demo", "--json").facts["answer"].startswith("From a backdoored teacher")
+    assert distrust("results", "demo", "--json").facts["answer"] == found["answer"] > ""
