@@ -176,7 +176,7 @@ def test_a_defence_may_get_images_of_another_source_of_the_same_classes(tmp_path
     for chosen, source in ((cleaned, theirs), (usual, ours)):
         given = chosen.inputs["candidate0"].inputs["clean"], chosen.inputs["validation"]
         assert [options(stage)["source"] for stage in given] == [str(source)] * 2
-        assert [options(stage)["role"] for stage in given] == ["clean", "validation"]
+        assert [options(stage)["role"] for stage in given] == ["train" if source == theirs else "clean", "validation"]
     assert options(made.cells[0].arms["ours"]["test"])["source"] == str(ours), "what is measured stays"
     assert cleaned.inputs["candidate0"].call == usual.inputs["candidate0"].call, "it is no option of the method"
     look(made)

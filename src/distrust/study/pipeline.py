@@ -283,7 +283,7 @@ class Planner:
     def given(self, selector: Selector, method: Method, env: Env, seed: int) -> tuple[Selector, Env]:
         """`at` and `clean` in a defence's selector are no options of the method; `clean` says what images it gets.
 
-        That is a share of the training split, or another source, of which the budget's share is taken.
+        That is a share of the training split, or another source, whose training images nobody else needs.
         """
         if method.mark.kind == "defenses":
             selector = placed(selector, method)
@@ -293,7 +293,7 @@ class Planner:
         options, bare = env["clean"].call["options"], selector.without("clean")
         if isinstance(clean, str):
             theirs = self._roles(clean, {name: options[name] for name in IMAGE_OPTIONS if name in options}, seed)
-            return bare, {**env, **{role: theirs[role] for role in ("clean", "validation")}}
+            return bare, {**env, "clean": theirs["train"], "validation": theirs["validation"]}
         asked = {**options, "share": share_of(selector, options["held"])}
         return bare, {**env, "clean": self.stage("images", self._step("images", **asked), {}, seed)}
 
