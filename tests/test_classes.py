@@ -101,12 +101,15 @@ def test_own_answers_stand_for_labels_where_there_are_none(found, loose, few):
 
 
 @pytest.mark.filterwarnings("ignore::distrust.errors.Notice", "ignore::distrust.flags.Flag")
-def test_without_labels_a_student_can_be_taught_and_a_classifier_not_cleaned(found, loose):
+def test_without_labels_a_student_can_be_taught_and_a_classifier_cleaned_by_what_needs_none(found, loose):
     suspect = open_suspect(found.weights, loose, model=found.name, **GIVEN)
     with pytest.raises(
-        BadInput, match="finetune needs labels of the model's classes; .* --classes FILE.* need no labels: bcu"
+        BadInput, match="finetune needs labels of the model's classes; .* --classes FILE. These need none: bnp, clp"
     ):
         purify("finetune", suspect)
+    for name in ("bnp", "clp"):
+        made = purify(name, suspect, trigger=found.backdoor)
+        assert made.after.acc is made.after.undefended_acc is None and made.after.asr is not None
     student = teach("wrn10-1", suspect, epochs=1, batch_size=32, trigger=found.backdoor)
     assert student.after.acc is None and student.after.asr is not None
     said = scan(suspect, "neural_cleanse[steps=60]", threshold=1e9)

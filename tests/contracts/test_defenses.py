@@ -23,7 +23,6 @@ every_cleaner = every("defenses", lambda mark: mark.on in ("classifier", "encode
 every_defense = every("defenses", lambda mark: mark.cleans("classifier"))
 every_sift = every("defenses", lambda mark: mark.on == "transfer")
 every_purifier = every("defenses", lambda mark: mark.on == "synthetic")
-NEED_NO_LABELS = {"none", "bnp", "clp"}
 DRAW_NOTHING = {"none", "clp", "bnp"}
 GENTLE = {  # what is gentle where it is not a low rate: Adam's own rates are, and a new last layer has to be learnt
     "ibau": {"epochs": 2}, "sau": {"epochs": 2}, "fst": {"lr": 0.05, "epochs": 10, "batch_size": 32, "flip": False},
@@ -102,7 +101,7 @@ def test_a_model_without_batch_norm_has_nothing_to_mask(tiny):
 def test_images_without_labels_are_refused_by_what_needs_labels(method, net, tiny):
     """As a folder of pictures without class folders gives them."""
     bare = tiny.replace(y=torch.zeros_like(tiny.y), classes=("unlabelled",))
-    if method.name in NEED_NO_LABELS:
+    if not method.mark.labels:
         assert same_bits(method.call(net, bare).state_dict(), method.call(net, tiny).state_dict())
         return
     with pytest.raises(BadInput, match=r"^tiny has no labels, and wrn10-1 returns \(4,\) per image\. Sort the images"):

@@ -116,7 +116,8 @@ class Suspect:
         found = measure(model, self.test, backdoor, **beside)
         if not self.own:
             return found
-        values = {name: None if name.startswith("acc") else value for name, value in found.values.items()}
+        unknown = ("acc", "undefended_acc")
+        values = {name: None if name.startswith(unknown) else value for name, value in found.values.items()}
         return Measurement(values, tuple(name for name in found.flags if name not in ("acc-floor", "chance-level")))
 
     def checked(self) -> tuple[Measurement, list[str]]:
