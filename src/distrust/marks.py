@@ -115,14 +115,14 @@ class DefenseMark(Mark):
     Args:
         on: what it cleans: a "classifier", an "encoder", or images: a "transfer" set or a "synthetic" one.
         also: what else it cleans: a "classifier", of one that cleans encoders.
-        labels: it looks at the labels of its images, where it cleans classifiers.
+        unlabelled: it cleans classifiers and looks at no labels.
         blind: it takes the suspect's architecture and normalisation and none of its weights, so that in a study both
             arms share it.
     """
 
     on: On = "classifier"
     also: On | None = None
-    labels: bool = True
+    unlabelled: bool = False
     blind: bool = False
 
     def cleans(self, what: On) -> bool:

@@ -130,7 +130,7 @@ def purify(
         suspect = open_suspect(suspect, **opened, head=not encoder)
     backdoor = suspect.backdoor(trigger, target)
     if not encoder:
-        if suspect.own and defense.mark.labels:
+        if suspect.own and not defense.mark.unlabelled:
             raise BadInput(_unlabelled(selector.name, suspect))
         suspect.checked()
     if "lr" in defense.options:
@@ -158,7 +158,7 @@ def purify(
 def _unlabelled(name: str, suspect: Suspect) -> str:
     """What to do where a defence needs labels that are not there."""
     marks = registry.marks("defenses").items()
-    free = ", ".join(other for other, mark in marks if mark.cleans("classifier") and not mark.labels and not mark.null)
+    free = ", ".join(other for other, mark in marks if mark.cleans("classifier") and mark.unlabelled and not mark.null)
     return (
         f"{name} needs labels of the model's classes; {suspect.images} has none. Sort the images into class folders, "
         f"or map theirs to the model's: --classes FILE. These need none: {free}."

@@ -18,7 +18,7 @@ BATCH = 128
 
 @defense(
     paper="Zheng, Tang, Li, Liu, Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022",
-    labels=False,
+    unlabelled=True,
     cost=looks(1),
 )
 def bnp(model: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generator | None = None) -> nn.Module:

@@ -19,7 +19,7 @@ from ._channels import silence
 @defense(
     paper="Zheng, Tang, Li, Liu, Data-free Backdoor Removal Based on Channel Lipschitzness, ECCV 2022, "
     "arXiv 2208.03111",
-    on="encoder", also="classifier", labels=False, cost=free,
+    on="encoder", also="classifier", unlabelled=True, cost=free,
 )  # fmt: skip
 def clp(encoder: nn.Module, clean: ImageSet, *, u: NonNegative = 3.0, rng: Generator | None = None) -> nn.Module:
     """Silence every BatchNorm channel whose bound σ(W_c) · |γ_c / √var_c| exceeds its layer's mean + u · std.

@@ -10,7 +10,7 @@ from ...data import ImageSet
 from ...marks import defense
 
 
-@defense(paper="none", null=True, labels=False)
+@defense(paper="none", null=True, unlabelled=True)
 def none(model: nn.Module, clean: ImageSet, *, rng: Generator | None = None) -> nn.Module:
     """Return a copy of the model as it is.
 
