@@ -168,6 +168,16 @@ def test_a_teacher_in_train_mode_is_flagged_and_keeps_its_statistics():
     assert not same(bits(taught), bits(distill(student, teacher, images(), loss=distillers.kd, **FAST)))
 
 
+@pytest.mark.filterwarnings("ignore::distrust.flags.Flag")
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_teacher_runs_in_the_mode_that_is_asked_for(mode):
+    teacher, seen = net(seed=1), set()
+    teacher.train(mode == "eval")  # its own is another
+    teacher[0].register_forward_hook(lambda module, *_: seen.add(module.training))  # copies keep it
+    distill(net(), teacher, images(), loss=distillers.kd, teacher_mode=mode, **FAST)
+    assert (True in seen) == (mode == "train"), "where shapes are looked up it is in eval mode, always"
+
+
 def test_a_student_larger_than_its_teacher_is_flagged():
     with pytest.warns(Flag, match="larger-student"):
         distill(net(6), net(4), images(16), loss=distillers.kd, **FAST)
