@@ -4,16 +4,16 @@ BIN := .venv/bin
 READY := .venv/ready
 KILLS ?= 30
 
-.PHONY: demo test aside mutants faults cluster fuzz lint bench clean
+.PHONY: demo test slow mutants faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
-aside: $(READY)
-	$(BIN)/python -m pytest -q tests/aside.py
+slow: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

@@ -18,16 +18,12 @@ from distrust.flags import Flag
 from distrust.study import make_plan
 
 TINY = Scale("tiny")
-SLOW = ("large", "memory")
+SLOW = ("large", "memory", "workers", "decode", "many", "plan")
+NAMES = [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in (*USUAL, *ASIDE)]
 
 
-@pytest.mark.parametrize("name", sorted({*USUAL, *ASIDE} - {*SLOW}))  # those: tests/aside.py
+@pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_gives_rows_and_writes_them(name, tmp_path):
-    gives_rows(name, tmp_path)
-
-
-def gives_rows(name, tmp_path):
-    """Run a benchmark, tiny, and look at what it wrote."""
     found = measure(name, TINY, tmp_path)
     assert "error" not in found and found["rows"]
     written = json.loads((tmp_path / f"{name}.json").read_text())

@@ -126,6 +126,7 @@ def test_what_a_killed_process_leaves_is_never_used_and_swept_up_later(folder, s
     assert left not in kept() and len(kept()) == 2
 
 
+@pytest.mark.slow
 def test_a_second_opening_imports_nothing_that_only_decoding_needs(folder):
     code = """
         import sys
@@ -177,6 +178,7 @@ MEMORY = """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what is anonymous memory")
+@pytest.mark.slow
 def test_a_large_set_is_opened_cut_poisoned_and_compared_in_a_small_share_of_its_size(tmp_path, monkeypatch):
     picture = tmp_path / "picture.jpg"
     Image.effect_noise((224, 224), 60).convert("RGB").save(picture)

@@ -43,6 +43,14 @@ LEAVES = {  # commands, and those of groups by both words
     for inner, leaf in getattr(one, "commands", {"": one}).items()
 }
 
+SLOW = ("own-model.md", "clean-teacher.md", "poisoned_teacher.py")
+
+
+def in_time(files):
+    """Each file, those that train for long marked."""
+    return [pytest.param(file, id=file.name, marks=pytest.mark.slow if file.name in SLOW else ()) for file in files]
+
+
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -114,7 +122,7 @@ def test_blocks_say_their_language(page):
     assert {language for language, _ in blocks(page)} <= LANGUAGES
 
 
-@every_page
+@pytest.mark.parametrize("page", in_time(PAGES))
 def test_code_runs(page, desk, capsys, request):
     """Python blocks share one namespace; a block that begins with `# file: NAME` is that file, too.
 
@@ -340,7 +348,7 @@ def test_versions_agree():
     assert f"## [{distrust.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", in_time(EXAMPLES))
 def test_examples_run(example, desk, capsys):
     runpy.run_path(str(example), run_name="__main__")
     assert "carried" in capsys.readouterr().out

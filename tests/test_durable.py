@@ -186,7 +186,9 @@ def test_of_many_damages_all_are_noticed_and_none_is_used(finished, tmp_path, se
     assert left == set(keys) - aside, "of what nobody read, nothing was used"
 
 
-@pytest.mark.parametrize("kind, jobs", [("attack", 1), ("predict", 1), ("attack", 2)])
+@pytest.mark.parametrize(
+    "kind, jobs", [("attack", 1), ("predict", 1), pytest.param("attack", 2, marks=pytest.mark.slow)]
+)
 def test_what_is_damaged_is_made_again_by_the_same_run(finished, tmp_path, kind, jobs):
     made, whole, cells = finished
     folder = shutil.copytree(whole, tmp_path / "store")

@@ -89,6 +89,7 @@ def test_what_is_remembered_of_a_method_is_what_it_says_itself(place):
     assert remembered("models", _families) == families()
 
 
+@pytest.mark.slow
 def test_a_new_file_and_a_changed_one_are_listed_at_once(tmp_path):
     package = shutil.copytree(SRC, tmp_path / "src" / "distrust")
     own = {"PYTHONPATH": package.parent, "DISTRUST_CACHE": tmp_path / "cache"}

@@ -249,7 +249,7 @@ def driver(tmp_path, plugin):
         process.communicate()
 
 
-@pytest.mark.parametrize("where", ["directory", "s3"])
+@pytest.mark.parametrize("where", ["directory", pytest.param("s3", marks=pytest.mark.slow)])
 def test_two_runs_on_one_store_make_every_stage_once(tmp_path, request, where, driver):
     url = str(tmp_path / "store") if where == "directory" else f"s3://{request.getfixturevalue('bucket')}/runs"
     process, made = driver(url)

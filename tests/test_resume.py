@@ -449,6 +449,7 @@ run(made, Store(sys.argv[2]), tell=lambda event, *_: time.sleep(event == "step")
 """
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_where_it_stopped_and_ends_the_same(tmp_path, finished):
     store, made = Store(tmp_path / "store"), plan()
     content = json.dumps(study(**CARRY).model_dump(exclude_defaults=True) | {"name": "trial"})

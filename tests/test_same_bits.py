@@ -16,6 +16,7 @@ from distrust.study.steps import _cut, _opened
 from distrust.study.work import _looked_at, _planted
 
 running = sys.modules["distrust.study.executors"]
+pytestmark = pytest.mark.slow
 
 PATCH = {"trigger": "patch:white:3"}
 PASS = {"epochs": 1, "batch_size": 32}

@@ -487,6 +487,7 @@ def test_a_damaged_or_unwritable_cache_is_no_failure(tmp_path, monkeypatch):
     not ((REAL / "mnist").is_dir() and (REAL / "gtsrb").is_dir()),
     reason="DISTRUST_DATA does not name a folder with mnist and gtsrb",
 )
+@pytest.mark.slow
 def test_mnist_and_the_tracks_of_gtsrb(monkeypatch):
     monkeypatch.setenv("DISTRUST_DATA", str(REAL))
     train, test = images("mnist")

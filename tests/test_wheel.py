@@ -61,6 +61,7 @@ def test_the_installed_copy_answers_help_without_torch(installed):
     assert str(installed / "distrust" / "__init__.py") in lines and not HEAVY & set(lines)
 
 
+@pytest.mark.slow
 def test_the_installed_script_plans_the_demo_and_renders_a_page(installed, tmp_path):
     script = installed / "bin" / "distrust"
     said = python(script, "check", installed / "distrust/study/demo.toml", "--json", PYTHONPATH=str(installed))

@@ -117,6 +117,7 @@ def test_what_stops_a_method_decides_the_code(distrust, stranger, raised, code, 
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_the_script_answers_help_at_once_and_passes_codes_on(tmp_path, stranger):
     said = shell("--help", cwd=tmp_path)
     assert said.code == 0 and "purify" in said.out and said.err == ""

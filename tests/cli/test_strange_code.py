@@ -68,7 +68,7 @@ def test_a_study_alone_runs_no_code(brought, more):
     assert stands_still()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_the_command_line_allows_runs_in_workers_too(brought, jobs):
     Path("s.toml").write_text(STUDY.format(more=NAMED["teacher"]))
     said = brought("run", "s.toml", "--jobs", jobs, "--allow-code", "net.py", "--json")

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from distrust import api
 
 from .said import PLUGIN, STUDY
@@ -207,6 +209,7 @@ def test_status_and_why(distrust, ran, monkeypatch):
     assert distrust("why", "").code == 2 and "Give more of it" in distrust("why", "").err
 
 
+@pytest.mark.slow
 def test_the_demo_gives_an_answer_and_writes_a_report(distrust, monkeypatch):
     """A short one: whether the whole one says what it should is seen where it is run, by `make demo` in `.ci/run`."""
     short = api.DEMO.read_text().replace("epochs = 12", "epochs = 2").replace("tune(0.2,0.1,0.02)", "tune(0.1)")

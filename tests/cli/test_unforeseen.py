@@ -64,6 +64,7 @@ def test_a_full_disk_is_told(tmp_path):
     assert done.returncode == 2 and "No space left" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_stages_that_end_the_process_or_never_end_have_failed(distrust):
     Path("mine.py").write_text(PLUGIN.format(raised="SystemExit(0)"))
     Path("trial.toml").write_text(STUDY.replace("finetune[epochs=1]", "mine").replace('"none", "badnets', '"badnets'))

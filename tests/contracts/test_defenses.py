@@ -66,6 +66,7 @@ def test_without_rng_the_stream_is_fixed(method, call):
 
 
 @every_defense
+@pytest.mark.slow
 def test_a_gentle_defence_keeps_the_accuracy_of_a_clean_model(method, digits, trained):
     """ACC falls by less than 15 points. Gentle (lr 0.003, 4 epochs), as 320 digits are no CIFAR-10."""
     options = {name: 4 for name in method.options if name.endswith("epochs")}

@@ -143,6 +143,7 @@ def test_a_block_under_two_names_is_stored_and_read_again(distrust):
     assert ran(distrust, "--allow-code", "net.py")["cells"] == 2
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_store_at_once_agree(distrust):
     study(attack=MARKED)
     words = [sys.executable, "-c", "import distrust as dt; dt.run('s.toml', jobs=1)"]
