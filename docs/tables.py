@@ -29,6 +29,7 @@ PAGES = (
     ROOT / "docs" / "clean-teacher.md",
     ROOT / "docs" / "distilled-sets.md",
     ROOT / "docs" / "encoders.md",
+    ROOT / "docs" / "nad.md",
 )
 DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),
