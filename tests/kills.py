@@ -79,6 +79,7 @@ Folder.whole, Folder.put = getattr(Folder, "whole", Folder.put), put
 def main(words: Sequence[str]) -> int:
     """Fill the disk, enlarge it, and kill so many times; what is done meanwhile is compared with an undisturbed run."""
     wanted, draw = next((int(word) for word in words if word.isdecimal()), 30), random.Random(0)
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # drivers and nodes start elsewhere, and import this file
     with tempfile.TemporaryDirectory() as folder, nodes() if "--ray" in words else nullcontext() as ray:
         root, driver, disk, size = Path(folder), *(Path(folder) / name for name in ("driver.py", "disk.py", "size"))
         driver.write_text(DRIVER)
