@@ -1,11 +1,13 @@
 """Running studies, and looking at what came out."""
 
+import gc
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
+import distrust as dt
 from distrust import api
 
 from .said import PLUGIN, STUDY
@@ -163,6 +165,14 @@ def test_results_by_name_and_by_folder(distrust, ran, monkeypatch):
     said = distrust("results", "trail")
     assert said.code == 2 and "Did you mean 'runs/results/trial'?" in said.err
     assert distrust("results", "trial", "--store", "elsewhere").code == 2
+
+
+def test_results_are_read_without_looking_for_garbage_which_goes_on_afterwards(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    looked, read = [], dt.results
+    monkeypatch.setattr(dt, "results", lambda *words, **more: looked.append(gc.isenabled()) or read(*words, **more))
+    assert distrust("results", "trial").code == 0 and distrust("results", "trail").code == 2
+    assert looked == [False, False] and gc.isenabled()
 
 
 def test_a_report_from_a_study_file_a_folder_and_a_name(distrust, ran, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import distrust as dt
 
 from ..errors import DistrustError
 from ..files import replaceable
-from .command import Budget, Face, Overwrite, ReportFile, Seeds, assignments, command
+from .command import Budget, Face, Overwrite, ReportFile, Seeds, assignments, command, uncollected
 
 
 @command
@@ -102,6 +102,7 @@ def _typed() -> str:
 
 
 @command
+@uncollected()
 def results(
     face: Face,
     folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")],
@@ -175,7 +176,8 @@ def status(
         from .watching import show_runs
 
         return show_runs(face)
-    facts = Store(face.store).status(verify)
+    with uncollected():
+        facts = Store(face.store).status(verify)
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]
     lines += [f"  {key[:12]} {error}" for key, error in facts["failed"].items()]
