@@ -1,7 +1,7 @@
 """Rewrite the result tables of README.md and the pages, and their drawings, from results/: `python docs/tables.py`.
 
-Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices` in place of `results`. A test
-checks that they are up to date.
+Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map` in place of
+`results`. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ PAGES = (
     ROOT / "docs" / "distilled-sets.md",
     ROOT / "docs" / "encoders.md",
     ROOT / "docs" / "nad.md",
+    ROOT / "docs" / "nad-attacks.md",
 )
 DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),
     ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
 }
-MARKED = re.compile(r"(<!-- (results|choices|neurons):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (results|choices|neurons|map|headline):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 TRAINED = ("untriggered", "acc_control")  # where a set may wreck its victim
 UNITS = {"share": " %", "ratio": " %", "points": ", points"}
 CLEANED = (
     "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
     "carries more, points", "ACC more, points",
+)  # fmt: skip
+MAPPED = (
+    "mean ASR %", "after re-tuning %", "costs, points of ACC", "costs a clean model, points of ACC", "seconds a model",
 )  # fmt: skip
 CLEANS = {None: "too few runs", True: "yes", False: "not shown"}
 DETECTED = ("detector", "attacked", "clean", "AUROC", "level %", "found", "false alarms", "names the target")
@@ -59,8 +63,8 @@ def current(page: Path, results: Path = ROOT / "results") -> str:
 
     def filled(found: re.Match[str]) -> str:
         folder = results / found[3]
-        made = {"choices": choices, "neurons": neurons}.get(found[2], lambda folder: table(folder, glossary))
-        return found[1] + made(folder) + found[4]
+        made = {"choices": choices, "neurons": neurons, "map": plain_map, "headline": headline}
+        return found[1] + made.get(found[2], lambda folder: table(folder, glossary))(folder) + found[4]
 
     return MARKED.sub(filled, page.read_text())
 
@@ -136,6 +140,59 @@ def _defences(cells: Sequence[Cell]) -> str:
             ],
         )  # fmt: skip
     return text
+
+
+def plain_map(folder: Path) -> str:
+    """Defences × attacks at one glance: ASR on backdoored teachers, and what each defence costs and takes."""
+    if not folder.is_dir():
+        return "No results yet.\n"
+    rows = [row for row in over_seeds(read_cells(folder)) if row.state == "done" and not given(row.axes, "distiller")]
+    attacks = list(dict.fromkeys(row.axes["attack"] for row in rows if given(row.axes, "attack")))
+    at = {(row.axes["defense"], row.axes["attack"]): row for row in rows}
+    weak = {attack for attack in attacks if "attack-weak" in at["none", attack].flags}
+    lines = []
+    for defense in dict.fromkeys(row.axes["defense"] for row in rows):
+        own = {attack: row for attack in attacks if (row := at.get((defense, attack)))}
+        counted = [(at["none", attack], row) for attack, row in own.items() if attack not in weak]
+        spared = at.get((defense, "none"))
+        lines.append([
+            f"`{_bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks),
+            *(percent(_average([row.mean(metric) for _, row in counted])) for metric in ("asr", "retune")),
+            percent(_average([before.mean("acc") - row.mean("acc") for before, row in counted])),
+            percent(at["none", "none"].mean("acc") - spared.mean("acc") if spared else None),
+            number(_average([row.mean("seconds") - before.mean("seconds") for before, row in counted]), "count"),
+        ])  # fmt: skip
+    headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
+    return _markdown(["defence", *headings, *MAPPED], lines)
+
+
+def _told(row: Row | None, metric: str) -> str:
+    if row is None or row.mean(metric) is None:
+        return "–"
+    return percent(row.mean(metric)) + " †" * ("acc-floor" in row.flags)
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def headline(folder: Path) -> str:
+    """One sentence each: is NAD's mean ASR below fine-tuning's, and is the best defence's, by paired differences?"""
+    if not folder.is_dir():
+        return "No results yet.\n"
+    for one in comparisons(shortened(read_cells(folder))):
+        known = {result.defense: result for result in one.results}
+        rivals = [result for result in one.results if result.rival == "finetune"]
+        best = min(rivals, key=lambda result: result.carried.mean)
+        lines = [
+            f"- `{result.defense}` leaves {_value(result.carried)} points of {percent(one.carried)} on "
+            f"{one.models // one.seeds} attacks, `finetune` {_value(known['finetune'].carried)}: "
+            f"{_value(result.less)} points fewer or more, {result.standing}.\n"
+            for result in dict.fromkeys((known["nad"], best))
+        ]
+        return "".join(lines)
+    return "No backdoored model was run under every defence.\n"
 
 
 def _detectors(cells: Sequence[Cell]) -> str:

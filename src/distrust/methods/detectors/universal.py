@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, nn
 
 from ...data import ImageSet
 from ...marks import Count, Positive, detector
 from ...measurement import Finding
-from ...models import frozen_mode, in_parts
+from ...models import frozen_mode
 from ...seeds import rng as make_rng
 from .._costs import CLASSES
 from ._classes import groups
-
-Norm = Literal["l2", "linf"]
+from ._universal import Norm, reached, searched
 
 
 @detector(
@@ -57,50 +52,9 @@ def universal(
     shown = clean[torch.randperm(len(clean), generator=rng)[:images].to(clean.x.device)]
     with frozen_mode(suspect), torch.enable_grad():
         together, most = groups(suspect, clean, batch_size)
-        found = [_reached(suspect, clean, shown, k, drawn, most, norm, size) for k in together]
-    sure, reached = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Finding.of("universal", sure, notes={"reached": reached.tolist()})
-
-
-def _reached(
-    suspect: nn.Module, clean: ImageSet, shown: ImageSet, classes: Tensor, drawn: Sequence[Tensor], most: int,
-    norm: Norm, size: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """For so many classes mean p_k [k], and the share of images that are called k [k], among those of other classes."""
-    goal = classes.to(next(suspect.parameters()).device)
-    change = torch.zeros(len(goal), *clean.x.shape[1:], device=goal.device)
-
-    def said(x: Tensor, change: Tensor) -> Tensor:
-        stamped = (x.to(goal.device) + change[:, None]).clamp(0, 1)  # [k,B,C,H,W]
-        return in_parts(suspect, stamped.flatten(0, 1), most).float().unflatten(0, stamped.shape[:2])
-
-    for rows in drawn:
-        change.requires_grad_()
-        logits = said(clean.pixels(rows), change)
-        loss = F.cross_entropy(logits.flatten(0, 1), goal.repeat_interleave(len(rows)), reduction="sum") / len(rows)
-        (slope,) = torch.autograd.grad(loss, change)
-        change = projected(change.detach() - 2.5 * size / len(drawn) * steepest(slope, norm), norm, size)
-    with torch.no_grad():
-        sure, called = torch.zeros(2, len(goal), device=goal.device)
-        others = shown.hard.to(goal.device) != goal[:, None]  # [k,N]
-        for rows in torch.arange(len(shown)).split(len(drawn[0])):
-            logits, other = said(shown.pixels(rows.to(shown.x.device)), change), others[:, rows]
-            p = logits.softmax(2).gather(2, goal.view(-1, 1, 1).expand(-1, len(rows), 1)).squeeze(2)
-            sure += (p * other).sum(1)
-            called += ((logits.argmax(2) == goal[:, None]) & other).sum(1)
-        count = others.sum(1).clamp(min=1)
-    return sure / count, called / count
-
-
-def steepest(slope: Tensor, norm: Norm) -> Tensor:
-    """The direction of length 1 [k,C,H,W] in which a loss grows fastest."""
-    if norm == "linf":
-        return slope.sign()
-    return slope / slope.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-
-
-def projected(change: Tensor, norm: Norm, size: float) -> Tensor:
-    """The nearest change [k,C,H,W] of at most this size."""
-    if norm == "linf":
-        return change.clamp(-size, size)
-    return change * (size / change.flatten(1).norm(dim=1).clamp(min=size)).view(-1, 1, 1, 1)
+        found = []
+        for classes in together:
+            change = searched(suspect, clean, classes, drawn, most, norm, size)
+            found.append(reached(suspect, shown, classes, change, most, batch_size))
+    sure, called = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Finding.of("universal", sure, notes={"reached": called.tolist()})
