@@ -6,6 +6,7 @@ Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choic
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,15 +156,17 @@ def plain_map(folder: Path) -> str:
         own = {attack: row for attack in attacks if (row := at.get((defense, attack)))}
         counted = [(at["none", attack], row) for attack, row in own.items() if attack not in weak]
         spared = at.get((defense, "none"))
-        lines.append([
+        mean = _average([row.mean("asr") for _, row in counted])
+        order = (defense != "none", math.inf if mean is None else mean, defense)
+        lines.append((order, [
             f"`{_bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks),
-            *(percent(_average([row.mean(metric) for _, row in counted])) for metric in ("asr", "retune")),
+            percent(mean), percent(_average([row.mean("retune") for _, row in counted])),
             percent(_average([before.mean("acc") - row.mean("acc") for before, row in counted])),
             percent(at["none", "none"].mean("acc") - spared.mean("acc") if spared else None),
             number(_average([row.mean("seconds") - before.mean("seconds") for before, row in counted]), "count"),
-        ])  # fmt: skip
+        ]))  # fmt: skip
     headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
-    return _markdown(["defence", *headings, *MAPPED], lines)
+    return _markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines, key=lambda entry: entry[0])])
 
 
 def _told(row: Row | None, metric: str) -> str:
@@ -188,7 +191,7 @@ def headline(folder: Path) -> str:
         lines = [
             f"- `{result.defense}` leaves {_value(result.carried)} points of {percent(one.carried)} on "
             f"{one.models // one.seeds} attacks, `finetune` {_value(known['finetune'].carried)}: "
-            f"{_value(result.less)} points fewer or more, {result.standing}.\n"
+            f"{_value(result.less)} points apart, run by run: {result.standing}.\n"
             for result in dict.fromkeys((known["nad"], best))
         ]
         return "".join(lines)

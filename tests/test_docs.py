@@ -338,8 +338,44 @@ def test_choices_say_what_was_given_up_for_what(tmp_path):
     ]
 
 
+def test_a_map_has_defences_by_attacks_and_the_headline_their_paired_difference(tmp_path):
+    study = study_from(
+        {
+            "name": "made-up", "seeds": 3, "teacher": ["wrn10-1"], "defense": ["none", "finetune", "nad"],
+            "attack": ["none", "badnets", "blend", "sig"],
+        }
+    )  # fmt: skip
+    left = {"none": 1.0, "finetune": 0.5, "nad": 0.25}
+    cost = {"none": 0.0, "finetune": 0.02, "nad": 0.03}
+    for cell in score_cells(make_plan(study), Store(tmp_path / "runs"), Outcome()):
+        attack, defense, seed = cell["attack"], cell["defense"], cell["seed"]
+        cell |= {"state": "done", "error": None, "n": 900, "acc": 0.9 - cost[defense] + 0.01 * seed, "flags": []}
+        cell |= {"seconds": 100 + 1000 * cost[defense]}
+        if attack != "none":
+            asr = 0.1 if attack == "sig" else left[defense] * (0.8 if attack == "blend" else 1) - 0.01 * seed
+            cell |= {"asr": asr, "base": 0.0, "carried": asr, "retune": 2 * asr if defense == "nad" else None}
+            cell["flags"] = ["attack-weak"] * (attack == "sig") + ["acc-floor"] * (
+                (attack, defense) == ("blend", "nad")
+            )
+        (tmp_path / f"{cell['id']}.json").write_text(json.dumps(cell))
+    tables = script("tables")
+    assert tables.plain_map(tmp_path).splitlines() == [
+        "| defence | `badnets` | `blend` | `sig` (weak) | mean ASR % | after re-tuning % | costs, points of ACC | "
+        "costs a clean model, points of ACC | seconds a model |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| `none` | 99.0 | 79.0 | 10.0 | 89.0 | – | 0.0 | 0.0 | 0 |",
+        "| `nad` | 24.0 | 19.0 † | 10.0 | 21.5 | 43.0 | 3.0 | 3.0 | 30 |",
+        "| `finetune` | 49.0 | 39.0 | 10.0 | 44.0 | – | 2.0 | 2.0 | 20 |",
+    ]
+    said = tables.headline(tmp_path)  # nad destroyed one of two models, which counts with what it carried: 79
+    assert said.startswith("- `nad` leaves 51.5 (52.5, 51.5, 50.5) points of 89.0 on 2 attacks, `finetune` 44.0 (")
+    assert said.count("\n") == 1 and "points apart, run by run: " in said
+
+
 def test_tables_without_results_say_so(tmp_path):
-    assert script("tables").table(tmp_path / "nad-mini", "flags.md").startswith("No results yet.")
+    tables = script("tables")
+    assert tables.table(tmp_path / "nad-mini", "flags.md").startswith("No results yet.")
+    assert tables.plain_map(tmp_path / "nad-mini") == tables.headline(tmp_path / "nad-mini") == "No results yet.\n"
 
 
 def test_versions_agree():
