@@ -2,7 +2,7 @@
 
 Sources: MM-BD, S&P 2024, and its released code (plain steps on the margin, the sum's relative change, a gamma without
 the largest, the power K); L2-TAC, arXiv 2511.08944, the minimal perturbation, by another solver than ours; STRIP, ACSAC
-2019. `universal` is ours and follows its docstring.
+2019. `universal` and `twins` are ours and follow their docstrings.
 """
 
 import numpy as np
@@ -12,8 +12,9 @@ from scipy import optimize, stats
 from tests.golden.test_detector_steps import Softly
 from torch import nn
 
-from distrust import detectors, rng
+from distrust import detectors, fit, rng
 from distrust.errors import Skip
+from distrust.seeds import spawn
 
 
 def numbers(tensor):
@@ -32,6 +33,21 @@ def outlying(values):
     return (values - middle) / (1.4826 * np.sort(apart)[(len(values) - 1) // 2])
 
 
+def perturbation(images, drawn, w, b, k, norm, size):
+    """Steepest ascent of log p_k, projected, of a linear model."""
+    change = np.zeros(192)
+    for rows in drawn:
+        moved = images[rows] + change
+        inside = (moved >= 0) & (moved <= 1)
+        p = softmax(moved.clip(0, 1) @ w.T + b)
+        slope = (((p - np.eye(4)[k]) @ w) * inside).mean(0)
+        step = np.sign(slope) if norm == "linf" else slope / np.linalg.norm(slope)
+        change = change - 2.5 * size / len(drawn) * step
+        length = np.linalg.norm(change)
+        change = change.clip(-size, size) if norm == "linf" else change * min(1, size / length)
+    return change
+
+
 @pytest.mark.parametrize(("norm", "size"), [("l2", 1.5), ("linf", 0.1)])
 def test_a_universal_change_ascends_within_its_ball_and_is_scored_on_other_classes(tiny, norm, size):
     net, steps = Softly(), 7
@@ -43,22 +59,37 @@ def test_a_universal_change_ascends_within_its_ball_and_is_scored_on_other_class
     drawn = [torch.randint(len(tiny), (16,), generator=stream).numpy() for _ in range(steps)]
     shown = torch.randperm(len(tiny), generator=stream)[:50].numpy()
     for k in range(4):
-        change = np.zeros(192)
-        for rows in drawn:
-            moved = images[rows] + change
-            inside = (moved >= 0) & (moved <= 1)
-            p = softmax(moved.clip(0, 1) @ w.T + b)
-            slope = (((p - np.eye(4)[k]) @ w) * inside).mean(0)
-            step = np.sign(slope) if norm == "linf" else slope / np.linalg.norm(slope)
-            change = change - 2.5 * size / steps * step
-            length = np.linalg.norm(change)
-            change = change.clip(-size, size) if norm == "linf" else change * min(1, size / length)
+        change = perturbation(images, drawn, w, b, k, norm, size)
         p = softmax((images[shown] + change).clip(0, 1) @ w.T + b)
         others = labels[shown] != k
         assert 0 < others.sum() < 50
         assert found.scores[k] == pytest.approx(p[others, k].mean(), rel=1e-4)
         assert found.notes["reached"][k] == pytest.approx((p.argmax(1) == k)[others].mean())
     assert found.score == max(found.scores) and found.target == int(np.argmax(found.scores))
+
+
+def test_twins_lose_what_the_suspects_own_perturbation_did_to_it(tiny):
+    net = Softly()
+    told = {"norm": "l2", "size": 1.5, "steps": 7, "images": 16, "held": 0.4, "copies": 2}
+    training = detectors.twins.training.changed(epochs=2, lr=0.5, batch_size=16)
+    found = detectors.twins(net, tiny, **told, training=training, rng=rng(4))
+    stream = rng(4)
+    order, cut = torch.randperm(len(tiny), generator=stream), round(0.4 * len(tiny))
+    shown, own = tiny[order[:cut]], tiny[order[cut:]]
+    drawn = [torch.randint(len(own), (16,), generator=stream).numpy() for _ in range(7)]
+    copies = [fit(net, own, training=training, rng=spawn(stream)) for _ in range(2)]
+    images, others = (numbers(part.x).reshape(len(part), -1) / 255 for part in (own, shown))
+    w, b = numbers(net.fc.weight), numbers(net.fc.bias)
+    for k in range(4):
+        moved = (others + perturbation(images, drawn, w, b, k, "l2", 1.5)).clip(0, 1)
+        rows = shown.y.numpy() != k
+        sure = [softmax(moved @ numbers(m.fc.weight).T + numbers(m.fc.bias))[rows, k].mean() for m in (net, *copies)]
+        assert found.scores[k] == pytest.approx(sure[0] - np.mean(sure[1:]), rel=1e-3, abs=1e-5)
+        assert [row[k] for row in found.notes["sure"]] == pytest.approx(sure, rel=1e-3)
+    assert copies[0].fc.weight.ne(copies[1].fc.weight).any() and copies[0].fc.weight.ne(net.fc.weight).any()
+    assert found.score == max(found.scores) and found.target == int(np.argmax(found.scores))
+    with pytest.raises(Skip, match="shown 60 images"):
+        detectors.twins(net, tiny[torch.arange(60)], rng=rng(4))
 
 
 def test_mm_bd_pushes_noise_as_far_as_it_goes_and_judges_the_largest_margin_by_the_others(tiny):
