@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 HELD = tomllib.loads((ROOT / "tests" / "prose.toml").read_text())
 PAGES = (
     "README.md",
-    *(f"docs/{page}.md" for page in ("results", "cheatkd", "clean-teacher", "distilled-sets", "encoders")),
+    *(
+        f"docs/{page}.md"
+        for page in ("results", "cheatkd", "clean-teacher", "distilled-sets", "encoders", "nad", "nad-attacks")
+    ),
 )
 CLAIMS = re.compile(r"\b(inherits|inherited|did not inherit|cleans|beats|better|worse|best|as good|outdoes)\b")
 NO_CLAIMS = ("cleans what it finds", "does NAD remove it better than", "should do no worse than", "best *test* ASR")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -61,6 +62,12 @@ def test_purify_cleans_an_encoder_with_a_folder_of_images_without_labels(distrus
     assert said.code == 0 and "before" not in said.facts, said.err
     spec = load("cleaned/model.safetensors").spec
     assert spec == {"name": "convnet2-w4", "head": False, "channels": 3, "size": 16}
+    torch.save(model("wrn10-1", train, head=False).state_dict(), "strange.pt")
+    words_of_one = ["--weights", "strange.pt", "--model", "wrn10-1", "--images", folder, "--size", 16, "--encoder"]
+    said = distrust("purify", "clp", *words_of_one, "--out", "pruned")
+    assert said.code == 0 and load("pruned/model.safetensors").spec["head"] is False, said.err
+    said = distrust("purify", "nad", *words_of_one, "--out", "not")
+    assert said.code == 2 and "nad cleans classifiers, not encoders. Leave --encoder, or take one of" in said.err
     labelled = distrust(*words, "--images", "digits", "--out", "measured", "--trigger", "patch:white:3", "--target", 5)
     assert labelled.code == 0 and "ASR" in labelled.out, "a linear head is measured where there are labels"
     wrong = distrust("purify", mimic, "--weights", stranger.attacked, "--images", stranger.images, "--out", "x")

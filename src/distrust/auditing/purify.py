@@ -78,6 +78,7 @@ def purify(
     suspect: Suspect | str | Path | None,
     *,
     fraction: float | None = None,
+    encoder: bool = False,
     trigger: str | Backdoor | None = None,
     target: int | None = None,
     seed: int = 0,
@@ -97,6 +98,7 @@ def purify(
         method: a defence, e.g. "nad" or "nad[beta=0,lr=0.05]".
         suspect: what `open_suspect` returned, or a file.
         fraction: share of the training split that the defender has, 0..1 (default: all of it).
+        encoder: a file without a record of Distrust is an encoder, to a defence that cleans classifiers too.
         trigger: as `Suspect.measure` takes it; without one only ACC is measured.
         target: class number that the trigger leads to.
         seed: of the defender's share and of the defence.
@@ -121,7 +123,10 @@ def purify(
             f"a model does not bring these along. Name it on a study's defense axis, or call "
             f"distrust.defenses.{selector.name}(model, images)."
         )
-    encoder = defense.mark.on == "encoder" and not (defense.mark.also and is_classifier(suspect))
+    if encoder and defense.mark.on != "encoder":
+        able = ", ".join(name for name, other in registry.kind("defenses").items() if other.mark.on == "encoder")
+        raise BadInput(f"{selector.name} cleans classifiers, not encoders. Leave --encoder, or take one of {able}.")
+    encoder = defense.mark.on == "encoder" and (encoder or not (defense.mark.also and is_classifier(suspect)))
     selector = tuned(defense, selector)
     if encoder and selector.tuned:
         raise BadInput(f"{selector.text}: an encoder has no accuracy to choose by. Give each option one value.")

@@ -113,6 +113,9 @@ def purify(
         Literal["own", "original"],
         typer.Option(help="Names of tensors: the network's own, or the original file's."),
     ] = "own",
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="The file is an encoder; one that Distrust wrote says so itself.")
+    ] = False,
     trigger: AskedTrigger = None,
 ) -> int:
     """Clean a checkpoint with a defence on clean images; measures before and after if told the trigger.
@@ -127,8 +130,8 @@ def purify(
         raise typer.BadParameter("--keys original takes the names of a file: it goes with --weights.")
     with face.loop(method):
         made = dt.purify(
-            method, asked.weights, fraction=fraction, trigger=trigger, target=asked.target, seed=face.seed,
-            tell=face.say, device=face.device, **asked.opened(),
+            method, asked.weights, fraction=fraction, encoder=encoder, trigger=trigger, target=asked.target,
+            seed=face.seed, tell=face.say, device=face.device, **asked.opened(),
         )  # fmt: skip
     return _written(face, made, out, keys)
 

@@ -298,7 +298,8 @@ def environment() -> dict[str, Any]:
     """Where a number was made; recorded, never part of a key."""
     return {
         "distrust": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "threads": torch.get_num_threads(), "machine": platform.machine(), "peak_mb": peak_memory(),
+        "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(), "peak_mb": peak_memory(),
     }  # fmt: skip
 
 
