@@ -163,7 +163,7 @@ def plain_map(folder: Path) -> str:
             percent(mean), percent(_average([row.mean("retune") for _, row in counted])),
             percent(_average([before.mean("acc") - row.mean("acc") for before, row in counted])),
             percent(at["none", "none"].mean("acc") - spared.mean("acc") if spared else None),
-            number(_average([row.mean("seconds") - before.mean("seconds") for before, row in counted]), "count"),
+            number(_average([max(row.mean("seconds") - before.mean("seconds"), 0) for before, row in counted]), "count"),
         ]))  # fmt: skip
     headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
     return _markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines, key=lambda entry: entry[0])])
@@ -190,8 +190,8 @@ def headline(folder: Path) -> str:
         best = min(rivals, key=lambda result: result.carried.mean)
         lines = [
             f"- `{result.defense}` leaves {_value(result.carried)} points of {percent(one.carried)} on "
-            f"{one.models // one.seeds} attacks, `finetune` {_value(known['finetune'].carried)}: "
-            f"{_value(result.less)} points apart, run by run: {result.standing}.\n"
+            f"{one.models // one.seeds} attacks, `finetune` {_value(known['finetune'].carried)}; "
+            f"the paired difference is {_value(result.less)}: {result.standing}.\n"
             for result in dict.fromkeys((known["nad"], best))
         ]
         return "".join(lines)
