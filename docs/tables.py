@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,19 +154,16 @@ def plain_map(folder: Path) -> str:
     lines = []
     for defense in dict.fromkeys(row.axes["defense"] for row in rows):
         own = {attack: row for attack in attacks if (row := at.get((defense, attack)))}
-        counted = [(at["none", attack], row) for attack, row in own.items() if attack not in weak]
-        spared = at.get((defense, "none"))
-        mean = _average([row.mean("asr") for _, row in counted])
-        order = (defense != "none", math.inf if mean is None else mean, defense)
-        lines.append((order, [
-            f"`{_bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks),
-            percent(mean), percent(_average([row.mean("retune") for _, row in counted])),
-            percent(_average([before.mean("acc") - row.mean("acc") for before, row in counted])),
-            percent(at["none", "none"].mean("acc") - spared.mean("acc") if spared else None),
-            number(_average([max(row.mean("seconds") - before.mean("seconds"), 0) for before, row in counted]), "count"),
-        ]))  # fmt: skip
+        pairs = [(at["none", attack], row) for attack, row in own.items() if attack not in weak]
+        clean = [(at["none", "none"], row) for row in [at.get((defense, "none"))] if row]
+        left, again = (_average(row.mean(metric) for _, row in pairs) for metric in ("asr", "retune"))
+        costs = (_average(before.mean("acc") - row.mean("acc") for before, row in some) for some in (pairs, clean))
+        took = _average(max(row.mean("seconds") - before.mean("seconds"), 0) for before, row in pairs)
+        line = [f"`{_bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks)]
+        line += [*map(percent, (left, again, *costs)), number(took, "count")]
+        lines.append(((defense != "none", math.inf if left is None else left, defense), line))
     headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
-    return _markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines, key=lambda entry: entry[0])])
+    return _markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines)])
 
 
 def _told(row: Row | None, metric: str) -> str:
@@ -175,7 +172,7 @@ def _told(row: Row | None, metric: str) -> str:
     return percent(row.mean(metric)) + " †" * ("acc-floor" in row.flags)
 
 
-def _average(values: Sequence[float | None]) -> float | None:
+def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
