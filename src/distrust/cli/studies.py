@@ -14,7 +14,7 @@ import distrust as dt
 
 from ..errors import DistrustError
 from ..files import replaceable
-from .command import Budget, Face, Overwrite, ReportFile, Seeds, assignments, command, uncollected
+from .command import Budget, Face, Overwrite, ReportFile, Seeds, assignments, command
 
 
 @command
@@ -102,7 +102,6 @@ def _typed() -> str:
 
 
 @command
-@uncollected()
 def results(
     face: Face,
     folder: Annotated[Path, typer.Argument(help="A results folder, or a study's name.")],
@@ -115,11 +114,14 @@ def results(
     ] = "",
 ) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
-    found = dt.results(folder, store=face.store, where=where)
-    if to:
-        written = found.export(to)
-        return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
-    return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
+    from ..study.cells import in_bulk
+
+    with in_bulk():
+        found = dt.results(folder, store=face.store, where=where)
+        if to:
+            written = found.export(to)
+            return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
+        return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
 
 
 @command
@@ -171,12 +173,13 @@ def status(
     """
     from ..reporting.text import duration
     from ..study import Store
+    from ..study.cells import in_bulk
 
     if watch:
         from .watching import show_runs
 
         return show_runs(face)
-    with uncollected():
+    with in_bulk():
         facts = Store(face.store).status(verify)
     lines = [f"{facts['store']}: {facts['stages']} stages, {duration(facts['seconds'])} of work"]
     lines += [f"  {what}: {n}" for what, n in facts["by_kind"].items()]

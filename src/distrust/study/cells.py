@@ -240,7 +240,7 @@ def read_cells(folder: str | Path, whole: bool = False, where: str = "") -> list
 
 @contextlib.contextmanager
 def in_bulk() -> Iterator[None]:
-    """Nobody looks for cycles while very many cells are made: it takes as long as making them, and finds none."""
+    """Nobody looks for cycles while very many cells are made or read: it takes as long as that, and finds none."""
     collecting = gc.isenabled()
     gc.disable()
     try:
