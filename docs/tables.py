@@ -1,7 +1,7 @@
 """Rewrite the result tables of README.md and the pages, and their drawings, from results/: `python docs/tables.py`.
 
-Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map` in place of
-`results`. A test checks that they are up to date.
+Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map`, `headline` in
+place of `results`. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _average(values: Iterable[float | None]) -> float | None:
 
 
 def headline(folder: Path) -> str:
-    """One sentence each: is NAD's mean ASR below fine-tuning's, and is the best defence's, by paired differences?"""
+    """One line each: does NAD leave less than fine-tuning, and does what leaves least, by paired differences?"""
     if not folder.is_dir():
         return "No results yet.\n"
     for one in comparisons(shortened(read_cells(folder))):
