@@ -56,6 +56,14 @@ def test_deepfool_reaches_the_boundary_of_a_linear_network_in_one_step():
     assert not deepfool(net, x, 0, 0.02, 5).any(), "it is there already"
 
 
+def test_where_the_slope_vanishes_deepfool_ends_where_it_came_to():
+    class Flat(nn.Module):
+        def forward(self, x):
+            return torch.cat([torch.full((1, 1), 1e30), x.sum().view(1, 1) * 0], 1)
+
+    assert deepfool(Flat(), torch.rand(1, 1, 2, 2, generator=rng("x")), 1, 0.02, 5).eq(0).all()
+
+
 def test_the_search_ends_when_enough_are_fooled_or_nothing_moves():
     assert not _done([], 0.0) and _done([0.1, 0.25], 0.2) and not _done([0.25, 0.1], 0.2)
     assert (

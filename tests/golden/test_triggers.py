@@ -176,6 +176,10 @@ def test_noise_to_be_added_is_of_so_many_grey_levels():
         ("masked", {"pattern": torch.zeros(3, 4, 4), "mask": torch.zeros(5, 5)}, "the mask must be"),
         ("masked", {"pattern": "stripes"}, "no pattern 'stripes'"),
         ("added", {"perturbation": torch.full((3, 4, 4), 8.0)}, "Divide grey levels by 255"),
+        ("added", {"perturbation": torch.full((3, 4, 4), torch.nan)}, "a largest value of nan"),
+        ("masked", {"pattern": torch.full((3, 4, 4), torch.nan)}, r"the pattern must be \[C,H,W\] in 0..1"),
+        ("patch", {"pattern": torch.full((3, 4, 4), torch.nan)}, "the pattern must lie in 0..1"),
+        ("blend", {"image": torch.full((3, 4, 4), torch.nan)}, "in 0..1"),
     ],
 )
 def test_a_pattern_that_no_trigger_can_be_is_refused(name, options, words):

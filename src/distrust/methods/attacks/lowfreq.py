@@ -131,7 +131,10 @@ def deepfool(net: nn.Module, x: Tensor, target: int, overshoot: float, steps: in
             first = now if first < 0 else first
             gap = z[target] - z[first]
             (w,) = torch.autograd.grad(gap, [at])
-        way = way + gap.detach().abs() / w.square().sum().clamp(min=1e-12) * w
+        further = way + gap.detach().abs() / w.square().sum().clamp(min=1e-12) * w
+        if not further.isfinite().all():  # where the slope vanishes a step has no length
+            break
+        way = further
     return (1 + overshoot) * way[0]
 
 

@@ -35,7 +35,7 @@ class Added(Trigger):
         if isinstance(perturbation, str) and perturbation != "noise":
             raise BadInput(f"no perturbation {perturbation!r}. Known: noise; or give a tensor [C,H,W].")
         delta = perturbation.float() if isinstance(perturbation, Tensor) else None
-        if delta is not None and (delta.ndim != 3 or delta.abs().max() > 1):
+        if delta is not None and (delta.ndim != 3 or not delta.abs().max() <= 1):  # nor NaN
             raise BadInput(
                 f"the perturbation must be [C,H,W] in -1..1; got {list(delta.shape)} with a largest value of "
                 f"{delta.abs().max():.2f}. Divide grey levels by 255."

@@ -39,7 +39,7 @@ class Blend(Trigger):
         else:
             key = open_picture(image)
         key = key.float() / 255 if key.dtype == torch.uint8 else key.float()
-        if key.min() < 0 or key.max() > 1:
+        if not (key.min() >= 0 and key.max() <= 1):
             raise BadInput(f"the key image must lie in 0..1; got {key.min():.2f}..{key.max():.2f}.")
         self.alpha = alpha
         self.register_buffer("key", key)  # [C,H,W]

@@ -37,7 +37,7 @@ class Masked(Trigger):
         pixels = pattern.float() if isinstance(pattern, Tensor) else None
         cover = mask.float() if isinstance(mask, Tensor) else torch.full((1, 1, 1), float(mask))
         for name, part in (("pattern", pixels), ("mask", cover)):
-            if part is not None and (part.ndim != 3 or part.min() < 0 or part.max() > 1):
+            if part is not None and (part.ndim != 3 or not (part.min() >= 0 and part.max() <= 1)):
                 raise BadInput(
                     f"the {name} must be [C,H,W] in 0..1; got {list(part.shape)} in {part.min():.2f}..{part.max():.2f}."
                 )

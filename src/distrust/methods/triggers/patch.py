@@ -40,7 +40,7 @@ class Patch(Trigger):
         pixels = pattern if isinstance(pattern, Tensor) else _named(pattern, size)
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         pixels = pixels if pixels.ndim == 3 else pixels[None]
-        if pixels.min() < 0 or pixels.max() > 1:
+        if not (pixels.min() >= 0 and pixels.max() <= 1):
             raise BadInput(f"the pattern must lie in 0..1; got {pixels.min():.2f}..{pixels.max():.2f}.")
         self.inset = inset
         self.register_buffer("pixels", pixels)  # [C or 1,h,w]
