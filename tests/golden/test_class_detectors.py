@@ -68,10 +68,11 @@ def test_a_universal_change_ascends_within_its_ball_and_is_scored_on_other_class
     assert found.score == max(found.scores) and found.target == int(np.argmax(found.scores))
 
 
-def test_twins_lose_what_the_suspects_own_perturbation_did_to_it(tiny):
+@pytest.mark.parametrize(("first", "doubled"), [(0.1, 2), (0.2, 1), (0.4, 0)])
+def test_twins_are_not_moved_by_what_was_planted_at_the_size_that_moves_them(tiny, first, doubled):
     net = Softly()
-    told = {"norm": "l2", "size": 1.5, "steps": 7, "images": 16, "held": 0.4, "copies": 2}
-    training = detectors.twins.training.changed(epochs=2, lr=0.5, batch_size=16)
+    training = detectors.twins.training.changed(epochs=2, lr=0.1, batch_size=16)
+    told = {"norm": "l2", "first": first, "reach": 0.4, "steps": 7, "images": 16, "held": 0.4, "copies": 2}
     found = detectors.twins(net, tiny, **told, training=training, rng=rng(4))
     stream = rng(4)
     order, cut = torch.randperm(len(tiny), generator=stream), round(0.4 * len(tiny))
@@ -79,15 +80,35 @@ def test_twins_lose_what_the_suspects_own_perturbation_did_to_it(tiny):
     drawn = [torch.randint(len(own), (16,), generator=stream).numpy() for _ in range(7)]
     copies = [fit(net, own, training=training, rng=spawn(stream)) for _ in range(2)]
     images, others = (numbers(part.x).reshape(len(part), -1) / 255 for part in (own, shown))
-    w, b = numbers(net.fc.weight), numbers(net.fc.bias)
+
+    def moved(model, k, size, steps=7):
+        return perturbation(images, drawn[:steps], numbers(model.fc.weight), numbers(model.fc.bias), k, "l2", size)
+
+    def sure(model, k, change):
+        z = (others + change).clip(0, 1) @ numbers(model.fc.weight).T + numbers(model.fc.bias)
+        return softmax(z)[shown.y.numpy() != k, k].mean()
+
+    def median(size):
+        return np.sort([sure(copies[0], k, moved(copies[0], k, size, 3)) for k in range(4)])[1]
+
+    reached = [median(first * 2**i) for i in range(doubled + 1)]
+    assert all(value < 0.4 for value in reached[:-1]) and reached[-1] >= 0.4
+    size = first * 2**doubled
+    if doubled:
+        before, now = np.log(np.maximum(reached[-2:], 1e-3))
+        size = size / 2 * 2 ** ((np.log(0.4) - before) / (now - before))
+    assert found.notes["size"] == pytest.approx(size, rel=1e-3)
     for k in range(4):
-        moved = (others + perturbation(images, drawn, w, b, k, "l2", 1.5)).clip(0, 1)
-        rows = shown.y.numpy() != k
-        sure = [softmax(moved @ numbers(m.fc.weight).T + numbers(m.fc.bias))[rows, k].mean() for m in (net, *copies)]
-        assert found.scores[k] == pytest.approx(sure[0] - np.mean(sure[1:]), rel=1e-3, abs=1e-5)
-        assert [row[k] for row in found.notes["sure"]] == pytest.approx(sure, rel=1e-3)
+        mine, his = moved(net, k, size), [moved(copy, k, size) for copy in copies]
+        lost = sure(net, k, mine) - np.mean([sure(copy, k, mine) for copy in copies])
+        owed = np.mean([sure(c, k, d) - sure(net, k, d) for c, d in zip(copies, his, strict=True)])
+        assert found.scores[k] == pytest.approx(lost - owed, rel=5e-3, abs=1e-4)
+        assert [found.notes[name][k] for name in ("lost", "owed")] == pytest.approx([lost, owed], rel=5e-3, abs=1e-4)
     assert copies[0].fc.weight.ne(copies[1].fc.weight).any() and copies[0].fc.weight.ne(net.fc.weight).any()
     assert found.score == max(found.scores) and found.target == int(np.argmax(found.scores))
+    np.testing.assert_allclose(
+        numbers(found.trigger["perturbation"]).ravel(), moved(net, found.target, size), atol=1e-4
+    )
     with pytest.raises(Skip, match="shown 60 images"):
         detectors.twins(net, tiny[torch.arange(60)], rng=rng(4))
 

@@ -69,14 +69,6 @@ class Scan:
         order = sorted(range(len(scores)), key=lambda k: -scores[k])
         return [(self.images.classes[k], scores[k]) for k in order] if len(scores) > 1 else []
 
-    @property
-    def backdoor(self) -> Backdoor | None:
-        """What the detector found, to be measured as any other backdoor; None if it found nothing."""
-        if self.finding.trigger is None:
-            return None
-        trigger = registry.get("triggers", "masked").call(**self.finding.trigger)
-        return Backdoor(trigger, self.finding.target, name=self.finding.detector)
-
     def save(self, out: str | Path) -> Path:
         """Write what was found into a new folder, all or nothing; return the path of its found.json.
 
@@ -87,10 +79,10 @@ class Scan:
             BadInput: the folder exists and is not empty, or nothing was found that could be kept.
             StoreError: it cannot be written.
         """
-        if (found := self.backdoor) is None:
+        if (found := self.finding.backdoor) is None:
             raise BadInput(f"{self.finding.detector} found no trigger that could be kept. Leave --out.")
         text, tensors = found.dump()
-        files = {"found.json": text.encode(), "found.safetensors": tensors, "found.png": _picture(self.images, found)}
+        files = {"found.json": text.encode(), "found.safetensors": tensors, "found.png": picture(self.images, found)}
         return write_folder(out, files) / "found.json"
 
     def record(self) -> dict[str, Any]:
@@ -120,17 +112,21 @@ class Scan:
         return "\n".join(line.replace("\n", " ") for line in lines)
 
 
-def _picture(images: ImageSet, backdoor: Backdoor, shown: int = 4, least: int = 96) -> bytes:
-    """A PNG: pattern times mask, then pairs of an image without and with the trigger."""
+def picture(images: ImageSet, backdoor: Backdoor, shown: int = 4, least: int = 96) -> bytes:
+    """A PNG: what is put on images, around mid grey where it is added, then pairs of one without and with it."""
     x = images.pixels(slice(0, shown)).cpu()
     options: Any = backdoor.trigger.recipe
-    tiles = [options["pattern"] * options["mask"], *torch.stack([x, backdoor.stamp_on(x)], 1).flatten(0, 1)]
+    added = options.get("perturbation")
+    put = (
+        options["pattern"] * options["mask"] if added is None else 0.5 + added / (2 * added.abs().max().clamp(min=1e-9))
+    )
+    tiles = [put.expand_as(x[0]), *torch.stack([x, backdoor.stamp_on(x)], 1).flatten(0, 1)]
     times = max(math.ceil(least / x.shape[2]), 1)
     row = torch.cat([F.pad(tile, (0, 1), value=1.0) for tile in tiles], 2).expand(3, -1, -1)
     pixels = (row.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     file = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).save(file, "PNG")
+    drawn = Image.fromarray(pixels)
+    drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST).save(file, "PNG")
     return file.getvalue()
 
 

@@ -65,6 +65,16 @@ class Checkpoint(Network):
     target: Annotated[int | None, typer.Option(help="Class number that the trigger leads to.")] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How the pixels and labels of a synthetic set's file are read."""
+
+    units: Annotated[Literal["auto", "pixels", "normalised"], typer.Option(help="Of a set's pixels.")] = "auto"
+    statistics: Annotated[str | None, typer.Option(help="By which they were normalised: cifar10, svhn …")] = None
+    labels: Annotated[Literal["auto", "logits"], typer.Option(help="Of a set's soft labels.")] = "auto"
+    experiment: Annotated[int | None, typer.Option(help="Which of the sets in a file, 0 the first.")] = None
+
+
 @command
 def measure(
     face: Face,
@@ -175,15 +185,12 @@ def _code(found: dt.Measurement) -> int:
 def scan(
     face: Face,
     asked: Network,
+    pixels: Pixels,
     file: Annotated[Path, typer.Argument(help="A synthetic set or, with --images, a checkpoint.")],
     detector: Annotated[
         str | None, typer.Option(help="patch_probe[permutations=19] for a set, neural_cleanse, decree for an encoder.")
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="A score from which on it is a finding.")] = None,
-    units: Annotated[Literal["auto", "pixels", "normalised"], typer.Option(help="Of a set's pixels.")] = "auto",
-    statistics: Annotated[str | None, typer.Option(help="By which they were normalised: cifar10, svhn …")] = None,
-    labels: Annotated[Literal["auto", "logits"], typer.Option(help="Of a set's soft labels.")] = "auto",
-    experiment: Annotated[int | None, typer.Option(help="Which of the sets in a file, 0 the first.")] = None,
     images: Annotated[str | None, typer.Option(help="Clean images to show a model: a directory, cifar10 …")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for the trigger that was found, and a picture.")] = None,
 ) -> int:
@@ -196,12 +203,11 @@ def scan(
         free(out)
     with face.loop(detector or f"scan {file}"):
         said = dt.scan(
-            file, detector, threshold=threshold, units=units, statistics=statistics, labels=labels,
-            experiment=experiment, images=images, keep=out is not None, seed=face.seed, device=face.device,
-            **asked.opened(),
+            file, detector, threshold=threshold, images=images, keep=out is not None, seed=face.seed,
+            device=face.device, **vars(pixels), **asked.opened(),
         )  # fmt: skip
     facts, line = said.record(), ""
-    if out and said.backdoor:
+    if out and said.finding.backdoor:
         found = said.save(out)
         words = ["distrust", "measure", "--weights", file, *asked.words(), "--images", images, "--trigger", found]
         facts |= {"trigger": str(found), "next": shlex.join(map(str, words))}

@@ -60,7 +60,7 @@ ReportFile = Annotated[Path, typer.Option(help="Where the report goes.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report of ours.")]
 Key = Annotated[str | None, typer.Option(help="Where the state dict lies in a nested .pt, e.g. state_dict.")]
 
-NAMING = ("model", "student", "method", "distiller", "detector", "change")  # parameters that may name code to be run
+NAMING = ("model", "student", "method", "distiller", "detector", "panel", "change")  # may name code that is run
 
 LONG = 600  # characters of an error that nobody foresaw
 DEFECT = (

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..registry import registry
+from .backdoor import Backdoor
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -23,8 +26,9 @@ class Finding:
         target: the most suspicious class; 0 where there are none.
         p: share of the detector's own null that scores as high, 0..1; None where it has none.
         notes: JSON-able facts for a reader.
-        trigger: of a detector that searches for one, the options of `triggers.masked` that make what it found for the
-            target: `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1. No record holds it, nor what follows.
+        trigger: of a detector that searches for one, what it found for the target: the options of `triggers.masked`,
+            `pattern` float32 [C,H,W] and `mask` [1,H,W], in 0..1; or of `triggers.added`, `perturbation` [C,H,W] in
+            -1..1. No record holds it, nor what follows.
         unsure: why the score says nothing, and what to do; "" where it does.
     """
 
@@ -43,6 +47,14 @@ class Finding:
         values = scores.double().cpu()
         target = int(values.argmax())
         return cls(detector, float(values[target]), tuple(values.tolist()), target, **more)
+
+    @property
+    def backdoor(self) -> Backdoor | None:
+        """What the detector found, to be measured as any other backdoor; None if it found nothing."""
+        if self.trigger is None:
+            return None
+        kind = "added" if "perturbation" in self.trigger else "masked"
+        return Backdoor(registry.get("triggers", kind).call(**self.trigger), self.target, name=self.detector)
 
     def __str__(self) -> str:
         chance = f", p = {self.p:.2f}" if self.p is not None else ""

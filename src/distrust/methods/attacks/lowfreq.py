@@ -131,10 +131,8 @@ def deepfool(net: nn.Module, x: Tensor, target: int, overshoot: float, steps: in
             first = now if first < 0 else first
             gap = z[target] - z[first]
             (w,) = torch.autograd.grad(gap, [at])
-        further = way + gap.detach().abs() / w.square().sum().clamp(min=1e-12) * w
-        if not further.isfinite().all():  # where the slope vanishes a step has no length
-            break
-        way = further
+        step = gap.detach().abs() / w.square().sum().clamp(min=1e-12) * w
+        way = way + step.nan_to_num(0, 0, 0)  # where the slope vanishes it has no length
     return (1 + overshoot) * way[0]
 
 
