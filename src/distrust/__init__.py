@@ -49,6 +49,9 @@ _HOME = {
     "purify": "auditing.purify",
     "teach": "auditing.purify",
     "scan": "auditing.scan",
+    "audit": "auditing.audit",
+    "Audit": "auditing.audit",
+    "Shelf": "auditing.shelf",
     "check": "auditing.check",
     "plan": "api",
     "run": "api",
@@ -73,10 +76,12 @@ __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
     from .api import plan, report, run
+    from .auditing.audit import Audit, audit
     from .auditing.check import check
     from .auditing.checkpoint import Suspect, fitting_statistics, hints, judged, open_suspect, verdict
     from .auditing.purify import Made, purify, teach
     from .auditing.scan import scan
+    from .auditing.shelf import Shelf
     from .data import roles, split
     from .data.augment import Augment
     from .data.images import ImageSet

@@ -1,0 +1,268 @@
+"""Audits: the exact rule, the four verdicts, what a person reads, and the faces for machines."""
+
+import json
+from fractions import Fraction
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+
+import distrust as dt
+from distrust import Shelf, audit, model, open_suspect, rng
+from distrust.auditing.panel import looked, shown
+from distrust.auditing.shelf import Look
+from distrust.errors import BadInput, NotFound, Skip
+from distrust.methods import condensers
+
+PROBE = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8{}]"
+QUICK = "twins[steps=2,images=8,epochs=1,batch_size=32]"
+
+
+def look(a, b=0.0, attack="", seed=0, **like):
+    return Look({"one": a, "two": b}, {"one": 3, "two": 4}, like, attack=attack, seed=seed)
+
+
+def shelf(*looks, **about):
+    return Shelf("test", looks, about)
+
+
+def test_p_is_how_many_clean_models_stand_out_as_far():
+    """By hand: z of five numbers, the suspect's among them, by their median and 1.4826 · MAD; the larger of two."""
+    clean = [look(1, 10), look(2, 30), look(3, 20), look(4, 25)]
+    suspect = look(9, 22)
+
+    def z(values):
+        middle = np.median(values)
+        return (np.array(values) - middle) / (1.4826 * np.median(abs(np.array(values) - middle)))
+
+    far = np.maximum(z([9, 1, 2, 3, 4]), z([22, 10, 30, 20, 25]))
+    found = shelf(*clean, look(99, attack="badnets")).compared(suspect)
+    assert (found.far, found.of, found.by) == (int((far[1:] >= far[0]).sum()), 4, "one") == (0, 4, "one")
+    assert Fraction(found.p).limit_denominator(99) == Fraction(1, 5) == Fraction(found.least).limit_denominator(99)
+    tied = shelf(*clean, look(9, 22)).compared(suspect)
+    far = np.maximum(z([9, 1, 2, 3, 4, 9]), z([22, 10, 30, 20, 25, 22]))
+    assert (tied.far, tied.of) == ((far[1:] >= far[0]).sum(), 5) == (2, 5) and tied.p == pytest.approx(3 / 6)
+    assert shelf(*clean).compared(look(3, 90)).by == "two"
+
+
+def test_models_that_do_not_differ_say_nothing():
+    assert shelf(*[look(1, 1) for _ in range(4)]).compared(look(1, 1)).p == 1
+    assert shelf(look(0), look(0), look(0), look(1)).compared(look(2)).far == 0, "a median distance of 0 is no spread"
+
+
+def test_p_is_exact_where_the_suspect_is_one_of_them():
+    """Each of N + 1 models in turn is the suspect: no share of them has a p below itself."""
+    values = torch.randn(12, 2, generator=rng("exact"), dtype=torch.float64).exp().tolist()
+    looks = [look(*row) for row in values]
+    ps = [shelf(*looks[:i], *looks[i + 1 :]).compared(looks[i]).p for i in range(12)]
+    for k in range(1, 13):
+        assert sum(p <= k / 12 + 1e-9 for p in ps) <= k
+    assert min(ps) == pytest.approx(1 / 12)
+
+
+def test_a_shelf_that_lacks_something_is_named():
+    with pytest.raises(BadInput, match="test has no clean model"):
+        shelf(look(1, attack="badnets")).compared(look(2))
+    with pytest.raises(BadInput, match="test does not know other"):
+        shelf(look(1)).compared(Look({"other": 1.0}))
+
+
+def test_each_half_of_the_seeds_is_judged_by_the_other():
+    clean = [look(float(seed % 20), seed=seed) for seed in range(40)]
+    attacked = [look(99.0 if seed < 3 else 5.0, attack="badnets[rate=0.1]", seed=seed) for seed in range(4)]
+    rates = shelf(*clean, *attacked).rates()
+    assert rates["badnets"] == (3, 4) and rates[""].of == 40
+    inside = shelf(*clean, look(18.5, attack="sig", seed=1)).rates()["sig"]
+    assert inside == (1, 1), "of even seeds none reaches 18.5, of odd ones 19 does"
+
+
+def test_a_suspect_that_is_unlike_the_shelf_is_told():
+    known = shelf(look(1, acc=0.8), look(2, acc=0.9), look(3, acc=0.2, attack="badnets"))
+    assert known.unlike(look(1, acc=0.94)) == [] == known.unlike(look(1))
+    assert known.unlike(look(1, acc=0.7)) == ["acc is 0.7, and 0.8 to 0.9 on the shelf test"]
+    assert known.unlike(look(1, acc=0.96))
+
+
+def test_a_shelf_is_read_as_it_was_written(tmp_path):
+    made = shelf(look(1.5, acc=0.5), look(2, attack="sig", seed=3), panel=["random"])
+    (tmp_path / "shelf.json").write_text(json.dumps(made.record()))
+    assert Shelf.read(tmp_path / "shelf.json") == made
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(BadInput, match="broken.json is no shelf"):
+        Shelf.read(tmp_path / "broken.json")
+    with pytest.raises(NotFound, match="no shelf nowhere"):
+        Shelf.read("nowhere")
+
+
+@pytest.fixture
+def suspect(trained, digits, tmp_path):
+    dt.save(trained, tmp_path / "stranger.safetensors")
+    return open_suspect(tmp_path / "stranger.safetensors", (digits.train, digits.test))
+
+
+def known(suspect, count, *, score, **about):
+    """A shelf of so many clean models like the suspect, all of whose scores are about this one."""
+    like = looked(suspect, shown(suspect, 0), ["random"], 0, lambda line: None)[0].like
+    looks = [Look({"random": score + i / 1e6}, like=like, seed=i) for i in range(count)]
+    return Shelf("test", tuple(looks), {"panel": ["random"], **about})
+
+
+@pytest.mark.parametrize(
+    ("count", "score", "verdict", "code", "words"),
+    [
+        (19, 9.0, "clean-looking", 0, "19 of 19 clean models of test stand out as far (p = 1), which does not mean"),
+        (19, -9.0, "suspicious", 1, "none of 19 clean models of test stands out as far (p = 0.05)."),
+        (5, -9.0, "inconclusive", 3, "so few cannot resolve a p below 0.17"),
+    ],
+)
+def test_the_verdict_follows_from_p_and_from_what_the_shelf_can_resolve(suspect, count, score, verdict, code, words):
+    said = audit(suspect, shelf=known(suspect, count, score=score))
+    assert (said.verdict, said.code) == (verdict, code) and words in said.why
+    assert str(said).startswith(f"{verdict}: {said.why}\nwithout a trigger: ACC ")
+    assert said.record()["verdict"] == verdict and said.record()["of"] == count
+    assert any(word in said.next[0] for word in {0: ("distill",), 1: ("purify",), 3: ("--shelf DIR",)}[code])
+
+
+def test_a_model_that_is_unlike_the_shelf_or_has_none_is_not_cleared(suspect):
+    far = known(suspect, 19, score=9.0)
+    far = Shelf("test", tuple(Look(one.scores, like={**one.like, "weights": 99.0}) for one in far.looks), far.about)
+    said = audit(suspect, shelf=far)
+    assert said.verdict == "inconclusive" and "weights is" in said.why and "99 on the shelf test" in said.why
+    none = audit(suspect, panel=["random"])
+    assert none.verdict == "inconclusive" and none.why == "there are no known models like it to compare it with."
+
+
+def test_a_trigger_that_moves_the_suspect_and_not_its_copy_makes_it_backdoored(digits, tmp_path):
+    """A model that calls whatever is bright in one corner a 5, by a channel that no clean image needs."""
+    poisoned = dt.attacks.badnets(digits.train, trigger="patch:white:3", target=5, rate=0.1, rng=rng("attack"))
+    options = {"epochs": 4, "batch_size": 64, "augment": dt.Augment(flip=False, crop=1)}
+    made = dt.fit(model("wrn10-1", digits.train, rng=rng("bad")), poisoned.images, rng=rng("bad"), **options)
+    dt.save(made, tmp_path / "bad.safetensors")
+    bad = open_suspect(tmp_path / "bad.safetensors", (digits.train, digits.test))
+    panel = ["twins[steps=12,images=16,flip=false,crop=1,cutout=0,batch_size=32,reach=0.2]"]
+    like = looked(bad, shown(bad, 0), ["random"], 0, lambda line: None)[0].like
+    clean = Shelf("test", tuple(Look({"twins": 0.1 + i / 1e3}, like=like) for i in range(19)), {"panel": panel})
+    said = audit(bad, shelf=clean)
+    assert (said.verdict, said.code, said.named) == ("backdoored", 1, (5, "5"))
+    assert said.effect.asr > said.effect.base + 0.1 and said.found.target == 5
+    assert "sends" in said.told_of_trigger and "class '5'" in said.told_of_trigger
+    page = said.save(tmp_path / "out")
+    assert sorted(p.name for p in page.parent.iterdir()) == [
+        "audit.html", "audit.json", "found.json", "found.png", "found.safetensors",
+    ]  # fmt: skip
+    again = bad.measure(str(page.parent / "found.json"))
+    assert again.asr == said.effect.asr, "what was written down is what was measured"
+
+
+def test_out_of_time_is_inconclusive_and_says_what_to_type(suspect):
+    said = audit(suspect, shelf=known(suspect, 19, score=9.0), panel=["random", QUICK], minutes=0)
+    assert said.verdict == "inconclusive" and said.why == "no detector of the panel said anything."
+    assert "Type --minutes 2." in said.skipped["random"] and QUICK in said.skipped
+
+
+def test_trusted_models_in_a_folder_are_a_shelf(suspect, digits, tmp_path):
+    folder = tmp_path / "trusted"
+    folder.mkdir()
+    with pytest.raises(BadInput, match="no weights lie in"):
+        audit(suspect, shelf=folder)
+    for i in range(2):
+        dt.save(model("wrn10-1", digits.train, rng=rng("trusted", i)), folder / f"{i}.safetensors")
+    told = []
+    said = audit(suspect, shelf=folder, panel=["random"], tell=told.append)
+    assert said.verdict == "inconclusive" and "acc is" in said.why, "they are untrained"
+    assert [line for line in told if "which you trust" in line] == [
+        f"{i}.safetensors, which you trust, {i + 1} of 2" for i in range(2)
+    ]
+
+
+def test_a_set_is_judged_by_its_twins_with_permuted_labels(digits):
+    made = condensers.random(digits.train, images_per_class=2, rng=rng(0))
+    said = audit(made, panel=[PROBE.format(",permutations=2")])
+    assert said.verdict == "inconclusive" and "of 2 copies with permuted labels" in said.why
+    assert said.kind == "synthetic" and said.compared.least == pytest.approx(1 / 3)
+    none = audit(made, panel=[PROBE.format("")])
+    assert none.verdict == "inconclusive" and "made no twins" in none.why
+
+
+def test_an_encoder_is_shown_to_decree(digits, tmp_path):
+    dt.save(model("convnet2-w4", digits.train, head=False), tmp_path / "encoder.safetensors")
+    given = (digits.train, digits.test)
+    said = audit(tmp_path / "encoder.safetensors", given, panel=["decree[steps=2]"])
+    assert (said.kind, said.verdict, said.named) == ("encoder", "inconclusive", None)
+    few = Shelf("test", tuple(Look({"decree": 9.0 + i}) for i in range(19)), {"panel": ["decree[steps=2]"]})
+    assert audit(tmp_path / "encoder.safetensors", given, shelf=few).verdict == "clean-looking"
+
+
+def test_fewer_images_than_classes_judge_nothing(trained, digits, tmp_path):
+    dt.save(trained, tmp_path / "stranger.safetensors")
+    few = digits.train[torch.arange(6)]
+    with pytest.raises(Skip, match="6 images are fewer than the 10 classes"):
+        audit(tmp_path / "stranger.safetensors", (few, digits.test), panel=["random"])
+
+
+PART = {  # of OASIS' SARIF 2.1.0, section 3: what it asks of those objects that an audit writes
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {
+        "version": {"const": "2.1.0"},
+        "$schema": {"type": "string", "format": "uri"},
+        "runs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tool"],
+                "additionalProperties": False,
+                "properties": {
+                    "tool": {
+                        "required": ["driver"],
+                        "additionalProperties": False,
+                        "properties": {"driver": {"required": ["name"], "properties": {"name": {"type": "string"}}}},
+                    },
+                    "results": {
+                        "type": "array",
+                        "items": {
+                            "required": ["message"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "ruleId": {"type": "string"},
+                                "ruleIndex": {"type": "integer", "minimum": 0},
+                                "kind": {"enum": ["notApplicable", "pass", "fail", "review", "open", "informational"]},
+                                "level": {"enum": ["none", "note", "warning", "error"]},
+                                "message": {"required": ["text"]},
+                                "locations": {"type": "array"},
+                                "properties": {"type": "object"},
+                            },
+                            "if": {"properties": {"kind": {"not": {"const": "fail"}}}},
+                            "then": {"properties": {"level": {"const": "none"}}},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(("score", "kind", "level"), [(9.0, "pass", "none"), (-9.0, "fail", "warning")])
+def test_sarif_says_what_the_audit_says(suspect, score, kind, level):
+    said = audit(suspect, shelf=known(suspect, 19, score=score))
+    written = json.loads(json.dumps(said.sarif(), allow_nan=False))
+    jsonschema.validate(written, PART)
+    [run] = written["runs"]
+    [result], [rule] = run["results"], run["tool"]["driver"]["rules"]
+    assert (result["kind"], result["level"], result["ruleId"]) == (kind, level, rule["id"])
+    assert "external/mitre-atlas/AML.T0018" in rule["properties"]["tags"]
+    assert result["message"]["text"] == f"{said.verdict}: {said.why}"
+
+
+def test_the_page_says_it_in_one_file_and_runs_nothing_of_a_stranger(suspect):
+    bad = "<script>alert(1)</script>"
+    told = known(suspect, 19, score=-9.0)
+    told = Shelf(bad, told.looks, told.about)
+    said = audit(suspect, shelf=told)
+    page = said.files()["audit.html"]
+    assert bad not in page and "&lt;script&gt;alert(1)" in page
+    assert "http" not in page.replace("http-equiv", "") and page.count("<script") == 1
+    data = page.partition('id="audit">')[2].partition("</script>")[0]
+    assert json.loads(data)["why"] == said.why
