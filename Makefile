@@ -4,10 +4,14 @@ BIN := .venv/bin
 READY := .venv/ready
 KILLS ?= 30
 
-.PHONY: demo test slow mutants faults cluster fuzz lint bench clean
+.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
+
+audit-demo: $(READY)
+	rm -rf audit-demo
+	$(BIN)/python examples/audit_two_teachers.py
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
@@ -38,7 +42,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv runs report.html
+	rm -rf .venv runs report.html audit-demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,7 +1,7 @@
 """Rewrite the result tables of README.md and the pages, and their drawings, from results/: `python docs/tables.py`.
 
-Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map`, `headline` in
-place of `results`. A test checks that they are up to date.
+Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map`, `headline`,
+`shelf` in place of `results`. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from distrust.auditing.shelf import Shelf, family
 from distrust.reporting.answer import answer
 from distrust.reporting.detection import detections
 from distrust.reporting.figures import frontiers
@@ -32,18 +33,20 @@ PAGES = (
     ROOT / "docs" / "encoders.md",
     ROOT / "docs" / "nad.md",
     ROOT / "docs" / "nad-attacks.md",
+    ROOT / "docs" / "audit.md",
 )
 DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),
     ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
 }
-MARKED = re.compile(r"(<!-- (results|choices|neurons|map|headline):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- (results|choices|neurons|map|headline|shelf):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 TRAINED = ("untriggered", "acc_control")  # where a set may wreck its victim
 UNITS = {"share": " %", "ratio": " %", "points": ", points"}
 CLEANED = (
     "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
     "carries more, points", "ACC more, points",
 )  # fmt: skip
+AUDITED = ("attacked by", "ASR %", "called suspicious", "95 % interval", "unlike the shelf: inconclusive")
 MAPPED = (
     "mean ASR %", "after re-tuning %", "costs, points of ACC", "costs a clean model, points of ACC", "seconds a model",
 )  # fmt: skip
@@ -64,7 +67,7 @@ def current(page: Path, results: Path = ROOT / "results") -> str:
 
     def filled(found: re.Match[str]) -> str:
         folder = results / found[3]
-        made = {"choices": choices, "neurons": neurons, "map": plain_map, "headline": headline}
+        made = {"choices": choices, "neurons": neurons, "map": plain_map, "headline": headline, "shelf": judged}
         return found[1] + made.get(found[2], lambda folder: table(folder, glossary))(folder) + found[4]
 
     return MARKED.sub(filled, page.read_text())
@@ -175,6 +178,20 @@ def _told(row: Row | None, metric: str) -> str:
 def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def judged(folder: Path) -> str:
+    """What an audit says of the models of a shelf, family by family, each half of the runs judged by the other."""
+    known, lines = Shelf.read(folder.name), []
+    for name, hits in known.rates().items():
+        own = [look for look in known.looks if family(look.attack) == name]
+        worked = [look.asr for look in own if look.asr is not None]
+        asr = f"{percent(min(worked))} to {percent(max(worked))}" if worked else "–"
+        unlike = str(sum(bool(known.unlike(look)) for look in own)) if name else "–"
+        low, high = hits.interval
+        interval = f"{percent(low)} to {percent(high)}"
+        lines.append([f"`{name}`" if name else "nobody", asr, f"{hits.hits} of {hits.of}", interval, unlike])
+    return _markdown(AUDITED, lines)
 
 
 def headline(folder: Path) -> str:

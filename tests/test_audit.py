@@ -73,15 +73,17 @@ def test_each_half_of_the_seeds_is_judged_by_the_other():
     attacked = [look(99.0 if seed < 3 else 5.0, attack="badnets[rate=0.1]", seed=seed) for seed in range(4)]
     rates = shelf(*clean, *attacked).rates()
     assert rates["badnets"] == (3, 4) and rates[""].of == 40
+    other = shelf(*[look(1.0, seed=i, acc=i / 100) for i in range(4)], look(9.0, attack="sig", acc=0.9)).rates()
+    assert other["sig"] == (0, 1), "who is unlike them is not called"
     inside = shelf(*clean, look(18.5, attack="sig", seed=1)).rates()["sig"]
     assert inside == (1, 1), "of even seeds none reaches 18.5, of odd ones 19 does"
 
 
 def test_a_suspect_that_is_unlike_the_shelf_is_told():
     known = shelf(look(1, acc=0.8), look(2, acc=0.9), look(3, acc=0.2, attack="badnets"))
-    assert known.unlike(look(1, acc=0.94)) == [] == known.unlike(look(1))
-    assert known.unlike(look(1, acc=0.7)) == ["acc is 0.7, and 0.8 to 0.9 on the shelf test"]
-    assert known.unlike(look(1, acc=0.96))
+    assert known.unlike(look(1, acc=0.99)) == [] == known.unlike(look(1))
+    assert known.unlike(look(1, acc=0.69)) == ["acc is 0.69, and 0.8 to 0.9 on the shelf test"]
+    assert known.unlike(look(1, acc=1.01))
 
 
 def test_a_shelf_is_read_as_it_was_written(tmp_path):
@@ -124,11 +126,14 @@ def test_the_verdict_follows_from_p_and_from_what_the_shelf_can_resolve(suspect,
     assert any(word in said.next[0] for word in {0: ("distill",), 1: ("purify",), 3: ("--shelf DIR",)}[code])
 
 
-def test_a_model_that_is_unlike_the_shelf_or_has_none_is_not_cleared(suspect):
+def test_a_model_that_is_unlike_the_shelf_or_has_none_is_not_cleared(suspect, monkeypatch):
     far = known(suspect, 19, score=9.0)
     far = Shelf("test", tuple(Look(one.scores, like={**one.like, "weights": 99.0}) for one in far.looks), far.about)
     said = audit(suspect, shelf=far)
     assert said.verdict == "inconclusive" and "weights is" in said.why and "99 on the shelf test" in said.why
+    along = audit(suspect, panel=["l2_tac"])
+    assert along.verdict == "inconclusive" and "confidence is" in along.why and along.shelf.name == "digits-wrn10-1"
+    monkeypatch.setattr("distrust.auditing.audit.alike", lambda *_: None)
     none = audit(suspect, panel=["random"])
     assert none.verdict == "inconclusive" and none.why == "there are no known models like it to compare it with."
 

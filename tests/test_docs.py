@@ -35,7 +35,7 @@ WHOLE = {
     "own-data.md",
     "stores.md",
 }  # every command of these pages runs, in order, between the page's code
-LANGUAGES = {"python", "sh", "toml", ""}
+LANGUAGES = {"python", "sh", "toml", "yaml", ""}
 COMMANDS = typer.main.get_command(app).commands
 LEAVES = {  # commands, and those of groups by both words
     " ".join(filter(None, (name, inner))): leaf
@@ -43,7 +43,7 @@ LEAVES = {  # commands, and those of groups by both words
     for inner, leaf in getattr(one, "commands", {"": one}).items()
 }
 
-SLOW = ("own-model.md", "clean-teacher.md", "poisoned_teacher.py")
+SLOW = ("own-model.md", "clean-teacher.md", "poisoned_teacher.py", "audit_two_teachers.py")
 
 
 def in_time(files):
@@ -253,6 +253,12 @@ def test_tables_are_current():
         assert tables.current(page) == page.read_text(), "python docs/tables.py"
 
 
+def test_shelves_are_current():
+    shelves = script("shelves")
+    for study, (name, _) in shelves.STUDIES.items():
+        assert shelves.text(study) == (shelves.SHELVES / f"{name}.json").read_text(), "python docs/shelves.py"
+
+
 def rounded(svg):
     """Places to a tenth of a point, and no ids, which are hashes of places: processors differ in the last digit."""
     svg = re.sub(r"\b[a-z]+[0-9a-f]{10}\b", "id", svg)
@@ -387,7 +393,8 @@ def test_versions_agree():
 @pytest.mark.parametrize("example", in_time(EXAMPLES))
 def test_examples_run(example, desk, capsys):
     runpy.run_path(str(example), run_name="__main__")
-    assert "carried" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ("carried" in said) != ("clean: clean-looking" in said and "backdoored: backdoored" in said)
 
 
 def test_the_page_on_own_methods_shows_the_example():

@@ -35,7 +35,8 @@ TIMED = 32  # images of the step by which its time is estimated
 
 def shown(suspect: Suspect, seed: int) -> ImageSet:
     """The clean images that a panel is shown."""
-    return suspect.train.fraction(min(MOST / len(suspect.train), 1), rng("audit", seed))
+    train = suspect.train
+    return train if len(train) <= MOST else train.fraction(MOST / len(train), rng("audit", seed))
 
 
 def looked(

@@ -15,7 +15,7 @@ from ..errors import BadInput, NotFound
 from ..intervals import Interval, wilson
 
 LEVEL = 0.05  # of p, at which a suspect is called suspicious
-SLACK = 0.5  # of a shelf's range: so far beyond it a model is still like it
+SLACK = 1.0  # of a shelf's range: so far beyond it a model is still like it
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ class Shelf:
         by = [*suspect.scores][int(z[:, 0].argmax())]
         return Compared(int((far[1:] >= far[0]).sum()), len(others), by, f"clean models of {self.name}")
 
-    def unlike(self, suspect: Look) -> list[str]:
-        """By what the suspect lies outside the clean ones, so that no p says anything; a sentence each."""
-        said = []
+    def unlike(self, suspect: Look, clean: Sequence[Look] | None = None) -> list[str]:
+        """By what the suspect lies outside the clean ones, so that no p says anything; a phrase each."""
+        said, others = [], self.clean if clean is None else clean
         for name, value in suspect.like.items():
-            known = [look.like[name] for look in self.clean if name in look.like]
+            known = [look.like[name] for look in others if name in look.like]
             if known:
                 low, high = min(known), max(known)
                 room = SLACK * (high - low)
@@ -153,14 +153,16 @@ class Shelf:
     def rates(self, level: float = LEVEL) -> dict[str, Share]:
         """Family → how many models of it are called suspicious; "" are false alarms.
 
-        Each half of the seeds, even and odd, is judged by the clean ones of the other half.
+        Each half of the seeds, even and odd, is judged by the clean ones of the other half. Who is unlike these is not
+        called.
         """
         called: dict[str, list[bool]] = {}
         for look in self.looks:
             others = [other for other in self.clean if other.seed % 2 != look.seed % 2]
             if others:
                 least = max(level, 1 / (len(others) + 1))
-                called.setdefault(family(look.attack), []).append(self.compared(look, others).p <= least)
+                found = self.compared(look, others).p <= least and not self.unlike(look, others)
+                called.setdefault(family(look.attack), []).append(found)
         return {name: Share(sum(some), len(some)) for name, some in sorted(called.items())}
 
 
