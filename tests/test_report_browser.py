@@ -3,11 +3,16 @@
 import contextlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 from playwright.sync_api import sync_playwright
 from tests.report_fixture import cell, example_report, large_report
 
+from distrust import Audit, Shelf, measure
+from distrust.auditing.shelf import Look
+from distrust.measurement import Finding
 from distrust.reporting import Report
 from distrust.reporting import page as render
 from distrust.reporting.text import percent
@@ -220,3 +225,43 @@ def test_it_turns_dark(report):
 def test_a_narrow_screen_does_not_scroll_sideways(report):
     report.set_viewport_size({"width": 400, "height": 800})
     assert report.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_page_of_an_audit_is_read_without_scrolling_sideways(browser, tmp_path, tiny, width, scheme):
+    looks = tuple(Look({"random": float(i)}) for i in range(19))
+    finding = Finding.of("random", torch.tensor([0.0, 99.0, 1.0, 2.0]))
+    perturbation = {"perturbation": torch.full((3, 8, 8), 0.1)}
+    found = replace(finding, trigger=perturbation).backdoor
+    compared = Shelf("mine", looks).compared(Look({"random": 99.0}))
+    command = f"distrust distill --weights {'deep/' * 30}model.safetensors"
+    made = Audit(
+        "suspicious", f"{compared}.", "<b>model.pt", "classifier", (finding,), compared, Shelf("mine", looks),
+        found=found, effect=measure(Always(), tiny, found, control=Never()), next=(command,), images=tiny,
+    )  # fmt: skip
+    made.save(tmp_path / "out")
+    with opened(browser, tmp_path / "out" / "audit.html") as page:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.inner_text("h1") == "suspicious <b>model.pt"
+        assert "Most suspicious class: bee, number 1." in page.inner_text("main")
+        assert page.get_by_role("img").evaluate("image => image.naturalWidth") > 90
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+        assert command in page.inner_text("pre")
+
+
+class Always(torch.nn.Module):
+    """Says class 1 to everything."""
+
+    def forward(self, x):
+        return torch.nn.functional.one_hot(torch.ones(len(x), dtype=torch.int64), 4).float()
+
+
+class Never(torch.nn.Module):
+    """Says class 0 to everything."""
+
+    def forward(self, x):
+        return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.int64), 4).float()

@@ -252,7 +252,7 @@ def _judged(
     assert compared
     said, why = _by_p(compared)
     if said == "suspicious" and effect and verdict(effect):
-        return "backdoored", f"{compared}, and a trigger was found that moves it, and not its own fine-tuned copy."
+        return "backdoored", f"{compared}, and a trigger was found that moves it more than its own fine-tuned copy."
     return said, why
 
 
