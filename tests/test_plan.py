@@ -362,7 +362,7 @@ def test_a_metric_that_costs_a_training_is_planned_where_it_is_asked_for_and_has
         ("retune[epoch=2]", NotFound, "Did you mean 'epochs'"),
         ("retune[poisoned=0]", BadInput, "greater than or equal to 1"),
         ("retune[epochs=[1,2]]", BadInput, "stands for 2 selectors"),
-        ("asr", BadInput, "metrics: asr is in every cell that it fits. .*: retune"),
+        ("asr", BadInput, "metrics: asr is in every cell that it fits. .*: nuisance, retune"),
     ],
 )
 def test_what_a_study_asks_for_is_a_metric_that_has_to_be_asked_for(text, error, told):
