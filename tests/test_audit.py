@@ -166,6 +166,16 @@ def test_out_of_time_is_inconclusive_and_says_what_to_type(suspect):
     assert "Type --minutes 2." in said.skipped["random"] and QUICK in said.skipped
 
 
+def test_nothing_is_cleared_by_a_part_of_the_panel(suspect):
+    few = "twins[batch_size=9999]"
+    said = audit(suspect, shelf=known(suspect, 19, score=9.0), panel=["random", few])
+    assert said.verdict == "inconclusive" and said.why.startswith(
+        "nothing is cleared before this: twins[batch_size=9999]"
+    )
+    found = audit(suspect, shelf=known(suspect, 19, score=-9.0), panel=["random", few])
+    assert found.verdict == "suspicious", "what was found stays"
+
+
 def test_trusted_models_in_a_folder_are_a_shelf(suspect, digits, tmp_path):
     folder = tmp_path / "trusted"
     folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data import ImageSet
-from ..errors import BadInput, Skip
+from ..errors import BadInput, Diverged, Skip
 from ..files import write_folder
 from ..measurement import Backdoor, Finding, Measurement
 from ..registry import registry
@@ -222,11 +223,13 @@ def audit(
     if found and kind == "classifier":
         tell("a fine-tuned copy, as its clean twin …")
         method, selector = registry.get("defenses", "finetune"), parse_one(TWIN)
-        twin = method.made(method.check(selector.options))(suspect.model, clean, rng=rng("twin", seed))
-        effect = suspect.judge(suspect.model, found, control=twin)
+        with contextlib.suppress(Diverged):  # then nothing is known of the twin, and the model is suspicious at most
+            twin = method.made(method.check(selector.options))(suspect.model, clean, rng=rng("twin", seed))
+            effect = suspect.judge(suspect.model, found, control=twin)
     said, why = _judged(look, shelf, compared, outside, effect)
-    if said == "clean-looking" and hints:  # the model perhaps sees other images than it should
-        said, why = "inconclusive", " ".join(["nothing is cleared before this:", *hints])
+    missing = [f"{name} said nothing: {reason}" for name, reason in skipped.items()]
+    if said == "clean-looking" and (hints or missing):  # of a model that perhaps sees other images than it should, too
+        said, why = "inconclusive", " ".join(["nothing is cleared before this:", *hints, *missing])
     made = Audit(
         said, why, suspect.source, kind, findings, compared, shelf, measured, found, effect, skipped,
         images=suspect.test, seconds=_since(began),
