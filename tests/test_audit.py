@@ -10,9 +10,11 @@ import torch
 
 import distrust as dt
 from distrust import Shelf, audit, model, open_suspect, rng
+from distrust.auditing.audit import _names
 from distrust.auditing.panel import looked, shown
 from distrust.auditing.shelf import Look
 from distrust.errors import BadInput, NotFound, Skip
+from distrust.measurement import Finding
 from distrust.methods import condensers
 
 PROBE = "patch_probe[network=convnet2-w4,networks=1,epochs=2,size=3,stride=6,images=8{}]"
@@ -131,6 +133,7 @@ def test_a_model_that_is_unlike_the_shelf_or_has_none_is_not_cleared(suspect, mo
     far = Shelf("test", tuple(Look(one.scores, like={**one.like, "weights": 99.0}) for one in far.looks), far.about)
     said = audit(suspect, shelf=far)
     assert said.verdict == "inconclusive" and "weights is" in said.why and "99 on the shelf test" in said.why
+    assert said.compared is None and "p" not in said.record()
     along = audit(suspect, panel=["l2_tac"])
     assert along.verdict == "inconclusive" and "confidence is" in along.why and along.shelf.name == "digits-wrn10-1"
     monkeypatch.setattr("distrust.auditing.audit.alike", lambda *_: None)
@@ -281,3 +284,10 @@ def test_the_page_says_it_in_one_file_and_runs_nothing_of_a_stranger(suspect):
     assert "http" not in page.replace("http-equiv", "") and page.count("<script") == 1
     data = page.partition('id="audit">')[2].partition("</script>")[0]
     assert json.loads(data)["why"] == said.why
+
+
+def test_the_trigger_shown_is_of_the_class_that_stands_out():
+    one, two = Finding("one", 1.0, (0.0, 1.0), 1), Finding("two", 2.0, (2.0, 0.0), 0)
+    compared = shelf(look(1), look(2), look(3)).compared(look(9))
+    assert compared.by == "one" and _names(one, (one, two), compared) and not _names(two, (one, two), compared)
+    assert _names(two, (one, two), None)
