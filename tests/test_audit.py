@@ -279,7 +279,7 @@ def test_the_page_says_it_in_one_file_and_runs_nothing_of_a_stranger(suspect):
     told = known(suspect, 19, score=-9.0)
     told = Shelf(bad, told.looks, told.about)
     said = audit(suspect, shelf=told)
-    page = said.files()["audit.html"]
+    page = said.files()["audit.html"].decode()
     assert bad not in page and "&lt;script&gt;alert(1)" in page
     assert "http" not in page.replace("http-equiv", "") and page.count("<script") == 1
     data = page.partition('id="audit">')[2].partition("</script>")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 Interval = tuple[float, float]
 
@@ -36,6 +37,23 @@ def wilson(k: int, n: int) -> Interval:
 
     interval = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
+
+
+class Share(NamedTuple):
+    """So many of so many."""
+
+    hits: int
+    of: int
+
+    @property
+    def value(self) -> float:
+        """0..1."""
+        return self.hits / self.of
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's, of 95 %."""
+        return wilson(self.hits, self.of)
 
 
 def foreseen(values: Sequence[float], runs: int) -> Interval:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..data import ImageSet
 from ..errors import BadInput, Diverged, Skip
 from ..files import write_folder
+from ..intervals import Share
 from ..measurement import Backdoor, Finding, Measurement
 from ..registry import registry
 from ..seeds import rng
@@ -23,7 +24,7 @@ from .checkpoint import Suspect, is_classifier, open_suspect, verdict
 from .panel import PANEL, looked, shown, trusted
 from .sarif import as_sarif
 from .scan import Scan, picture, scan
-from .shelf import LEVEL, Compared, Look, Share, Shelf, alike
+from .shelf import LEVEL, Compared, Look, Shelf, alike
 
 Verdict = Literal["clean-looking", "suspicious", "backdoored", "inconclusive"]
 CODES: dict[Verdict, int] = {"clean-looking": 0, "suspicious": 1, "backdoored": 1, "inconclusive": 3}
@@ -136,15 +137,19 @@ class Audit:
         """As one run of SARIF 2.1.0."""
         return as_sarif(self)
 
-    def files(self) -> dict[str, str | bytes]:
+    def files(self) -> dict[str, bytes]:
         """What `save` writes, by name."""
         from .page import page  # which only who asks for it needs
 
-        files: dict[str, str | bytes] = {"audit.json": json.dumps(self.record(), indent=1, default=str) + "\n"}
+        files = {"audit.json": json.dumps(self.record(), indent=1, default=str).encode() + b"\n"}
         if self.found and self.images:
             text, tensors = self.found.dump()
-            files |= {"found.json": text, "found.safetensors": tensors, "found.png": picture(self.images, self.found)}
-        return {**files, "audit.html": page(self, files.get("found.png"))}  # type: ignore[arg-type]
+            files |= {
+                "found.json": text.encode(),
+                "found.safetensors": tensors,
+                "found.png": picture(self.images, self.found),
+            }
+        return {**files, "audit.html": page(self, files.get("found.png")).encode()}
 
     def save(self, out: str | Path) -> Path:
         """Write it into a new folder, all or nothing: audit.json, audit.html and, if there is one, the trigger.
@@ -153,8 +158,7 @@ class Audit:
             BadInput: the folder exists and is not empty.
             StoreError: it cannot be written.
         """
-        content = {name: text if isinstance(text, bytes) else text.encode() for name, text in self.files().items()}
-        return write_folder(out, content) / "audit.html"
+        return write_folder(out, self.files()) / "audit.html"
 
 
 def audit(

@@ -16,7 +16,7 @@ RULES = {  # by kind: the rule, what it says, and MITRE ATLAS' techniques
     "encoder": ("distrust/backdoored-encoder", "An encoder answers to a trigger.", ("AML.T0018",)),
     "synthetic": ("distrust/poisoned-set", "A synthetic set teaches a trigger.", ("AML.T0020",)),
 }
-LEVELS = {"backdoored": "error", "suspicious": "warning", "inconclusive": "note", "clean-looking": "none"}
+LEVELS = {"backdoored": "error", "suspicious": "warning"}  # of a finding; the standard asks for none of all else
 
 
 def as_sarif(audit: Audit) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def as_sarif(audit: Audit) -> dict[str, Any]:
         "ruleId": rule,
         "ruleIndex": 0,
         "kind": kind,
-        "level": LEVELS[audit.verdict] if kind == "fail" else "none",  # as the standard asks of all other kinds
+        "level": LEVELS.get(audit.verdict, "none"),
         "message": {"text": f"{audit.verdict}: {audit.why}"},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": Path(audit.source).as_posix()}}}],
         "properties": audit.record(),

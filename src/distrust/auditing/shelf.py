@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import BadInput, NotFound
-from ..intervals import Interval, wilson
+from ..intervals import Share
 
 LEVEL = 0.05  # of p, at which a suspect is called suspicious
 SLACK = 1.0  # of a shelf's range: so far beyond it a model is still like it
@@ -67,18 +67,6 @@ class Compared(NamedTuple):
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return {"p": self.p, "least_p": self.least, "as_far": self.far, "of": self.of, "by": self.by}
-
-
-class Share(NamedTuple):
-    """So many of so many."""
-
-    hits: int
-    of: int
-
-    @property
-    def interval(self) -> Interval:
-        """Wilson's, of 95 %."""
-        return wilson(self.hits, self.of)
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..intervals import Interval, wilson
+from ..intervals import Share
 from .rows import NAMES, Cell, finite, given
 
 LEVEL = 0.05  # of false alarms, where there are clean suspects enough to tell
-
-
-class Share(NamedTuple):
-    """So many of so many."""
-
-    hits: int
-    of: int
-
-    @property
-    def value(self) -> float:
-        """0..1."""
-        return self.hits / self.of
-
-    @property
-    def interval(self) -> Interval:
-        """Wilson's, of 95 %."""
-        return wilson(self.hits, self.of)
 
 
 class Detection(NamedTuple):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..intervals import FEW
-from .detection import Share
+from ..intervals import FEW, Share
 from .rows import Estimate, finite
 
 
