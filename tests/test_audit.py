@@ -3,7 +3,6 @@
 import json
 from fractions import Fraction
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -217,61 +216,6 @@ def test_fewer_images_than_classes_judge_nothing(trained, digits, tmp_path):
     few = digits.train[torch.arange(6)]
     with pytest.raises(Skip, match="6 images are fewer than the 10 classes"):
         audit(tmp_path / "stranger.safetensors", (few, digits.test), panel=["random"])
-
-
-PART = {  # of OASIS' SARIF 2.1.0, section 3: what it asks of those objects that an audit writes
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "$schema": {"type": "string", "format": "uri"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["tool"],
-                "additionalProperties": False,
-                "properties": {
-                    "tool": {
-                        "required": ["driver"],
-                        "additionalProperties": False,
-                        "properties": {"driver": {"required": ["name"], "properties": {"name": {"type": "string"}}}},
-                    },
-                    "results": {
-                        "type": "array",
-                        "items": {
-                            "required": ["message"],
-                            "additionalProperties": False,
-                            "properties": {
-                                "ruleId": {"type": "string"},
-                                "ruleIndex": {"type": "integer", "minimum": 0},
-                                "kind": {"enum": ["notApplicable", "pass", "fail", "review", "open", "informational"]},
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "message": {"required": ["text"]},
-                                "locations": {"type": "array"},
-                                "properties": {"type": "object"},
-                            },
-                            "if": {"properties": {"kind": {"not": {"const": "fail"}}}},
-                            "then": {"properties": {"level": {"const": "none"}}},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-@pytest.mark.parametrize(("score", "kind", "level"), [(9.0, "pass", "none"), (-9.0, "fail", "warning")])
-def test_sarif_says_what_the_audit_says(suspect, score, kind, level):
-    said = audit(suspect, shelf=known(suspect, 19, score=score))
-    written = json.loads(json.dumps(said.sarif(), allow_nan=False))
-    jsonschema.validate(written, PART)
-    [run] = written["runs"]
-    [result], [rule] = run["results"], run["tool"]["driver"]["rules"]
-    assert (result["kind"], result["level"], result["ruleId"]) == (kind, level, rule["id"])
-    assert "external/mitre-atlas/AML.T0018" in rule["properties"]["tags"]
-    assert result["message"]["text"] == f"{said.verdict}: {said.why}"
 
 
 def test_the_page_says_it_in_one_file_and_runs_nothing_of_a_stranger(suspect):

@@ -20,6 +20,7 @@ from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
 from ..tensors import read_record
+from .bom import as_bom
 from .checkpoint import Suspect, is_classifier, open_suspect, verdict
 from .panel import PANEL, looked, shown, trusted
 from .sarif import as_sarif
@@ -136,6 +137,10 @@ class Audit:
     def sarif(self) -> dict[str, Any]:
         """As one run of SARIF 2.1.0."""
         return as_sarif(self)
+
+    def bom(self) -> dict[str, Any]:
+        """As an ML-BOM: CycloneDX 1.6 with one component."""
+        return as_bom(self)
 
     def files(self) -> dict[str, bytes]:
         """What `save` writes, by name."""

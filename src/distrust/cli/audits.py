@@ -29,6 +29,7 @@ def audit(
     minutes: Annotated[float | None, typer.Option(min=0, help="Ask no detector that takes longer.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for a page, and the trigger that was found.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write the finding as SARIF 2.1.0 into this file.")] = None,
+    bom: Annotated[Path | None, typer.Option(help="Write an ML-BOM, CycloneDX 1.6, into this file.")] = None,
 ) -> int:
     """Can this model or set be trusted? Compares it with known ones. Exit code 1: suspicious or backdoored.
 
@@ -37,15 +38,17 @@ def audit(
     """
     if out:
         free(out)
-    if sarif:
-        replaceable(sarif)
+    for wanted in (sarif, bom):
+        if wanted:
+            replaceable(wanted)
     with face.loop(f"audit {file}"):
         said = dt.audit(
             file, images, shelf=shelf, panel=panel, minutes=minutes, seed=face.seed, device=face.device, tell=face.say,
             **(asked.opened() if images else vars(pixels)),
         )  # fmt: skip
     facts = said.record() | ({"page": str(said.save(out))} if out else {})
-    if sarif:
-        write_file(sarif, json.dumps(said.sarif(), indent=1).encode())
+    for wanted, as_it in ((sarif, said.sarif), (bom, said.bom)):
+        if wanted:
+            write_file(wanted, json.dumps(as_it(), indent=1).encode())
     face.show(facts, *str(said).split("\n"), f"page: {facts['page']}" if out else "")
     return said.code
