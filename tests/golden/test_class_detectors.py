@@ -2,7 +2,7 @@
 
 Sources: MM-BD, S&P 2024, and its released code (plain steps on the margin, the sum's relative change, a gamma without
 the largest, the power K); L2-TAC, arXiv 2511.08944, the minimal perturbation, by another solver than ours; STRIP, ACSAC
-2019. `universal` and `twins` are ours and follow their docstrings.
+2019. `universal`, `twins` and `margin_fall` are ours and follow their docstrings.
 """
 
 import numpy as np
@@ -113,36 +113,58 @@ def test_twins_are_not_moved_by_what_was_planted_at_the_size_that_moves_them(tin
         detectors.twins(net, tiny[torch.arange(60)], rng=rng(4))
 
 
+def margins(net, x, k):
+    """z_k − max_{j≠k} z_j [n] of images [n,D], and that j."""
+    z = x @ numbers(net.fc.weight).T + numbers(net.fc.bias)
+    rivals = np.where(np.arange(4) == k, -np.inf, z)
+    return z[:, k] - rivals.max(1), rivals.argmax(1)
+
+
+def pushed(net, x, k, steps, lr):
+    """Images after the ascent of their margins."""
+    w = numbers(net.fc.weight)
+    for _ in range(steps):
+        x = (x + lr * (w[k] - w[margins(net, x, k)[1]])).clip(0, 1)
+    return x
+
+
+def noise(stream):
+    return [numbers(torch.rand(5, 3, 8, 8, generator=stream)).reshape(5, -1) for _ in range(4)]
+
+
 def test_mm_bd_pushes_noise_as_far_as_it_goes_and_judges_the_largest_margin_by_the_others(tiny):
     net, steps, lr = Softly(), 25, 0.02
     options = {"steps": steps, "lr": lr, "images": 5}
     found = detectors.mmbd(net, tiny, **options, tolerance=0.0, rng=rng(4))
-    w, b = numbers(net.fc.weight), numbers(net.fc.bias)
-    stream = rng(4)
-    starts = [numbers(torch.rand(5, 3, 8, 8, generator=stream)).reshape(5, -1) for _ in range(4)]
-
-    def margins(x, k):
-        z = x @ w.T + b
-        rivals = np.where(np.arange(4) == k, -np.inf, z)
-        return z[:, k] - rivals.max(1), rivals.argmax(1)
-
-    largest = []
-    for k, start in enumerate(starts):
-        x = start
-        for _ in range(steps):
-            _, rival = margins(x, k)
-            x = (x + lr * (w[k] - w[rival])).clip(0, 1)
-        largest.append(margins(x, k)[0].max())
-        assert margins(start, k)[0].max() < largest[-1]
+    starts = noise(rng(4))
+    largest = [margins(net, pushed(net, x, k, steps, lr), k)[0].max() for k, x in enumerate(starts)]
+    assert all(margins(net, x, k)[0].max() < largest[k] for k, x in enumerate(starts))
     assert found.scores == pytest.approx(largest, rel=1e-4)
     others = np.sort(found.scores)[:-1]
     assert found.p is None, "few numbers clear nobody"
     assert found.notes["p"] == pytest.approx(1 - stats.gamma.cdf(max(found.scores), *stats.gamma.fit(others)) ** 4)
     soon = detectors.mmbd(net, tiny, **options, tolerance=1e9, rng=rng(4))
-    first = [margins(x, k)[0].max() for k, x in enumerate(starts)]
-    later = [margins((x + lr * (w[k] - w[margins(x, k)[1]])).clip(0, 1), k)[0].max() for k, x in enumerate(starts)]
+    first = [margins(net, x, k)[0].max() for k, x in enumerate(starts)]
+    later = [margins(net, pushed(net, x, k, 1, lr), k)[0].max() for k, x in enumerate(starts)]
     assert all(low <= got <= high + 1e-4 for low, got, high in zip(first, soon.scores, later, strict=True))
     assert detectors.mmbd(Same(), tiny, **options, rng=rng(0)).notes["p"] is None, "nothing to tell them apart"
+
+
+def test_a_margin_fall_is_the_suspects_margin_without_that_of_its_tuned_copy(tiny):
+    net, steps, lr = Softly(), 25, 0.02
+    training = detectors.margin_fall.training.changed(epochs=2, lr=0.1, batch_size=16)
+    told = {"steps": steps, "ascent_lr": lr, "images": 5, "tolerance": 0.0}
+    found = detectors.margin_fall(net, tiny, **told, training=training, rng=rng(4))
+    stream = rng(4)
+    copy = fit(net, tiny, training=training, rng=spawn(stream))
+    starts = noise(stream)
+    own, his = ([margins(n, pushed(n, x, k, steps, lr), k)[0].max() for k, x in enumerate(starts)] for n in (net, copy))
+    assert found.notes["suspect"] == pytest.approx(own, rel=1e-4) != found.notes["copy"]
+    assert found.notes["copy"] == pytest.approx(his, rel=1e-3)
+    assert found.scores == pytest.approx(np.subtract(own, his), rel=1e-2, abs=1e-3)
+    assert found.score == max(found.scores) and found.target == int(np.argmax(found.scores))
+    with pytest.raises(Skip, match="shown 9 images"):
+        detectors.margin_fall(net, tiny[torch.arange(9)], rng=rng(4))
 
 
 class Same(nn.Module):

@@ -8,10 +8,10 @@ from torch import Generator, Tensor, nn
 from ...data import ImageSet
 from ...marks import Count, NonNegative, Positive, detector
 from ...measurement import Finding
-from ...models import frozen_mode, in_parts
+from ...models import frozen_mode
 from ...seeds import rng as make_rng
 from .._costs import CLASSES
-from ._classes import groups
+from ._margins import margins
 
 
 @detector(
@@ -46,38 +46,9 @@ def mmbd(
     Differs from the released code: classes are searched together, as many as memory holds.
     """
     rng = rng or make_rng("mmbd")
-    shape = (images, *clean.x.shape[1:])
     with frozen_mode(suspect), torch.enable_grad():
-        together, most = groups(suspect, clean, images)
-        found = []
-        for classes in together:
-            noise = torch.stack([torch.rand(shape, generator=rng) for _ in classes])
-            found.append(_margins(suspect, noise, classes, most, steps, lr, tolerance))
-    margins = torch.cat(found)
-    return Finding.of("mmbd", margins, notes={"p": _p(margins.double().cpu())})
-
-
-def _margins(
-    suspect: nn.Module, x: Tensor, classes: Tensor, most: int, steps: int, lr: float, tolerance: float
-) -> Tensor:
-    """The largest margin [k] of each class among its images [k,B,C,H,W] after the ascent."""
-    goal = classes.to(next(suspect.parameters()).device)
-    x, going = x.to(goal.device), torch.ones(len(goal), dtype=torch.bool, device=goal.device)
-    best, last = torch.zeros(2, len(goal), device=goal.device)
-    for step in range(steps + 1):
-        x.requires_grad_()
-        logits = in_parts(suspect, x.flatten(0, 1), most).float().unflatten(0, x.shape[:2])  # [k,B,K]
-        own = goal.view(-1, 1, 1).expand(-1, x.shape[1], 1)
-        margin = logits.gather(2, own).squeeze(2) - logits.scatter(2, own, -torch.inf).amax(2)
-        total = margin.detach().sum(1)
-        best = torch.where(going, margin.detach().amax(1), best)
-        going = going & ((total - last).abs() > tolerance * last.abs())
-        if step == steps or not going.any():
-            break
-        last = total
-        (slope,) = torch.autograd.grad(margin.sum(), x)
-        x = (x.detach() + lr * slope * going.view(-1, 1, 1, 1, 1)).clamp(0, 1)
-    return best
+        found = margins(suspect, clean, images, steps, lr, tolerance, rng)
+    return Finding.of("mmbd", found, notes={"p": _p(found.double().cpu())})
 
 
 def _p(margins: Tensor) -> float | None:
