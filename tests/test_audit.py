@@ -106,7 +106,7 @@ def suspect(trained, digits, tmp_path):
 
 def known(suspect, count, *, score, **about):
     """A shelf of so many clean models like the suspect, all of whose scores are about this one."""
-    like = looked(suspect, shown(suspect, 0), ["random"], 0, lambda line: None)[0].like
+    like = looked(suspect, shown(suspect, 0), ["random"], 0, lambda line: None).look.like
     looks = [Look({"random": score + i / 1e6}, like=like, seed=i) for i in range(count)]
     return Shelf("test", tuple(looks), {"panel": ["random"], **about})
 
@@ -148,7 +148,7 @@ def test_a_trigger_that_moves_the_suspect_and_not_its_copy_makes_it_backdoored(d
     dt.save(made, tmp_path / "bad.safetensors")
     bad = open_suspect(tmp_path / "bad.safetensors", (digits.train, digits.test))
     panel = ["twins[steps=12,images=16,flip=false,crop=1,cutout=0,batch_size=32,reach=0.2]"]
-    like = looked(bad, shown(bad, 0), ["random"], 0, lambda line: None)[0].like
+    like = looked(bad, shown(bad, 0), ["random"], 0, lambda line: None).look.like
     clean = Shelf("test", tuple(Look({"twins": 0.1 + i / 1e3}, like=like) for i in range(19)), {"panel": panel})
     said = audit(bad, shelf=clean)
     assert (said.verdict, said.code, said.named) == ("backdoored", 1, (5, "5"))
@@ -200,6 +200,63 @@ def test_a_set_is_judged_by_its_twins_with_permuted_labels(digits):
     assert said.kind == "synthetic" and said.compared.least == pytest.approx(1 / 3)
     none = audit(made, panel=[PROBE.format("")])
     assert none.verdict == "inconclusive" and "made no twins" in none.why
+
+
+LESSON = "kd[epochs=1,batch_size=32,flip=false,crop=0]"
+
+
+def test_students_are_judged_beside_those_of_the_shelf(suspect):
+    """Scores of `random` are luck, so the shelf says who stands out: here the student, there the suspect."""
+    found = looked(suspect, shown(suspect, 0), ["random"], 0, lambda line: None, students=[LESSON])
+    assert [one.detector for one in found.findings] == ["random", "random@kd"] == [*found.look.scores]
+    student = found.students["kd"].model
+    assert any(a.ne(b).any() for a, b in zip(student.parameters(), suspect.model.parameters(), strict=True))
+    assert found.look.like["acc@kd"] == pytest.approx(dt.measure(student, suspect.test).acc)
+    scores = found.look.scores
+
+    def among(own, his):
+        looks = [Look({"random": own + i / 1e3, "random@kd": his + i / 1e3}, like=found.look.like) for i in range(19)]
+        return Shelf("test", tuple(looks), {"panel": ["random"], "students": [LESSON]})
+
+    his = audit(suspect, shelf=among(scores["random"], -9.0), students=["kd"])
+    assert his.verdict == "suspicious" and "stands out as far as its student by kd (p = 0.05)" in his.why
+    assert [step.split()[:3] for step in his.next] == [["distrust", "purify", "ibau"]], "who distils, inherits"
+    assert his.compared.by == "random@kd" and his.named[0] == his.findings[1].target
+    own = audit(suspect, shelf=among(-9.0, scores["random@kd"]), students=[LESSON])
+    assert own.verdict == "suspicious" and "student" not in own.why and len(own.next) == 2
+    assert audit(suspect, shelf=among(-9.0, 9.0)).compared.by == "random", "no student was asked for"
+
+
+def test_students_that_a_shelf_does_not_know_or_that_nobody_can_teach_are_refused(suspect, digits, tmp_path):
+    with pytest.raises(BadInput, match="test knows no students by kd; known: none. Give --shelf a folder"):
+        audit(suspect, shelf=known(suspect, 19, score=9.0), students=["kd"])
+    other = known(suspect, 19, score=9.0, students=[LESSON])
+    with pytest.raises(BadInput, match=r"by kd\[epochs=2\]; known: kd\[epochs=1"):
+        audit(suspect, shelf=other, students=["kd[epochs=2]"])
+    made = condensers.random(digits.train, images_per_class=1, rng=rng(0))
+    with pytest.raises(BadInput, match="only a classifier teaches students"):
+        audit(made, students=["kd"])
+    dt.save(model("convnet2-w4", digits.train, head=False), tmp_path / "encoder.safetensors")
+    with pytest.raises(BadInput, match="only a classifier teaches students"):
+        audit(tmp_path / "encoder.safetensors", (digits.train, digits.test), students=["kd"])
+
+
+def test_the_trigger_of_a_student_is_put_on_the_student(suspect):
+    panel = ["twins[steps=4,images=8,epochs=1,batch_size=32]"]
+    found = looked(suspect, shown(suspect, 0), panel, 0, lambda line: None, students=[LESSON])
+    looks = [Look({"twins": 9.0, "twins@kd": -9.0 + i / 1e3}, like=found.look.like) for i in range(19)]
+    assert found.findings[0].scores != found.findings[1].scores, "the same draws, another model"
+    said = audit(suspect, shelf=Shelf("test", tuple(looks), {"panel": panel, "students": [LESSON]}), students=["kd"])
+    assert (
+        said.found.name == "twins@kd"
+        and said.effect.asr == dt.measure(found.students["kd"].model, suspect.test, said.found).asr
+    )
+    assert "in its student by kd, and" in said.told_of_trigger and "that student's own" in said.told_of_trigger
+
+
+def test_without_time_no_student_is_taught_and_nobody_is_cleared(suspect):
+    late = looked(suspect, shown(suspect, 0), ["random"], 0, lambda line: None, until=0.0, students=[LESSON])
+    assert not late.findings and not late.students and set(late.skipped) == {"random", "a student by kd"}
 
 
 def test_an_encoder_is_shown_to_decree(digits, tmp_path):

@@ -22,10 +22,10 @@ from ..selectors import parse_one
 from ..tensors import read_record
 from .bom import as_bom
 from .checkpoint import Suspect, is_classifier, open_suspect, verdict
-from .panel import PANEL, looked, shown, trusted
+from .panel import PANEL, looked, network, shown, trusted
 from .sarif import as_sarif
 from .scan import Scan, picture, scan
-from .shelf import LEVEL, Compared, Look, Shelf, alike
+from .shelf import LEVEL, Compared, Look, Shelf, alike, student_of
 
 Verdict = Literal["clean-looking", "suspicious", "backdoored", "inconclusive"]
 CODES: dict[Verdict, int] = {"clean-looking": 0, "suspicious": 1, "backdoored": 1, "inconclusive": 3}
@@ -116,9 +116,11 @@ class Audit:
         if not self.found or not self.effect or not self.images:
             return ""
         name, own, base = self.images.classes[self.found.target], self.effect.asr, self.effect.base
+        by = student_of(self.found.name)
+        where, whose = (f" in its student by {by}", "that student's") if by else ("", "the suspect's")
         return (
-            f"The trigger that was found sends {own:.0%} of held-out images to class {name!r}, and {base:.0%} in the "
-            "suspect's own fine-tuned copy."
+            f"The trigger that was found sends {own:.0%} of held-out images to class {name!r}{where}, and {base:.0%} "
+            f"in {whose} own fine-tuned copy."
         )
 
     @property
@@ -172,6 +174,7 @@ def audit(
     *,
     shelf: Shelf | str | Path | None = None,
     panel: Sequence[str] | None = None,
+    students: Sequence[str] = (),
     minutes: float | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -190,6 +193,8 @@ def audit(
         shelf: models to compare with: one that comes along, by its name; the file of one; or a folder of weights that
             you trust, of the suspect's architecture. None: the one that comes along and is like the suspect, if any.
         panel: detectors with options; default: those that the shelf's models were shown to.
+        students: distillers with options: whom a classifier teaches by each is judged, too. A name alone takes the
+            options that the shelf's students were made with.
         minutes: a detector that would take longer than what is left of them is not asked.
         seed: of everything that is drawn.
         device: torch device; a suspect that is open stays where it is.
@@ -202,6 +207,7 @@ def audit(
     """
     began = time.monotonic()
     if isinstance(suspect, ImageSet) or (images is None and not isinstance(suspect, Suspect)):
+        _refuse(students)
         asked = (panel or PANEL["synthetic"])[0]
         tell(f"{asked} …")
         scanned, options = scan(suspect, asked, seed=seed, device=device, **opened), parse_one(asked).options
@@ -211,19 +217,22 @@ def audit(
             raise BadInput(f"{suspect} is a synthetic set, which is judged alone. Leave --images and --model.")
         suspect = open_suspect(suspect, images or "", **opened, head=is_classifier(suspect), device=device)
     kind = "classifier" if is_classifier(suspect) else "encoder"
+    if kind == "encoder":
+        _refuse(students)
     measured, hints = suspect.checked() if kind == "classifier" else (None, [])
     clean = shown(suspect, seed)
     if measured and len(clean) < len(clean.classes):
         raise Skip(f"{len(clean)} images are fewer than the {len(clean.classes)} classes. Show it more of them.")
     if isinstance(shelf, str | Path) and Path(shelf).is_dir():
-        shelf = trusted(Path(shelf), suspect, panel or PANEL[kind], seed, tell)
+        shelf = trusted(Path(shelf), suspect, panel or PANEL[kind], seed, tell, students)
     elif isinstance(shelf, str | Path):
         shelf = Shelf.read(shelf)
     shelf = shelf or alike(kind, getattr(suspect.model, "spec", {}), clean)
+    students = [_as_on(shelf, text) for text in students]
     asked_of = tuple(panel or (shelf.about["panel"] if shelf else PANEL[kind]))
     tell(f"{suspect.source}: a {kind}, shown {len(clean)} images of {suspect.images}; {len(asked_of)} detectors")
     until = None if minutes is None else began + 60 * minutes
-    look, findings, skipped = looked(suspect, clean, asked_of, seed, tell, until)
+    look, findings, skipped, taught = looked(suspect, clean, asked_of, seed, tell, until, students)
 
     outside = shelf.unlike(look) if shelf else []
     compared = shelf.compared(look) if shelf and look.scores and not outside else None
@@ -231,10 +240,11 @@ def audit(
     effect = None
     if found and kind == "classifier":
         tell("a fine-tuned copy, as its clean twin …")
+        whom = taught.get(student_of(found.name), suspect)
         method, selector = registry.get("defenses", "finetune"), parse_one(TWIN)
         with contextlib.suppress(Diverged):  # then nothing is known of the twin, and the model is suspicious at most
-            twin = method.made(method.check(selector.options))(suspect.model, clean, rng=rng("twin", seed))
-            effect = suspect.judge(suspect.model, found, control=twin)
+            twin = method.made(method.check(selector.options))(whom.model, clean, rng=rng("twin", seed))
+            effect = whom.judge(whom.model, found, control=twin)
     said, why = _judged(look, shelf, compared, outside, effect)
     missing = [f"{name} said nothing: {reason}" for name, reason in skipped.items()]
     if said == "clean-looking" and (hints or missing):  # of a model that perhaps sees other images than it should, too
@@ -247,8 +257,29 @@ def audit(
 
 
 def _names(finding: Finding, findings: Sequence[Finding], compared: Compared | None) -> bool:
-    """Whether a finding names the class that stands out most; without a shelf none does more than another."""
-    return compared is None or finding.target == next(one.target for one in findings if one.detector == compared.by)
+    """Whether a finding names the class that stands out most, of whom it does; without a shelf none does more."""
+    if compared is None:
+        return True
+    target = next(one.target for one in findings if one.detector == compared.by)
+    return finding.target == target and student_of(finding.detector) == student_of(compared.by)
+
+
+def _refuse(students: Sequence[str]) -> None:
+    """Students of what teaches none by its answers."""
+    if students:
+        raise BadInput("only a classifier teaches students, and needs --images for that. Leave --student.")
+
+
+def _as_on(shelf: Shelf | None, asked: str) -> str:
+    """A distiller as the shelf's students were made by, if it was asked by its name alone."""
+    known = shelf.about.get("students", ()) if shelf else (asked,)
+    found = next((text for text in known if asked in (text, parse_one(text).name)), None)
+    if shelf and found is None:
+        raise BadInput(
+            f"{shelf.name} knows no students by {asked}; known: {', '.join(known) or 'none'}. Give --shelf a folder of "
+            "models that you trust: they teach students, too."
+        )
+    return found or asked
 
 
 def _judged(
@@ -297,12 +328,13 @@ def _following(made: Audit, suspect: Suspect) -> tuple[str, ...]:
     given |= {"mean": mean and ",".join(map(str, mean)), "std": std and ",".join(map(str, std))}
     names = ("weights", "images", "model", "key", "size", "channels", "classes", "output", "mean", "std")
     words = shlex.join(word for name in names if given.get(name) for word in (f"--{name}", str(given[name])))
-    student = getattr(suspect.model, "spec", {}).get("name", "wrn16-1")
-    distil = f"distrust distill {words} --student {student} --out student"
+    distil = f"distrust distill {words} --student {network(suspect)} --out student"
     if made.kind == "encoder":
         return ()
     if made.verdict == "clean-looking":
         return (distil,)
+    if made.compared and student_of(made.compared.by) and made.verdict != "inconclusive":  # who distils, inherits
+        return (f"distrust purify ibau {words} --out cleaned",)
     if made.verdict == "inconclusive":
         rest = words.removeprefix("--weights ")
         return (f"distrust audit {rest} --shelf DIR   # 19 models that you trust, of its architecture",)

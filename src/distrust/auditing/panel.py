@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from ..seeds import rng
 from ..selectors import parse_one
 from .check import WEIGHTS
 from .checkpoint import Suspect, is_classifier, open_suspect
+from .purify import pupil
 from .shelf import Look, Shelf
 
 Tell = Callable[[str], None]
@@ -39,10 +41,25 @@ def shown(suspect: Suspect, seed: int) -> ImageSet:
     return train if len(train) <= MOST else train.fraction(MOST / len(train), rng("audit", seed))
 
 
+class Looked(NamedTuple):
+    """What a panel says of a model, and of the students that it taught."""
+
+    look: Look
+    findings: tuple[Finding, ...]
+    skipped: dict[str, str]  # what said nothing → why
+    students: dict[str, Suspect]  # distiller → whom it taught
+
+
 def looked(
-    suspect: Suspect, clean: ImageSet, panel: Sequence[str], seed: int, tell: Tell, until: float | None = None
-) -> tuple[Look, tuple[Finding, ...], dict[str, str]]:
-    """What each detector says of a model: as a look, as findings, and why some said nothing.
+    suspect: Suspect,
+    clean: ImageSet,
+    panel: Sequence[str],
+    seed: int,
+    tell: Tell,
+    until: float | None = None,
+    students: Sequence[str] = (),
+) -> Looked:
+    """What each detector says of a model and, as `detector@distiller`, of its students.
 
     Args:
         suspect: the model.
@@ -51,30 +68,57 @@ def looked(
         seed: of what they draw.
         tell: is called before each.
         until: when there is no time left, as `time.monotonic` has it.
+        students: distillers with options, each of which teaches a student of the suspect's architecture.
     """
     found, skipped = list[Finding](), dict[str, str]()
     chosen = [(text, *_chosen(text)) for text in panel]  # all of them, before any work
-    for text, method, options in chosen:
-        needed = 0.0 if until is None else _seconds(method, options, suspect.model, clean)
-        if until is not None and time.monotonic() + needed > until:
-            skipped[text] = f"it takes about {needed / 60:.1f} minutes here. Type --minutes {2 + needed // 30:.0f}."
+    taught, like = dict[str, Suspect](), _like(suspect, clean)
+
+    def ask(whom: Suspect, at: str = "") -> None:
+        for text, method, options in chosen:
+            needed = 0.0 if until is None else _seconds(method, options, whom.model, clean)
+            if until is not None and time.monotonic() + needed > until:
+                least = f"Type --minutes {2 + needed // 30:.0f}."
+                skipped[text + at] = f"it takes about {needed / 60:.1f} minutes here. {least}"
+                continue
+            tell(f"{text}{at} …")
+            try:
+                finding = method.made(options)(whom.model, clean, rng=rng("detect", seed))
+            except (Skip, Diverged) as error:
+                skipped[text + at] = str(error)
+                continue
+            if finding.unsure:
+                skipped[text + at] = f"{finding.unsure}."
+            else:
+                found.append(replace(finding, detector=finding.detector + at))
+
+    ask(suspect)
+    for text in students:
+        name = parse_one(text).name
+        if until is not None and time.monotonic() > until:
+            skipped[f"a student by {name}"] = "there is no time left. Type a larger number after --minutes."
             continue
-        tell(f"{text} …")
+        tell(f"a student by {name} …")
         try:
-            finding = method.made(options)(suspect.model, clean, rng=rng("detect", seed))
-        except (Skip, Diverged) as error:
-            skipped[text] = str(error)
+            taught[name] = replace(suspect, model=pupil(network(suspect), suspect, text, seed))
+        except Diverged as error:
+            skipped[f"a student by {name}"] = str(error)
             continue
-        if finding.unsure:
-            skipped[text] = f"{finding.unsure}."
-        else:
-            found.append(finding)
+        like |= {} if suspect.own else {f"acc@{name}": accuracy(taught[name].model, suspect.test)}
+        ask(taught[name], f"@{name}")
     scores = {finding.detector: finding.score for finding in found}
     named = {finding.detector: finding.target for finding in found if len(finding.scores) > 1}
-    return Look(scores, named, _like(suspect, clean)), tuple(found), skipped
+    return Looked(Look(scores, named, like), tuple(found), skipped, taught)
 
 
-def trusted(folder: Path, suspect: Suspect, panel: Sequence[str], seed: int, tell: Tell) -> Shelf:
+def network(suspect: Suspect) -> str:
+    """The name of the architecture that students of it get: its own, if that has a name here."""
+    return str(getattr(suspect.model, "spec", {}).get("name", "wrn16-1"))
+
+
+def trusted(
+    folder: Path, suspect: Suspect, panel: Sequence[str], seed: int, tell: Tell, students: Sequence[str] = ()
+) -> Shelf:
     """A shelf of all weights in a folder, which are opened as the suspect was, and looked at as it is.
 
     Raises:
@@ -91,8 +135,8 @@ def trusted(folder: Path, suspect: Suspect, panel: Sequence[str], seed: int, tel
             other = open_suspect(path, (suspect.train, suspect.test), **opened)
         except NotFound:  # the suspect's key: there may be but one set of weights here
             other = open_suspect(path, (suspect.train, suspect.test), **{**opened, "key": None})
-        looks.append(looked(other, shown(other, seed), panel, seed, lambda line: None)[0])
-    return Shelf(str(folder), tuple(looks), {"panel": [*panel]})
+        looks.append(looked(other, shown(other, seed), panel, seed, lambda line: None, students=students).look)
+    return Shelf(str(folder), tuple(looks), {"panel": [*panel], "students": [*students]})
 
 
 def _chosen(text: str) -> tuple[Method, dict[str, Any]]:

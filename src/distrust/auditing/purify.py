@@ -18,6 +18,7 @@ from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
 from ..training import distill, fit_head
+from ..training.options import FIELDS, MOVES
 from .artefact import write_artefact
 from .checkpoint import Suspect, is_classifier, open_suspect
 from .tuning import clean, tuned
@@ -207,17 +208,13 @@ def teach(
     """
     selector = parse_one(distiller)
     method = registry.get("distillers", selector.name)
-    loss = method.made(method.check(selector.options))
+    method.check(selector.options)
     if not isinstance(suspect, Suspect):
         suspect = open_suspect(suspect, **opened)
     backdoor = suspect.backdoor(trigger, target)
-    start = make_model(student, suspect.train, rng=rng("student", "start", seed))
-    check_fits(start, suspect.train)
     suspect.checked()
-    check_trains(start, suspect.train)
     options: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "flip": flip, "crop": crop}
-    device = suspect.opened.get("device", "cpu")
-    model = distill(start, suspect.model, suspect.train, loss=loss, rng=rng("student", seed), device=device, **options)
+    model = pupil(student, suspect, selector.text, seed, **options)
     taught, learnt = (suspect.judge(network, backdoor) for network in (suspect.model, model))
     facts = {
         "distiller": selector.text, "student": student, "images": suspect.images, "seed": seed,
@@ -225,3 +222,29 @@ def teach(
         "teacher_measured": taught.record(), "student_measured": learnt.record(), "classes": suspect.test.classes,
     }  # fmt: skip
     return Made(model, taught, learnt, suspect.taint, facts, options, f"teacher: {taught}\nstudent: {learnt}")
+
+
+def pupil(student: str, suspect: Suspect, distiller: str, seed: int, **options: Any) -> nn.Module:
+    """A new `student` that a suspect taught on its training images.
+
+    Args:
+        student: model name.
+        suspect: the teacher.
+        distiller: with options of its own and of the training, e.g. "kd[temperature=2,epochs=12,flip=false]".
+        seed: of the student's start and training.
+        **options: of the training, where the distiller's name does not say them.
+
+    Raises:
+        NotFound, BadInput: an unknown distiller, model or option, or the images do not fit.
+        Diverged: as `distrust.distill`.
+    """
+    selector = parse_one(distiller)
+    method = registry.get("distillers", selector.name)
+    known = {*FIELDS, *MOVES}
+    loss = method.made(method.check({k: v for k, v in selector.options.items() if k not in known}))
+    options |= {k: v for k, v in selector.options.items() if k in known}
+    start = make_model(student, suspect.train, rng=rng("student", "start", seed))
+    check_fits(start, suspect.train)
+    check_trains(start, suspect.train)
+    device = suspect.opened.get("device", "cpu")
+    return distill(start, suspect.model, suspect.train, loss=loss, rng=rng("student", seed), device=device, **options)

@@ -23,7 +23,7 @@ class Look:
     """What a panel says of one model.
 
     Args:
-        scores: detector → how suspicious.
+        scores: detector, or detector@distiller of a student of the model → how suspicious.
         named: detector → the most suspicious class' number.
         like: what a model is like that has nothing to do with a backdoor: `acc`, `confidence`, both 0..1, `weights`.
         attack: of one that was attacked, by what; "" of a clean one.
@@ -60,9 +60,9 @@ class Compared(NamedTuple):
         return 1 / (1 + self.of)
 
     def __str__(self) -> str:
-        return (
-            f"{self.far or 'none'} of {self.of} {self.what} stand{'s' * (self.far < 2)} out as far (p = {self.p:.2g})"
-        )
+        far, by = self.far or "none", student_of(self.by)
+        whom = f" as its student by {by}" if by else ""
+        return f"{far} of {self.of} {self.what} stand{'s' * (self.far < 2)} out as far{whom} (p = {self.p:.2g})"
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -152,6 +152,11 @@ class Shelf:
                 found = self.compared(look, others).p <= least and not self.unlike(look, others)
                 called.setdefault(family(look.attack), []).append(found)
         return {name: Share(sum(some), len(some)) for name, some in sorted(called.items())}
+
+
+def student_of(detector: str) -> str:
+    """The distiller whose student was looked at, of `detector@distiller`; "" of a look at the suspect itself."""
+    return detector.partition("@")[2]
 
 
 def family(attack: str) -> str:

@@ -26,6 +26,7 @@ def audit(
         str | None, typer.Option(help="A folder of weights that you trust, or a shelf that comes along.")
     ] = None,
     panel: Annotated[list[str] | None, typer.Option(help="A detector to ask; may be given several times.")] = None,
+    student: Annotated[list[str] | None, typer.Option(help="Judge what it teaches by a distiller, too: kd.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Ask no detector that takes longer.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder for a page, and the trigger that was found.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write the finding as SARIF 2.1.0 into this file.")] = None,
@@ -43,8 +44,8 @@ def audit(
             replaceable(wanted)
     with face.loop(f"audit {file}"):
         said = dt.audit(
-            file, images, shelf=shelf, panel=panel, minutes=minutes, seed=face.seed, device=face.device, tell=face.say,
-            **(asked.opened() if images else vars(pixels)),
+            file, images, shelf=shelf, panel=panel, students=student or (), minutes=minutes, seed=face.seed,
+            device=face.device, tell=face.say, **(asked.opened() if images else vars(pixels)),
         )  # fmt: skip
     facts = said.record() | ({"page": str(said.save(out))} if out else {})
     for wanted, as_it in ((sarif, said.sarif), (bom, said.bom)):
