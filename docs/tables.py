@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distrust.auditing.shelf import Shelf, family
+from distrust.auditing.shelf import Judged, Shelf, family
+from distrust.intervals import Share
 from distrust.reporting.answer import answer
 from distrust.reporting.detection import detections
 from distrust.reporting.figures import frontiers
@@ -46,7 +47,9 @@ CLEANED = (
     "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
     "carries more, points", "ACC more, points",
 )  # fmt: skip
-AUDITED = ("attacked by", "ASR %", "called suspicious", "95 % interval", "unlike the shelf: inconclusive")
+AUDITED = (
+    "attacked by", "ASR %", "called suspicious", "95 % interval", "AUROC", "names the target", "unlike: inconclusive",
+)  # fmt: skip
 MAPPED = (
     "mean ASR %", "after re-tuning %", "costs, points of ACC", "costs a clean model, points of ACC", "seconds a model",
 )  # fmt: skip
@@ -181,17 +184,40 @@ def _average(values: Iterable[float | None]) -> float | None:
 
 
 def judged(folder: Path) -> str:
-    """What an audit says of the models of a shelf, family by family, each half of the runs judged by the other."""
-    known, lines = Shelf.read(folder.name), []
-    for name, hits in known.rates().items():
-        own = [look for look in known.looks if family(look.attack) == name]
-        worked = [look.asr for look in own if look.asr is not None]
-        asr = f"{percent(min(worked))} to {percent(max(worked))}" if worked else "–"
-        unlike = str(sum(bool(known.unlike(look)) for look in own)) if name else "–"
-        low, high = hits.interval
-        interval = f"{percent(low)} to {percent(high)}"
-        lines.append([f"`{name}`" if name else "nobody", asr, f"{hits.hits} of {hits.of}", interval, unlike])
-    return _markdown(AUDITED, lines)
+    """What an audit says of the models of a shelf, family by family, each judged by the clean ones of other seeds."""
+    known = Shelf.read(folder.name)
+    by: dict[str, list[Judged]] = {}
+    for one in known.judged():
+        by.setdefault(family(one.look.attack), []).append(one)
+    clean = by.pop("")
+    lines = [["nobody", "–", *_called(clean), "–", "–", str(sum(one.unlike for one in clean))]]
+    for name, some in sorted(by.items()):
+        worked = [one.look.asr for one in some if one.look.asr is not None]
+        asr = f"{percent(min(worked))} to {percent(max(worked))}"
+        hits = [one.named for one in some if one.called]
+        named = f"{sum(hits)} of {len(hits)}" if hits else "–"
+        unlike = str(sum(one.unlike for one in some))
+        lines.append([f"`{name}`", asr, *_called(some), f"{_auroc(some, clean):.2f}", named, unlike])
+    found = [sum(one.called for one in some) / len(some) for some in by.values()]
+    cleared = 1 - sum(one.called for one in clean) / len(clean)
+    areas = [_auroc(some, clean) for some in by.values()]
+    return (
+        _markdown(AUDITED, lines)
+        + f"\nMean over families: AUROC {sum(areas) / len(areas):.2f}; accuracy, half of it on clean models, "
+        f"{percent((sum(found) / len(found) + cleared) / 2)} %.\n"
+    )
+
+
+def _called(some: Sequence[Judged]) -> tuple[str, str]:
+    hits = Share(sum(one.called for one in some), len(some))
+    low, high = hits.interval
+    return f"{hits.hits} of {hits.of}", f"{percent(low)} to {percent(high)}"
+
+
+def _auroc(some: Sequence[Judged], clean: Sequence[Judged]) -> float:
+    """How often one of them stands out further than a clean one; a tie counts half."""
+    far, near = ([one.compared.stands or 0.0 for one in those] for those in (some, clean))
+    return sum((a > b) + (a == b) / 2 for a in far for b in near) / (len(far) * len(near))
 
 
 def headline(folder: Path) -> str:

@@ -29,7 +29,7 @@ def shelf(*looks, **about):
 
 
 def test_p_is_how_many_clean_models_stand_out_as_far():
-    """By hand: z of five numbers, the suspect's among them, by their median and 1.4826 · MAD; the larger of two."""
+    """By hand: z of five numbers, the suspect's among them, by median and 1.4826 · MAD; what is above 0, summed."""
     clean = [look(1, 10), look(2, 30), look(3, 20), look(4, 25)]
     suspect = look(9, 22)
 
@@ -37,12 +37,16 @@ def test_p_is_how_many_clean_models_stand_out_as_far():
         middle = np.median(values)
         return (np.array(values) - middle) / (1.4826 * np.median(abs(np.array(values) - middle)))
 
-    far = np.maximum(z([9, 1, 2, 3, 4]), z([22, 10, 30, 20, 25]))
+    def together(one, two):
+        return np.maximum(z(one), 0) + np.maximum(z(two), 0)
+
+    far = together([9, 1, 2, 3, 4], [22, 10, 30, 20, 25])
     found = shelf(*clean, look(99, attack="badnets")).compared(suspect)
     assert (found.far, found.of, found.by) == (int((far[1:] >= far[0]).sum()), 4, "one") == (0, 4, "one")
     assert Fraction(found.p).limit_denominator(99) == Fraction(1, 5) == Fraction(found.least).limit_denominator(99)
     tied = shelf(*clean, look(9, 22)).compared(suspect)
-    far = np.maximum(z([9, 1, 2, 3, 4, 9]), z([22, 10, 30, 20, 25, 22]))
+    assert found.stands == pytest.approx(far[0])
+    far = together([9, 1, 2, 3, 4, 9], [22, 10, 30, 20, 25, 22])
     assert (tied.far, tied.of) == ((far[1:] >= far[0]).sum(), 5) == (2, 5) and tied.p == pytest.approx(3 / 6)
     assert shelf(*clean).compared(look(3, 90)).by == "two"
 
@@ -69,15 +73,20 @@ def test_a_shelf_that_lacks_something_is_named():
         shelf(look(1)).compared(Look({"other": 1.0}))
 
 
-def test_each_half_of_the_seeds_is_judged_by_the_other():
+def test_each_model_is_judged_by_the_clean_ones_of_other_seeds():
     clean = [look(float(seed % 20), seed=seed) for seed in range(40)]
     attacked = [look(99.0 if seed < 3 else 5.0, attack="badnets[rate=0.1]", seed=seed) for seed in range(4)]
     rates = shelf(*clean, *attacked).rates()
     assert rates["badnets"] == (3, 4) and rates[""].of == 40
     other = shelf(*[look(1.0, seed=i, acc=i / 100) for i in range(4)], look(9.0, attack="sig", acc=0.9)).rates()
     assert other["sig"] == (0, 1), "who is unlike them is not called"
-    inside = shelf(*clean, look(18.5, attack="sig", seed=1)).rates()["sig"]
-    assert inside == (1, 1), "of even seeds none reaches 18.5, of odd ones 19 does"
+    for seed, called in (
+        (1, False),
+        (19, True),
+    ):  # two of 39 stand out as far as 18.5, or one, as 19's own does not count
+        assert shelf(*clean, look(18.5, attack="sig", seed=seed)).rates()["sig"] == (called, 1)
+    two = shelf(*clean, Look({"one": 99.0, "two": -9.0}, {"one": 3, "two": 4}, attack="sig", target=3)).judged()[-1]
+    assert two.called and two.named and two.compared.by == "one"
 
 
 def test_a_suspect_that_is_unlike_the_shelf_is_told():

@@ -48,6 +48,7 @@ class Compared(NamedTuple):
     of: int  # how many there are
     by: str  # the detector by which the suspect stands out most
     what: str  # they are
+    stands: float | None = None  # T of the suspect, where they were compared by one
 
     @property
     def p(self) -> float:
@@ -108,10 +109,11 @@ class Shelf:
         return tuple(look for look in self.looks if not look.attack)
 
     def compared(self, suspect: Look, clean: Sequence[Look] | None = None) -> Compared:
-        """The suspect among the clean ones, by the detector by which it stands out most.
+        """The suspect among the clean ones, by what all detectors say together.
 
         For each detector z = (score − median) / (1.4826 · MAD), both over the suspect and the clean ones together; a
-        model's T is its largest z. All N + 1 are treated alike, so p is exact where the suspect is as clean as they.
+        model's T is the sum of its z above 0: evidence adds up, and who sees nothing takes nothing away. All N + 1 are
+        treated alike, so p is exact where the suspect is as clean as they.
 
         Raises:
             BadInput: the shelf has no clean model, or lacks a detector that the suspect was shown to.
@@ -122,9 +124,10 @@ class Shelf:
         if lacking := [name for name in suspect.scores if any(name not in look.scores for look in others)]:
             raise BadInput(f"{self.name} does not know {', '.join(lacking)}.")
         z = np.stack([_far([look.scores[name] for look in (suspect, *others)]) for name in suspect.scores])
-        far = z.max(0)  # [N + 1]
+        far = z.clip(0).sum(0)  # [N + 1]
         by = [*suspect.scores][int(z[:, 0].argmax())]
-        return Compared(int((far[1:] >= far[0]).sum()), len(others), by, f"clean models of {self.name}")
+        what = f"clean models of {self.name}"
+        return Compared(int((far[1:] >= far[0]).sum()), len(others), by, what, float(far[0]))
 
     def unlike(self, suspect: Look, clean: Sequence[Look] | None = None) -> list[str]:
         """By what the suspect lies outside the clean ones, so that no p says anything; a phrase each."""
@@ -138,20 +141,41 @@ class Shelf:
                     said.append(f"{name} is {value:.3g}, and {low:.3g} to {high:.3g} on the shelf {self.name}")
         return said
 
-    def rates(self, level: float = LEVEL) -> dict[str, Share]:
-        """Family → how many models of it are called suspicious; "" are false alarms.
+    def judged(self, level: float = LEVEL) -> list[Judged]:
+        """What an audit says of each model on the shelf that has clean ones to be compared with.
 
-        Each half of the seeds, even and odd, is judged by the clean ones of the other half. Who is unlike these is not
-        called.
+        Each is judged by the clean ones of all other seeds. Who is unlike these is not called suspicious.
         """
-        called: dict[str, list[bool]] = {}
+        found = []
         for look in self.looks:
-            others = [other for other in self.clean if other.seed % 2 != look.seed % 2]
+            others = [other for other in self.clean if other.seed != look.seed]
             if others:
-                least = max(level, 1 / (len(others) + 1))
-                found = self.compared(look, others).p <= least and not self.unlike(look, others)
-                called.setdefault(family(look.attack), []).append(found)
+                compared = self.compared(look, others)
+                outside = bool(self.unlike(look, others))
+                called = compared.p <= max(level, compared.least) and not outside
+                found.append(Judged(look, compared, outside, called))
+        return found
+
+    def rates(self, level: float = LEVEL) -> dict[str, Share]:
+        """Family → how many models of it are called suspicious; "" are false alarms."""
+        called: dict[str, list[bool]] = {}
+        for one in self.judged(level):
+            called.setdefault(family(one.look.attack), []).append(one.called)
         return {name: Share(sum(some), len(some)) for name, some in sorted(called.items())}
+
+
+class Judged(NamedTuple):
+    """A model of a shelf, judged as a suspect."""
+
+    look: Look
+    compared: Compared
+    unlike: bool  # the clean ones that it was compared with
+    called: bool  # suspicious
+
+    @property
+    def named(self) -> bool:
+        """Whether the class that stands out is the attack's target."""
+        return self.look.named.get(self.compared.by) == self.look.target
 
 
 def student_of(detector: str) -> str:
