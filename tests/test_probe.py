@@ -10,7 +10,7 @@ from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.files import cache_directory
 from distrust.seeds import rng
-from distrust.training import Training
+from distrust.training import Training, quick
 from distrust.training import fastest as probe
 from distrust.training.fastest import WAYS, fastest
 
@@ -208,3 +208,18 @@ def test_bf16_is_timed_only_where_a_unit_computes_it(flags, ways, measured, monk
     ask()
     assert measured == [ways]
     assert ask("bf16", "contiguous") == ("bf16", "contiguous"), "who asks for it gets it"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_quick_copy_says_what_the_model_says_and_passes_gradients(way, monkeypatch):
+    monkeypatch.setattr(probe, "_remembered", lambda question, measure: way)
+    monkeypatch.setattr(probe, "_computes_bf16", lambda device: True)
+    model = net().train()
+    copied = quick(model, images())
+    x = torch.rand(5, 3, 32, 32, generator=rng("quick"), requires_grad=True)
+    said = copied(x)
+    assert said.dtype == torch.float32 and model.training and all(p.requires_grad for p in model.parameters())
+    torch.testing.assert_close(said, model.eval()(x), rtol=2e-2, atol=2e-2 if way[0] == "bf16" else 1e-5)
+    assert said.equal(model(x)) == (way[0] == "fp32") or way[1] == "channels_last"
+    (slope,) = torch.autograd.grad(said.sum(), x)
+    assert slope.abs().sum() > 0 and not any(p.requires_grad for p in copied.parameters())

@@ -32,7 +32,11 @@ NO_CLAIMS = ("cleans what it finds", "does NAD remove it better than", "should d
 def text(page):
     """Without tables, code and headings, each paragraph and list item in one line."""
     found = (ROOT / page).read_text()
-    for block in (r"<!-- (results|choices|neurons|map|headline|shelf|claims)\b.*?<!-- /\1 -->", r"```.*?```", r"^# .*?$"):
+    for block in (
+        r"<!-- (results|choices|neurons|map|headline|shelf|claims)\b.*?<!-- /\1 -->",
+        r"```.*?```",
+        r"^# .*?$",
+    ):
         found = re.sub(block, "", found, flags=re.DOTALL | re.MULTILINE)
     return "\n".join(" ".join(part.split()) for part in re.split(r"\n\n+|\n(?=- )", found))
 

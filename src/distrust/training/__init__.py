@@ -5,8 +5,9 @@ from .loop import cross_entropy, descend, fit, loop, to_the_end, watching
 from .options import Training, recipe
 from .pretrain import NeighbourMonitor, pretrain
 from .probing import Probe, features, fit_head, typical
+from .quick import quick
 
 __all__ = [
     "NeighbourMonitor", "Probe", "Teacher", "Training", "cross_entropy", "descend", "distill", "features", "fit",
-    "fit_head", "lesson", "loop", "pretrain", "recipe", "to_the_end", "typical", "watching",
+    "fit_head", "lesson", "loop", "pretrain", "quick", "recipe", "to_the_end", "typical", "watching",
 ]  # fmt: skip

@@ -9,10 +9,9 @@ from ...data import ImageSet
 from ...errors import Skip
 from ...marks import Count, NonNegative, Positive, detector
 from ...measurement import Finding
-from ...models import frozen, frozen_mode
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import Training, fit
+from ...training import Training, fit, quick
 from .._costs import CLASSES
 from ..defenses._schedule import FINETUNING
 from ._margins import margins
@@ -59,10 +58,10 @@ def margin_fall(
         raise Skip(
             f"margin_fall tunes a copy on batches of {training.batch_size}; shown {len(clean)} images. Give more."
         )
-    copy = frozen(fit(suspect, clean, training=training, rng=spawn(rng)))
+    copy = quick(fit(suspect, clean, training=training, rng=spawn(rng)), clean)
     start = rng.get_state()
-    with frozen_mode(suspect), torch.enable_grad():
-        own = margins(suspect, clean, images, steps, ascent_lr, tolerance, rng)
+    with torch.enable_grad():
+        own = margins(quick(suspect, clean), clean, images, steps, ascent_lr, tolerance, rng)
         rng.set_state(start)
         his = margins(copy, clean, images, steps, ascent_lr, tolerance, rng)
     return Finding.of("margin_fall", own - his, notes={"suspect": own.tolist(), "copy": his.tolist()})

@@ -12,10 +12,9 @@ from ...data import ImageSet
 from ...errors import Skip
 from ...marks import Count, Positive, Rate, Share, detector
 from ...measurement import Finding
-from ...models import frozen, frozen_mode
 from ...seeds import rng as make_rng
 from ...seeds import spawn
-from ...training import Training, fit
+from ...training import Training, fit, quick
 from .._costs import CLASSES
 from ..defenses._schedule import FINETUNING
 from ._classes import groups
@@ -85,9 +84,10 @@ def twins(
             f"twins tunes copies on batches of {training.batch_size}, and was shown {len(clean)} images. Give more."
         )
     drawn = [torch.randint(len(own), (images,), generator=rng).to(clean.x.device) for _ in range(steps)]
-    copied = [frozen(fit(suspect, own, training=training, rng=spawn(rng))) for _ in range(copies)]
-    with frozen_mode(suspect), torch.enable_grad():
-        together, most = groups(suspect, clean, images)
+    copied = [quick(fit(suspect, own, training=training, rng=spawn(rng)), clean) for _ in range(copies)]
+    suspect = quick(suspect, clean)
+    together, most = groups(suspect, clean, images)
+    with torch.enable_grad():
 
         def moved(model: nn.Module, size: float, steps: int = steps) -> Tensor:
             parts = [searched(model, own, classes, drawn[:steps], most, norm, size) for classes in together]
