@@ -1,6 +1,6 @@
 """Rewrite the shelves that come along from results/: `python docs/shelves.py`. A test checks that they are up to date.
 
-A shelf is a study whose every model is shown to the same detectors, one cell each.
+A shelf is one study or several, whose every model is shown to the same detectors, one cell each.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from distrust.study.spec import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELVES = ROOT / "src" / "distrust" / "auditing" / "shelves"
-STUDIES = {"shelf-digits": ("digits-wrn10-1", "classifier")}  # study → its shelf, and what is on it
+MADE_OF = {"digits-wrn10-1": ("classifier", ("shelf-digits",))}  # shelf → what is on it, and of which studies
 DIGITS = 4  # of a number that are kept: it is compared, not computed with
 
 
-def shelf(study: str) -> Shelf:
-    """The shelf that a study's results make."""
-    name, kind = STUDIES[study]
+def shelf(name: str) -> Shelf:
+    """The shelf that its studies' results make."""
+    kind, studies = MADE_OF[name]
     models: dict[tuple[str, int], list[Cell]] = {}
-    for cell in sorted(read_cells(ROOT / "results" / study), key=lambda cell: (cell["attack"], cell["seed"])):
+    cells = [cell for study in studies for cell in read_cells(ROOT / "results" / study)]
+    for cell in sorted(cells, key=lambda cell: (cell["attack"], cell["seed"])):
         models.setdefault((cell["attack"], cell["seed"]), []).append(cell)
-    [(source, network)] = {(cell["images"], cell["teacher"]) for some in models.values() for cell in some}
+    [(source, network)] = {(cell["images"], cell["teacher"]) for cell in cells}
+    [panel] = {tuple(read_toml(ROOT / "studies" / f"{study}.toml")["detector"]) for study in studies}
     train, _ = images(source)
     about = {
         "kind": kind, "model": network, "images": source, "shape": [*train.x.shape[1:]], "classes": len(train.classes),
-        "panel": read_toml(ROOT / "studies" / f"{study}.toml")["detector"], "study": study,
+        "panel": [*panel], "study": " ".join(studies),
     }  # fmt: skip
     return Shelf(name, tuple(map(_look, models.values())), about)
 
 
-def text(study: str) -> str:
+def text(name: str) -> str:
     """Its file, a model a line."""
-    record = shelf(study).record()
+    record = shelf(name).record()
     looks = ",\n".join(json.dumps(look) for look in record["looks"])
     return f'{{"name": {json.dumps(record["name"])}, "about": {json.dumps(record["about"])}, "looks": [\n{looks}\n]}}\n'
 
@@ -62,5 +64,5 @@ def _short(value: float) -> float:
 
 
 if __name__ == "__main__":
-    for study, (name, _) in STUDIES.items():
-        (SHELVES / f"{name}.json").write_text(text(study))
+    for name in MADE_OF:
+        (SHELVES / f"{name}.json").write_text(text(name))
