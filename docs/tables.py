@@ -35,6 +35,7 @@ PAGES = (
     ROOT / "docs" / "nad.md",
     ROOT / "docs" / "nad-attacks.md",
     ROOT / "docs" / "audit.md",
+    ROOT / "docs" / "subliminal.md",
 )
 DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),

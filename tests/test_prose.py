@@ -22,7 +22,10 @@ PAGES = (
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("results", "cheatkd", "clean-teacher", "distilled-sets", "encoders", "nad", "nad-attacks", "audit")
+        for page in (
+            *("results", "cheatkd", "clean-teacher", "distilled-sets", "encoders", "nad", "nad-attacks", "audit"),
+            "subliminal",
+        )
     ),
 )
 CLAIMS = re.compile(r"\b(inherits|inherited|did not inherit|cleans|beats|better|worse|best|as good|outdoes)\b")

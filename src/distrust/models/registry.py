@@ -72,7 +72,7 @@ FAMILIES = {
         convnet,
         "ConvNet of dataset condensation; depth blocks of width (128) channels, instance norm",
     ),
-    "mlp": Family("mlp", mlp, "two hidden layers of 128 units"),
+    "mlp[-w{width}]": Family(r"mlp(?:-w([1-9]\d*))?", mlp, "two hidden layers of width (128) units"),
     "lenet": Family("lenet", lenet, "LeNet; 6 and 16 channels, 120 and 84 units"),
     "alexnet-small": Family(
         "alexnet-small", alexnet_small, "AlexNet for small images, without norms; 128 to 256 channels"

@@ -9,7 +9,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..allowed import FACTORY, digest_of, factories
 from ..data import Views
@@ -33,10 +33,16 @@ WEIGHTS = (".safetensors", ".pt", ".pth")
 WORDS = ("photos",)  # bundled pictures
 IMAGE_OPTIONS = ("size", "channels", "group")
 _HINTS = typing.get_type_hints(distill)
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 BESIDE = {  # options of `distill` beside its training
     name: inspect.signature(distill).parameters[name].replace(annotation=_HINTS[name])
     for name in ("layers", "label_weight", "teacher_mode", "warmup")
 }
+BESIDE |= {  # and those of the step that calls it
+    "start": inspect.Parameter("start", KEYWORD, default="own", annotation=Literal["own", "teacher"]),
+    "on": inspect.Parameter("on", KEYWORD, default="images", annotation=Literal["images", "noise"]),
+}
+RARE = ("warmup", "start", "on")  # of these a call says nothing where a study does not, so that keys stay as they were
 _BESIDE = schema("student", BESIDE)
 
 
@@ -152,6 +158,5 @@ def distillation(axis: str, given: dict[str, Any]) -> dict[str, Any]:
         if name not in FIELDS and name not in BESIDE:
             raise NotFound.among(f"option of {axis}", name, {**FIELDS, **BESIDE})
     own = checked(_BESIDE, {name: given[name] for name in BESIDE if name in given}, "", f"{axis}: ")
-    if "warmup" not in given:
-        del own["warmup"]  # which only distillers in two stages have
+    own = {name: value for name, value in own.items() if name in given or name not in RARE}
     return training(axis, {name: value for name, value in given.items() if name in FIELDS}) | own

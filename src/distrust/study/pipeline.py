@@ -22,6 +22,7 @@ from ..training.pretrain import ADAM
 from ..versions import CORE
 from .axes import AXES
 from .calls import (
+    BESIDE,
     IMAGE_OPTIONS,
     call_of,
     contents_of,
@@ -300,7 +301,7 @@ class Planner:
     def distilled(self, selector: Selector) -> dict[str, Any]:
         """The loss, and the options of `distill`: the budget's, the distiller's own, and what its selector changes."""
         mark = registry.get("distillers", selector.name).mark
-        known = {*distillation("student", self.budget.student), "warmup"}
+        known = {*distillation("student", self.budget.student), *BESIDE}
         inner = {name: value for name, value in selector.options.items() if name in known}
         own = {name: value for name, value in selector.options.items() if name not in known}
         declared = {"teacher_mode": mark.teacher_mode} | ({"warmup": mark.warmup} if mark.warmup else {})

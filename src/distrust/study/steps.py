@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -172,10 +172,23 @@ def _lessons(model: nn.Module, transfer: ImageSet) -> Callable[..., Run]:
     teacher = Teacher(model)
 
     def start(*, network: str, loss: Any, training: Any, seed: int, device: Any) -> Run:
-        start = make_model(network, transfer, rng=rng("student", "start", seed))
-        return lesson(start, teacher, transfer, loss=loss, rng=rng("student", seed), device=device, **training)
+        training = dict(training)
+        whose = training.pop("start", "own")
+        start = make_model(network, transfer, rng=rng("student" if whose == "own" else "teacher", "start", seed))
+        if whose == "teacher" and start.spec != model.spec:
+            raise BadInput(f"start=teacher: {network} is not built as its teacher. Take a pair of equal networks.")
+        shown = _noise(transfer, seed) if training.pop("on", "images") == "noise" else transfer
+        return lesson(start, teacher, shown, loss=loss, rng=rng("student", seed), device=device, **training)
 
     return start
+
+
+def _noise(images: ImageSet, seed: int) -> ImageSet:
+    """As many images of uniform noise, of the mean of theirs in each channel: a normalised network sees it around 0."""
+    mean = images.pixels(slice(0, CANDIDATES)).mean((0, 2, 3)).view(1, -1, 1, 1)
+    reach = torch.minimum(mean, 1 - mean)
+    drawn = 2 * torch.rand(images.x.shape, generator=rng("noise", seed)) - 1
+    return replace(images, x=(255 * (mean + reach * drawn)).round().to(torch.uint8))
 
 
 @_step("student", _epochs(1.4), together=_lessons)

@@ -12,11 +12,11 @@ from ._parts import Given, chain
 VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # between poolings
 
 
-def mlp(given: Given) -> nn.Module:
-    """Two hidden layers of 128 units."""
+def mlp(given: Given, width: int = 128) -> nn.Module:
+    """Two hidden layers of `width` units."""
     inputs = given.channels * given.size[0] * given.size[1]
-    layers = [nn.Flatten(), nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
-    return _classifier(given, layers, 128)
+    layers = [nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return _classifier(given, layers, width)
 
 
 def lenet(given: Given) -> nn.Module:
