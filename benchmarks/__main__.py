@@ -20,7 +20,7 @@ USUAL = (
     "fit", "distill", "together", "predict", "craft", "condense", "search", "attacks", "pretrain", "plan", "engine",
     "workers", "page", "decode", "table",
 )  # fmt: skip
-ASIDE = ("mine", "large", "memory", "many")  # slow, and nobody's loop
+ASIDE = ("audit", "mine", "large", "memory", "many")  # slow, and nobody's loop
 ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too
 RESULTS = Path(__file__).parent / "results"
 
