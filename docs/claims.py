@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distrust.intervals import FEW, LEAST, over_seeds
+from distrust.intervals import FEW, LEAST, needed, over_seeds
 from distrust.reporting.rows import finite, given, on_test
 from distrust.study import read_cells
 from distrust.study.axes import TABLE
@@ -47,6 +47,14 @@ class Check(NamedTuple):
         low, high = between if self.least is not None else (-between[1], -between[0])
         bound = self.least if self.least is not None else -(self.most or 0.0)
         return HOLDS if low >= bound else FAILS if high < bound else OPEN
+
+    @property
+    def told(self) -> str:
+        """Whether it holds and, where that cannot be told, about how many runs would tell."""
+        if self.holds != OPEN:
+            return self.holds
+        runs = needed(self.values, self.least if self.least is not None else self.most or 0.0)
+        return f"{OPEN}: {'more than 100' if runs is None else f'about {runs}'} runs would"
 
     @property
     def asked(self) -> str:
@@ -170,7 +178,7 @@ def page() -> str:
 
 
 def _line(claim: Claim) -> str:
-    measured = "<br>".join(f"{check.says}, {check.asked}: {check.measured}, *{check.holds}*" for check in claim.checks)
+    measured = "<br>".join(f"{check.says}, {check.asked}: {check.measured}, *{check.told}*" for check in claim.checks)
     studies = dict.fromkeys(check.study for check in claim.checks)
     run = "<br>".join(f"[`{study}`](../studies/{study}.toml)" for study in studies)
     cells = (claim.id, claim.says, claim.where, claim.published, measured, f"*{claim.verdict}*", run, claim.differs)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distrust.intervals import needed
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
@@ -33,6 +35,22 @@ ASKED = tomllib.loads((ROOT / "docs" / "claims.toml").read_text())
 )
 def test_a_check_holds_by_the_interval_over_its_runs(least, most, values, holds):
     assert Check("it", "study", least, most, values).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("values", "bound", "runs"),
+    [
+        ((26.6, 54.3, 48.6), 7.0, 4),  # 3.182 · 14.6 / √4 = 23.2 < 36.2
+        ((1.0, 2.0, 3.0), 1.0, 7),  # 2.571 / √6 = 1.05, 2.447 / √7 = 0.92
+        ((1.0, 2.0, 3.0), 2.0, None),
+        ((2.0, 2.0, 2.0), 1.0, 3),
+    ],
+)
+def test_how_many_runs_would_tell(values, bound, runs):
+    assert needed(values, bound) == runs
+    told = Check("it", "study", bound, None, values).told
+    assert told == {4: "cannot be told: about 4 runs would", 3: HOLDS}.get(runs, told)
+    assert runs or told == "cannot be told: more than 100 runs would"
 
 
 @pytest.mark.parametrize(

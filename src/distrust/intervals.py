@@ -69,6 +69,20 @@ def foreseen(values: Sequence[float], runs: int) -> Interval:
     return mean - reach, mean + reach
 
 
+def needed(values: Sequence[float], bound: float, most: int = 100) -> int | None:
+    """How many runs would tell their mean from a bound, if mean and spread stayed as they are; None: more than `most`.
+
+    Args:
+        values: one number a seed, two or more.
+        bound: which the 95 % t-interval would have to leave out.
+        most: runs that are thought of.
+    """
+    mean = math.fsum(values) / len(values)
+    spread = _error(values, mean) * math.sqrt(len(values))
+    told = (n for n in range(len(values), most + 1) if _student(n - 1) * spread / math.sqrt(n) < abs(mean - bound))
+    return next(told, None)
+
+
 def chance_above(values: Sequence[float], bound: float = 0.0) -> float:
     """The chance that runs lie so far above `bound` if their true mean does not: a one-sided t-test.
 
