@@ -157,7 +157,7 @@ def plain_map(folder: Path) -> str:
     rows = [row for row in over_seeds(read_cells(folder)) if row.state == "done" and not given(row.axes, "distiller")]
     attacks = list(dict.fromkeys(row.axes["attack"] for row in rows if given(row.axes, "attack")))
     at = {(row.axes["defense"], row.axes["attack"]): row for row in rows}
-    weak = {attack for attack in attacks if "attack-weak" in at["none", attack].flags}
+    weak = {row.axes["attack"] for row in rows if "attack-weak" in row.flags}  # in a run or more
     lines = []
     for defense in dict.fromkeys(row.axes["defense"] for row in rows):
         own = {attack: row for attack in attacks if (row := at.get((defense, attack)))}
@@ -222,21 +222,28 @@ def _auroc(some: Sequence[Judged], clean: Sequence[Judged]) -> float:
 
 
 def headline(folder: Path) -> str:
-    """One line each: does NAD leave less than fine-tuning, and does what leaves least, by paired differences?"""
+    """One line each: does NAD leave less than fine-tuning, and does what leaves least, by paired differences?
+
+    Each is compared with fine-tuning on all models that the two of them cleaned, whatever a third one did.
+    """
     if not folder.is_dir():
         return "No results yet.\n"
-    for one in comparisons(shortened(read_cells(folder))):
-        known = {result.defense: result for result in one.results}
-        rivals = [result for result in one.results if result.rival == "finetune"]
-        best = min(rivals, key=lambda result: result.carried.mean)
-        lines = [
-            f"- `{result.defense}` leaves {_value(result.carried)} points of {percent(one.carried)} on "
-            f"{one.models // one.seeds} attacks, `finetune` {_value(known['finetune'].carried)}; "
-            f"the paired difference is {_value(result.less)}: {result.standing}.\n"
-            for result in dict.fromkeys((known["nad"], best))
-        ]
-        return "".join(lines)
-    return "No backdoored model was run under every defence.\n"
+    cells = shortened(read_cells(folder))
+    rivals = {one.defense for each in comparisons(cells) for one in each.results if one.rival == "finetune"}
+    found = {}
+    for name in sorted(rivals):
+        for one in comparisons([cell for cell in cells if cell["defense"] in ("none", "finetune", name)]):
+            by = {result.defense: result for result in one.results}
+            found[name] = one, by[name], by["finetune"]
+    if not found:
+        return "No backdoored model was run under every defence.\n"
+    best = min(found, key=lambda name: found[name][1].carried.mean)
+    return "".join(
+        f"- `{name}` leaves {_value(own.carried)} points of {percent(one.carried)} on {one.models} models, `finetune` "
+        f"{_value(usual.carried)}; the paired difference is {_value(own.less)}: {own.standing}.\n"
+        for name in dict.fromkeys(("nad", best))
+        for one, own, usual in [found[name]]
+    )
 
 
 def _detectors(cells: Sequence[Cell]) -> str:
