@@ -374,7 +374,7 @@ def test_a_map_has_defences_by_attacks_and_the_headline_their_paired_difference(
         "| `finetune` | 49.0 | 39.0 | 10.0 | 44.0 | – | 2.0 | 2.0 | 20 |",
     ]
     said = tables.headline(tmp_path)  # nad destroyed one of two models, which counts with what it carried: 79
-    assert said.startswith("- `nad` leaves 51.5 (52.5, 51.5, 50.5) points of 89.0 on 2 attacks, `finetune` 44.0 (")
+    assert said.startswith("- `nad` leaves 51.5 (52.5, 51.5, 50.5) points of 89.0 on 6 models, `finetune` 44.0 (")
     assert said.count("\n") == 1 and "; the paired difference is " in said
 
 

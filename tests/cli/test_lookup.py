@@ -30,7 +30,7 @@ def test_list_and_show_know_every_method(distrust):
 def test_a_kind_is_listed_with_its_papers(distrust):
     said = distrust("list", "distillers").out
     assert said.count("\n") >= 23 and "arXiv 1503.02531" in said and "arXiv 1904.01866" in said
-    assert len(distrust("list", "distillers", "--json").facts["distillers"]) == 11
+    assert len(distrust("list", "distillers", "--json").facts["distillers"]) == 12
 
 
 def test_a_plugin_is_listed_and_shown(distrust):
