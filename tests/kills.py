@@ -88,19 +88,29 @@ def main(words: Sequence[str]) -> int:
         def command(store: Path) -> list[Any]:
             return [sys.executable, driver, disk, store, *([ray.address] if ray else [])]
 
-        store, killed, studies = root / "0", list[str](), 0
+        store, killed, studies, short = root / "0", list[str](), 0, 0
         filled = fill(command(store), store, size)
         subprocess.run([sys.executable, driver, disk, root / "calm"], check=True, stdout=subprocess.DEVNULL)
         expected = cells(root / "calm")
         while len(killed) < wanted:
             while len(killed) < wanted and (victim := kill(command(store), store, draw, ray)):
                 killed.append(victim)
-            subprocess.run(command(store), check=True, stdout=subprocess.DEVNULL)
-            there = settled(store)
-            assert there == {*plan(**STUDY).stages}, f"drafts, or set aside: {there - {*plan(**STUDY).stages}}"
+            stages = {*plan(**STUDY).stages}
+            for _ in range(3 if ray else 1):  # Ray may end a driver without a word: the next run takes up what it left
+                subprocess.run(command(store), check=True, stdout=subprocess.DEVNULL)
+                there = settled(store)
+                if there >= stages:
+                    break
+                short += 1
+            assert there == stages, f"drafts, or set aside: {there - stages}; missing: {stages - there}"
             assert cells(store) == expected
             studies, store = studies + 1, root / f"{studies + 1}"
-    told = {"finished when the disk was full": filled, "studies": studies, "kills": len(killed)}
+    told = {
+        "finished when the disk was full": filled,
+        "studies": studies,
+        "kills": len(killed),
+        "runs that ended early": short,
+    }
     print(json.dumps(told | {what: killed.count(what) for what in {*killed}}))
     return 0
 
