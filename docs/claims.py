@@ -13,14 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tables import markdown
+
 from distrust.intervals import FEW, LEAST, needed, over_seeds
-from distrust.reporting.rows import finite, given, on_test
+from distrust.reporting.rows import Estimate, finite, given, on_test
+from distrust.reporting.text import percent, reach
 from distrust.study import read_cells
 from distrust.study.axes import TABLE
 from distrust.study.cells import Cell
 
 HERE = Path(__file__).parent
 AXES = [axis.name for axis in TABLE]
+HEAD = ("id", "claim", "where", "published", "measured here, points", "verdict", "study", "what differs")
 USUAL = {"defense": None, "detector": None}  # of a row that does not name them; all other axes may be anything
 HOLDS, FAILS, OPEN, FEWER = "holds", "does not hold", "cannot be told", "too few runs"
 REPRODUCED, PART, NOT, UNTOLD, UNSETTLED, UNTESTABLE = (
@@ -59,20 +63,17 @@ class Check(NamedTuple):
     @property
     def asked(self) -> str:
         """The bound in words."""
-        return f"at least {_number(self.least)}" if self.least is not None else f"at most {_number(self.most or 0.0)}"
+        bound = self.least if self.least is not None else self.most or 0.0
+        return f"at {'least' if self.least is not None else 'most'} {percent(bound / 100)}"
 
     @property
     def measured(self) -> str:
         """Mean and runs, or the interval of five and more."""
         if not self.values:
             return "–"
-        mean, between = over_seeds(self.values)
-        shown = [_number(value) for value in self.values]
-        if len(self.values) == 1:
-            return f"{shown[0]} (one run)"
-        if len(self.values) < FEW or between is None:
-            return f"{_number(mean)} ({', '.join(shown)})"
-        return f"{_number(mean)} [{_number(between[0])}, {_number(between[1])}], {len(self.values)} runs"
+        found = Estimate.of([value / 100 for value in self.values])
+        runs = {1: " (one run)"}.get(len(self.values), f", {len(self.values)} runs" if len(self.values) >= FEW else "")
+        return f"{percent(found.mean)} {reach(found)}".strip() + runs
 
 
 class Claim(NamedTuple):
@@ -153,10 +154,6 @@ def _is(value: str | None, asked: Any) -> bool:
     return value in asked if isinstance(asked, list) else value == asked
 
 
-def _number(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
-
-
 def page() -> str:
     """docs/claims.md."""
     asked, told = tomllib.loads((HERE / "claims.toml").read_text()), claims()
@@ -164,25 +161,25 @@ def page() -> str:
         name: sum(claim.verdict == name for claim in told)
         for name in (REPRODUCED, PART, NOT, UNTOLD, UNSETTLED, UNTESTABLE)
     }
-    lines = [asked["head"].strip(), "", "| verdict | claims |", "| --- | --- |"]
-    lines += [f"| *{name}* | {count} |" for name, count in counts.items() if count]
+    shown = [(f"*{name}*", str(count)) for name, count in counts.items() if count]
+    parts = [asked["head"].strip() + "\n", markdown(("verdict", "claims"), shown)]
     for key, paper in asked["paper"].items():
-        own = [claim for claim in told if claim.id.rpartition("-")[0] == key]
-        lines += ["", f"## {paper['name']}", "", paper["cite"].strip(), ""]
-        lines += [
-            "| id | claim | where | published | measured here, points | verdict | study | what differs |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        own = [_line(claim) for claim in told if claim.id.rpartition("-")[0] == key]
+        parts += [
+            f"## {paper['name']}\n",
+            paper["cite"].strip() + "\n",
+            markdown(HEAD, [_line(claim) for claim in own]),
         ]
-        lines += [_line(claim) for claim in own]
-    return "\n".join([*lines, ""])
+    return "\n".join(parts)
 
 
-def _line(claim: Claim) -> str:
+def _line(claim: Claim) -> tuple[str, ...]:
+    """A claim as the page's table shows it."""
     measured = "<br>".join(f"{check.says}, {check.asked}: {check.measured}, *{check.told}*" for check in claim.checks)
     studies = dict.fromkeys(check.study for check in claim.checks)
     run = "<br>".join(f"[`{study}`](../studies/{study}.toml)" for study in studies)
-    cells = (claim.id, claim.says, claim.where, claim.published, measured, f"*{claim.verdict}*", run, claim.differs)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') or '–' for cell in cells)} |"
+    said = f"*{claim.verdict}*"
+    return claim.id, claim.says, claim.where or "–", claim.published, measured or "–", said, run or "–", claim.differs
 
 
 def record() -> list[dict[str, Any]]:
@@ -208,11 +205,11 @@ def text() -> str:
 def readme(old: str) -> str:
     """The README with its lines of the claims that matter most, by `top`."""
     told, top = {claim.id: claim for claim in claims()}, tomllib.loads((HERE / "claims.toml").read_text())["top"]
-    lines = [f"| {told[id].paper} | {told[id].says} | {told[id].published} | *{told[id].verdict}* |" for id in top]
-    table = "\n".join(["| paper | claim | published | here |", "| --- | --- | --- | --- |", *lines])
+    lines = [(told[id].paper, told[id].says, told[id].published, f"*{told[id].verdict}*") for id in top]
+    table = markdown(("paper", "claim", "published", "here"), lines)
     head, begin, rest = old.partition("<!-- claims -->\n")
     _, end, tail = rest.partition("<!-- /claims -->")
-    return f"{head}{begin}{table}\n{end}{tail}"
+    return f"{head}{begin}{table}{end}{tail}"
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def table(folder: Path, glossary: str) -> str:
         ]
         for row in rows
     ]
-    text = f"> {answer(cells)}\n\n{_shared(rows)}. {seeds}.\n\n{_markdown(head, lines)}"
+    text = f"> {answer(cells)}\n\n{_shared(rows)}. {seeds}.\n\n{markdown(head, lines)}"
     text += _defences(cells) + _detectors(cells)
     published = [line for row in rows for line in _published(row, axes)]
     if published:
@@ -121,7 +121,7 @@ def table(folder: Path, glossary: str) -> str:
         text += (
             f"\nPublished numbers stand beside ours, counted their way: {'; '.join(COUNTED[way][2] for way in ways)}. "
             "They are not mixed into the table above.\n\n"
-        ) + _markdown([*names, *BESIDE], published)
+        ) + markdown([*names, *BESIDE], published)
     return text
 
 
@@ -135,7 +135,7 @@ def _defences(cells: Sequence[Cell]) -> str:
             f"\nDefences on the same backdoored models{under}: models {one.models}, seeds {one.seeds}, "
             f"{percent(one.carried)} points carried before. Differences are paired; a destroyed model counts with "
             f"what it carried. ◆: on the frontier of what is left and what it costs.{rare}\n\n"
-        ) + _markdown(
+        ) + markdown(
             CLEANED,
             [
                 [
@@ -170,7 +170,7 @@ def plain_map(folder: Path) -> str:
         line += [*map(percent, (left, again, *costs)), number(took, "count")]
         lines.append(((defense != "none", math.inf if left is None else left, defense), line))
     headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
-    return _markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines)])
+    return markdown(["defence", *headings, *MAPPED], [line for _, line in sorted(lines)])
 
 
 def _told(row: Row | None, metric: str) -> str:
@@ -203,7 +203,7 @@ def judged(folder: Path) -> str:
     cleared = 1 - sum(one.called for one in clean) / len(clean)
     areas = [_auroc(some, clean) for some in by.values()]
     return (
-        _markdown(AUDITED, lines)
+        markdown(AUDITED, lines)
         + f"\nMean over families: AUROC {sum(areas) / len(areas):.2f}; accuracy, half of it on clean models, "
         f"{percent((sum(found) / len(found) + cleared) / 2)} %.\n"
     )
@@ -255,7 +255,7 @@ def _detectors(cells: Sequence[Cell]) -> str:
         ]
         for one in detections(shortened(cells))
     ]  # fmt: skip
-    return f"\n{_markdown(DETECTED, lines)}" if lines else ""
+    return f"\n{markdown(DETECTED, lines)}" if lines else ""
 
 
 def _shown(column: Column, rows: Sequence[Row]) -> bool:
@@ -278,7 +278,7 @@ def neurons(folder: Path) -> str:
         if cell["defense"] == "none"
         for row in cell.get("mechanism", ())
     ]  # fmt: skip
-    return _markdown(NEURONS, rows)
+    return markdown(NEURONS, rows)
 
 
 def drawing(folder: Path, student: str, option: str) -> str:
@@ -306,7 +306,7 @@ def choices(folder: Path) -> str:
         for cell in group.cells
         if cell.get("validation")
     ]  # fmt: skip
-    return _markdown(CHOICES, rows)
+    return markdown(CHOICES, rows)
 
 
 def _states(row: Row) -> list[str]:
@@ -381,7 +381,8 @@ def _shared(rows: Sequence[Row]) -> str:
     return "; ".join(parts)
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, each line with its end."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
