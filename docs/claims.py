@@ -168,7 +168,7 @@ def page() -> str:
         parts += [
             f"## {paper['name']}\n",
             paper["cite"].strip() + "\n",
-            markdown(HEAD, [_line(claim) for claim in own]),
+            markdown(HEAD, own),
         ]
     return "\n".join(parts)
 
