@@ -10,12 +10,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from distrust.auditing.shelf import Judged, Shelf, family
 from distrust.intervals import Share
 from distrust.reporting.answer import answer
-from distrust.reporting.detection import detections
+from distrust.reporting.detection import auroc, detections
 from distrust.reporting.figures import frontiers
 from distrust.reporting.labels import shortened
 from distrust.reporting.rows import Axes, Cell, Column, Estimate, Row, columns, given, maker, over_seeds
@@ -190,35 +191,28 @@ def judged(folder: Path) -> str:
     by: dict[str, list[Judged]] = {}
     for one in known.judged():
         by.setdefault(family(one.look.attack), []).append(one)
-    clean = by.pop("")
-    lines = [["nobody", "–", *_called(clean), "–", "–", str(sum(one.unlike for one in clean))]]
+    rates, far = known.rates(), {name: [one.compared.stands or 0.0 for one in some] for name, some in by.items()}
+    areas = {name: auroc(own, far[""]) for name, own in far.items()}
+    lines = []
     for name, some in sorted(by.items()):
         worked = [one.look.asr for one in some if one.look.asr is not None]
-        asr = f"{percent(min(worked))} to {percent(max(worked))}"
+        asr = f"{percent(min(worked))} to {percent(max(worked))}" if worked else "–"
         hits = [one.named for one in some if one.called]
-        named = f"{sum(hits)} of {len(hits)}" if hits else "–"
+        told = [f"{areas[name]:.2f}", f"{sum(hits)} of {len(hits)}" if hits else "–"] if name else ["–", "–"]
         unlike = str(sum(one.unlike for one in some))
-        lines.append([f"`{name}`", asr, *_called(some), f"{_auroc(some, clean):.2f}", named, unlike])
-    found = [sum(one.called for one in some) / len(some) for some in by.values()]
-    cleared = 1 - sum(one.called for one in clean) / len(clean)
-    areas = [_auroc(some, clean) for some in by.values()]
+        lines.append([f"`{name}`" if name else "nobody", asr, *_called(rates[name]), *told, unlike])
+    alarms, attacked = rates.pop("").value, [*rates]
+    found = fmean(rates[name].value for name in attacked)
     return (
         markdown(AUDITED, lines)
-        + f"\nMean over families: AUROC {sum(areas) / len(areas):.2f}; accuracy, half of it on clean models, "
-        f"{percent((sum(found) / len(found) + cleared) / 2)} %.\n"
+        + f"\nMean over families: AUROC {fmean(areas[name] for name in attacked):.2f}; accuracy, half of it on clean "
+        f"models, {percent((found + 1 - alarms) / 2)} %.\n"
     )
 
 
-def _called(some: Sequence[Judged]) -> tuple[str, str]:
-    hits = Share(sum(one.called for one in some), len(some))
+def _called(hits: Share) -> tuple[str, str]:
     low, high = hits.interval
     return f"{hits.hits} of {hits.of}", f"{percent(low)} to {percent(high)}"
-
-
-def _auroc(some: Sequence[Judged], clean: Sequence[Judged]) -> float:
-    """How often one of them stands out further than a clean one; a tie counts half."""
-    far, near = ([one.compared.stands or 0.0 for one in those] for those in (some, clean))
-    return sum((a > b) + (a == b) / 2 for a in far for b in near) / (len(far) * len(near))
 
 
 def headline(folder: Path) -> str:

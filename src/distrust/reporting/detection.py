@@ -47,8 +47,7 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
             continue
         suspects = [(look["seed"], look["score"]) for look in attacked]
         clean = [(key[-1], score) for key, score in twins.items()]
-        gaps = np.subtract.outer([score for _, score in suspects], [score for _, score in clean])
-        auroc = (np.sign(gaps).mean() + 1) / 2  # a tie counts half; scikit-learn's takes two seconds to import
+        area = auroc([score for _, score in suspects], [score for _, score in clean])
         pointed = [look["suspect"] == look["target"] for look in attacked if look.get("suspect") is not None]
         halves = [[score for seed, score in clean if seed % 2 == half] for half in (0, 1)]
         level, told, alarms = None, None, None
@@ -56,8 +55,16 @@ def detections(cells: Sequence[Cell]) -> list[Detection]:
             level = max(LEVEL, *(1 / (len(half) + 1) for half in halves))
             told, alarms = (_called(some, halves, level) for some in (suspects, clean))
         named = Share(sum(pointed), len(pointed)) if pointed else None
-        found.append(Detection(name, len(suspects), len(clean), float(auroc), level, told, alarms, named))
+        found.append(Detection(name, len(suspects), len(clean), area, level, told, alarms, named))
     return found
+
+
+def auroc(attacked: Sequence[float], clean: Sequence[float]) -> float:
+    """How often an attacked one scores higher than a clean one; a tie counts half.
+
+    scikit-learn's takes two seconds to import.
+    """
+    return float((np.sign(np.subtract.outer(attacked, clean)).mean() + 1) / 2)
 
 
 def _called(suspects: Sequence[tuple[int, float]], halves: Sequence[Sequence[float]], level: float) -> Share:
