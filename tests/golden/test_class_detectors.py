@@ -186,6 +186,7 @@ class Deep(nn.Module):
         self.body, self.fc = nn.Linear(192, 6), nn.Linear(6, 4)
         with torch.no_grad():
             self.body.weight.copy_(torch.randn(6, 192, generator=rng("body")) * 0.1)
+            self.body.bias.zero_()  # drawn, it would be another one after every other test
             self.fc.weight.copy_(torch.randn(4, 6, generator=rng("last")))
             self.fc.bias.copy_(torch.tensor([0.0, 0.1, near, -0.2]))
 
