@@ -175,6 +175,14 @@ def test_a_stage_that_does_not_end_is_ended(there, tmp_path, defence):
     assert not any(map(is_alive, begun()))
 
 
+def test_a_process_that_is_told_to_end_has_not_failed(there, tmp_path, defence):
+    """So a node that goes ends its processes; the stage is begun again elsewhere."""
+    begun = defence("if not (folder / 'told').exists():\n        (folder / 'told').touch(); os.kill(os.getpid(), 15)")
+    made, store = plan(**STUDY, defense="mine"), Store(tmp_path / "store")
+    outcome = run(made, store, cluster=there)
+    assert outcome.failed == 0 and {*store.keys()} == {*made.stages} and len(begun()) >= 3
+
+
 def test_a_process_that_always_dies_is_said_in_words(there, tmp_path, defence, monkeypatch):
     monkeypatch.setattr(cluster, "RETRIES", 1)
     begun = defence("os._exit(1)")

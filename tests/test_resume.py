@@ -303,13 +303,26 @@ def test_a_method_that_cannot_apply_is_skipped_with_its_reason(folder, defence):
 
 
 @pytest.mark.parametrize(
-    "error", ["AttributeError('a')", "OSError('no such disk')", "ImportError('b')", "Exception('c')"]
+    "error", ["AttributeError('a')", "OSError('no such disk')", "ImportError('b')", "SystemExit('c')"]
 )
 def test_whatever_a_plugin_raises_the_grid_goes_on(error, folder, defence):
     defence(f"raise {error}")
     made, store = plan(defense=["mine", "none"]), Store(folder)
     failed, fine = score_cells(made, store, run(made, store))
     assert failed["state"] == "failed" and error.partition("(")[0] in failed["error"] and fine["state"] == "done"
+
+
+def test_a_process_that_is_told_to_end_has_not_failed(folder, defence):
+    """Else the next run takes the stage for done with, and leaves out what hangs on it."""
+    defence("import signal; signal.raise_signal(signal.SIGTERM); return model")
+    made, store = plan(defense="mine"), Store(folder)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as a server or Ray does it
+    try:
+        with pytest.raises(SystemExit):
+            run(made, store)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not [key for key, stage in made.stages.items() if stage.kind == "defense" and store.record(key)]
 
 
 def test_flags_raised_in_a_stage_reach_the_cell(tmp_path):

@@ -6,7 +6,9 @@ import functools
 import inspect
 import math
 import platform
+import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -124,6 +126,8 @@ class _Try:
             except Skip as reason:
                 self.record |= {"state": "skipped", "error": f"Skip: {reason}", "flags": ["skipped"]}
             except (Exception, SystemExit) as error:  # a plug-in may raise anything, sys.exit() too; the grid goes on
+                if _told_to_end(error):
+                    raise
                 self.record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         raised = [w.message.name for w in caught if isinstance(w.message, Flag)]
         self.record["flags"] = list(dict.fromkeys([*self.record["flags"], *raised]))
@@ -133,6 +137,12 @@ class _Try:
         if self.going:
             facts, self.files = dump(self.made, self.stage, lambda name: product(self.stage.inputs[name], store, name))
             self.record |= facts
+
+
+def _told_to_end(error: BaseException) -> bool:
+    """It is this process that was asked to end, as Ray does on a node that goes: no fault of the method's."""
+    code = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)
+    return code is not None and any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def given_up(stage: Stage, store: Store, seconds: float, replace: bool = False) -> Record:
