@@ -11,7 +11,7 @@ import distrust as dt
 from distrust import Shelf, audit, model, open_suspect, rng
 from distrust.auditing.audit import _names
 from distrust.auditing.panel import looked, shown
-from distrust.auditing.shelf import Look
+from distrust.auditing.shelf import Compared, Judged, Look
 from distrust.errors import BadInput, NotFound, Skip
 from distrust.measurement import Finding
 from distrust.methods import condensers
@@ -49,6 +49,20 @@ def test_p_is_how_many_clean_models_stand_out_as_far():
     far = together([9, 1, 2, 3, 4, 9], [22, 10, 30, 20, 25, 22])
     assert (tied.far, tied.of) == ((far[1:] >= far[0]).sum(), 5) == (2, 5) and tied.p == pytest.approx(3 / 6)
     assert shelf(*clean).compared(look(3, 90)).by == "two"
+
+
+@pytest.mark.parametrize(("p", "clean"), [(0.1, 0.385), (0.05, 0.289), (0.01, 0.111), (0.005, 0.067), (0.001, 0.0184)])
+def test_what_p_makes_of_even_odds_is_as_published(p, clean):
+    """Sellke, Bayarri and Berger (2001), Table 1: the least probability of the null hypothesis."""
+    compared = Compared(round(p * 1000) - 1, 999, "one", "")
+    assert compared.p == pytest.approx(p) and 1 - compared.believed == pytest.approx(clean, abs=5e-4)
+    assert Compared(500, 999, "one", "").believed == 0.5
+
+
+def test_briers_error_is_of_what_is_believed_and_of_who_is_unlike_nothing_is():
+    compared = Compared(9, 999, "one", "")
+    wrong = [Judged(look(1, attack=a), compared, unlike, True).wrong for a in ("", "x") for unlike in (False, True)]
+    assert wrong == pytest.approx([0.889**2, 0.25, 0.111**2, 0.25], abs=2e-3)
 
 
 def test_models_that_do_not_differ_say_nothing():

@@ -15,7 +15,7 @@ from distrust.auditing.checkpoint import verdict
 from distrust.data import ImageSet
 from distrust.errors import BadInput
 from distrust.flags import MEANING
-from distrust.intervals import wilson
+from distrust.intervals import Share, weighted, wilson
 from distrust.measurement import Backdoor, Seen, measure, over_seeds, score
 from distrust.methods.metrics import carry_over
 from distrust.methods.triggers import patch
@@ -85,6 +85,16 @@ def test_images_of_the_target_alone_cannot_be_scored():
 )
 def test_wilson_gives_the_published_intervals(k, n, low, high):
     assert wilson(k, n) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_a_weighted_sum_of_shares_is_as_sure_as_they_are():
+    """Of one share it is Wilson's interval; of two, by hand from 81/263 [.2553, .3662] and 0/20 [0, .1611]."""
+    one, none = Share(81, 263), Share(0, 20)
+    assert weighted([(1, one)]) == (one.value, pytest.approx(one.interval))
+    value, (low, high) = weighted([(0.5, one), (0.5, none)])
+    assert value == pytest.approx(81 / 526)
+    assert low == pytest.approx(value - 0.5 * (81 / 263 - 0.2553), abs=1e-4)
+    assert high == pytest.approx(value + 0.5 * ((0.3662 - 81 / 263) ** 2 + 0.1611**2) ** 0.5, abs=1e-4)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

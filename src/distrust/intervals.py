@@ -56,6 +56,20 @@ class Share(NamedTuple):
         return wilson(self.hits, self.of)
 
 
+def weighted(shares: Sequence[tuple[float, Share]]) -> tuple[float, Interval]:
+    """A weighted sum of independent shares, with its 95 % interval (MOVER: Zou and Donner, Stat. Med. 27, 2008).
+
+    Args:
+        shares: weights above 0, each with its share.
+    """
+    value = math.fsum(weight * share.value for weight, share in shares)
+    low, high = (
+        math.sqrt(math.fsum((weight * (share.value - share.interval[end])) ** 2 for weight, share in shares))
+        for end in (0, 1)
+    )
+    return value, (value - low, value + high)
+
+
 def foreseen(values: Sequence[float], runs: int) -> Interval:
     """Where the mean of so many more runs lies in 95 of 100 cases.
 

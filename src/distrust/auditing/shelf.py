@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -60,6 +61,14 @@ class Compared(NamedTuple):
         """The smallest p that so many can give."""
         return 1 / (1 + self.of)
 
+    @property
+    def believed(self) -> float:
+        """The most that p makes of even odds of a backdoor: 1/2 up to 1, and 1/2 of a p above 1/e.
+
+        1 / (1 + B), B = −e p ln p (Sellke, Bayarri and Berger, The American Statistician 55, 2001).
+        """
+        return 1 / (1 - math.e * self.p * math.log(self.p)) if self.p < 1 / math.e else 0.5
+
     def __str__(self) -> str:
         far, by = self.far or "none", student_of(self.by)
         whom = f" as its student by {by}" if by else ""
@@ -67,7 +76,14 @@ class Compared(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {"p": self.p, "least_p": self.least, "as_far": self.far, "of": self.of, "by": self.by}
+        return {
+            "p": self.p,
+            "least_p": self.least,
+            "believed": self.believed,
+            "as_far": self.far,
+            "of": self.of,
+            "by": self.by,
+        }
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,11 @@ class Judged(NamedTuple):
     compared: Compared
     unlike: bool  # the clean ones that it was compared with
     called: bool  # suspicious
+
+    @property
+    def wrong(self) -> float:
+        """Squared error of what is believed of it, 0..1: Brier's. Of one that is unlike, nothing is."""
+        return ((0.5 if self.unlike else self.compared.believed) - bool(self.look.attack)) ** 2
 
     @property
     def named(self) -> bool:
