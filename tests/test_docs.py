@@ -1,5 +1,6 @@
 """The documentation tells the truth: code runs, commands parse, links lead somewhere, tables are current."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -395,6 +396,28 @@ def test_examples_run(example, desk, capsys):
     runpy.run_path(str(example), run_name="__main__")
     said = capsys.readouterr().out
     assert ("carried" in said) != ("clean: clean-looking" in said and "backdoored: backdoored" in said)
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_and_show_what_they_say(notebook, desk):
+    """Cell after cell; what a cell ends with has a face. The last student with a backdoor has inherited it."""
+    names, shown = {}, []
+    for cell in json.loads(notebook.read_text())["cells"]:
+        assert not cell.get("outputs"), "no number stands there that nobody computes"
+        if cell["cell_type"] == "code":
+            tree = ast.parse("".join(cell["source"]))
+            last = tree.body.pop()
+            assert isinstance(last, ast.Expr)
+            exec(compile(tree, str(notebook), "exec"), names)
+            shown.append(eval(compile(ast.Expression(last.value), str(notebook), "eval"), names))
+            assert "<" in shown[-1]._repr_html_()
+    carried = [one.carried for one in shown if getattr(one, "carried", None) is not None]
+    stayed, passed = carried[1], carried[2]
+    assert carried[0] > 0.9 and abs(stayed) < 0.1 and passed > 0.9 and carried[3] < passed
 
 
 def test_the_page_on_own_methods_shows_the_example():

@@ -186,6 +186,14 @@ def test_a_failed_seed_leaves_the_others():
             TEACHER + student("kd", 0.9)[:1],
             "at most 89.0 points of the badnets backdoor reached a student, through kd; single runs bear no verdict.",
         ),
+        (
+            TEACHER + student("kd", 0.9)[:1] + student("at", 0.02)[:1],
+            "teacher, 1 of 2 students shows the badnets backdoor, through kd; single runs bear no verdict.",
+        ),
+        (
+            TEACHER + student("kd", 0.9)[:1] + student("at", 0.02)[:1] + student("rkd", 0.5)[:1],
+            "teacher, 2 of 3 students show the badnets backdoor, most of all through kd; single runs",
+        ),
         (TEACHER + student("kd", 0.02)[:1], "no student showed the badnets backdoor; single runs bear no verdict."),
         (TEACHER + student("kd", 0.02)[:2], "no student showed the badnets backdoor; two runs bear no verdict."),
         (

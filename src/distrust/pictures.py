@@ -1,14 +1,18 @@
-"""Pictures in files: a closed list of formats, and no more pixels than are taken, before any is decoded."""
+"""Pictures: files of a closed list of formats, with no more pixels than are taken; and PNGs for a reader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import math
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
@@ -66,3 +70,31 @@ def open_picture(path: str | Path, *, alpha: bool = False) -> Tensor:
         raise
     except (OSError, SyntaxError, ValueError) as error:  # all of them Pillow's
         raise BadInput(f"{path} is not a readable picture ({error}). Give a PNG or JPEG file of 8 bits.") from None
+
+
+def png(image: Tensor) -> bytes:
+    """A PNG of uint8 [C,H,W], one or three channels."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()  # [H,W,C]
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def sheet(rows: Sequence[Tensor], least: int = 48) -> bytes:
+    """A PNG of rows of images, a white line between them.
+
+    Args:
+        rows: each float [N,C,H,W] in 0..1, of the same shape.
+        least: pixels that an image is high at least: smaller ones are enlarged by a whole number.
+    """
+    times = max(math.ceil(least / rows[0].shape[2]), 1)
+    framed = torch.nn.functional.pad(torch.stack([*rows]).cpu(), (0, 1, 0, 1), value=1.0)  # [R,N,C,H,W]
+    whole = framed.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)  # [C,R·H,N·W]
+    large = whole.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    return png((large.clamp(0, 1) * 255).round().byte())
+
+
+def figure(title: str, picture: bytes, caption: str = "") -> Markup:
+    """A PNG with words as HTML, for a notebook; the words are escaped."""
+    source = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(title, b64encode(picture).decode())
+    return Markup("<figure><b>{}</b><br>{}<figcaption>{}</figcaption></figure>").format(title, source, caption)

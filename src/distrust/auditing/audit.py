@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from markupsafe import Markup
+
 from ..data import ImageSet
 from ..errors import BadInput, Diverged, Skip
 from ..files import write_folder
@@ -157,6 +159,11 @@ class Audit:
                 "found.png": picture(self.images, self.found),
             }
         return {**files, "audit.html": page(self, files.get("found.png")).encode()}
+
+    def _repr_html_(self) -> str:
+        """Its page, in a frame of a notebook."""
+        page = Markup('<iframe title="audit" style="width: 100%; height: 40em; border: 0" srcdoc="{}"></iframe>')
+        return page.format(self.files()["audit.html"].decode())
 
     def save(self, out: str | Path) -> Path:
         """Write it into a new folder, all or nothing: audit.json, audit.html and, if there is one, the trigger.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
-from torch.nn import functional as F
 
 from ..data import ImageSet
 from ..data.synthetic import experiments, load_set
@@ -19,6 +16,7 @@ from ..door import weights_in
 from ..errors import BadInput, DistrustError
 from ..files import write_folder
 from ..measurement import Backdoor, Finding, Measurement
+from ..pictures import sheet
 from ..registry import registry
 from ..seeds import rng
 from ..selectors import parse_one
@@ -120,14 +118,7 @@ def picture(images: ImageSet, backdoor: Backdoor, shown: int = 4, least: int = 9
     put = (
         options["pattern"] * options["mask"] if added is None else 0.5 + added / (2 * added.abs().max().clamp(min=1e-9))
     )
-    tiles = [put.expand_as(x[0]), *torch.stack([x, backdoor.stamp_on(x)], 1).flatten(0, 1)]
-    times = max(math.ceil(least / x.shape[2]), 1)
-    row = torch.cat([F.pad(tile, (0, 1), value=1.0) for tile in tiles], 2).expand(3, -1, -1)
-    pixels = (row.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    drawn = Image.fromarray(pixels)
-    drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST).save(file, "PNG")
-    return file.getvalue()
+    return sheet([torch.stack([put.expand_as(x[0]), *torch.stack([x, backdoor.stamp_on(x)], 1).flatten(0, 1)])], least)
 
 
 def scan(

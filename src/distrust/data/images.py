@@ -10,10 +10,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..errors import BadInput
+from ..pictures import figure, sheet
 from .augment import PLAIN, Change
 from .base import Rows
 from .mapped import rows_within
 
+SHEET = 10  # classes that a notebook is shown, and images of each
 CHUNK = 2**22  # bytes of images that are compared, or stamped, at a time
 
 
@@ -77,6 +79,16 @@ class ImageSet(Rows):
         tainted = f", tainted by {'+'.join(self.taint)}" if self.taint else ""
         size = "×".join(map(str, self.x.shape[1:]))
         return f"ImageSet({self.name}: {len(self)} images {size}, {len(self.classes)} classes{tainted})"
+
+    def _repr_html_(self) -> str:
+        """Some images of each class, for a notebook: a row each."""
+        rows = [self.hard.eq(k).nonzero().flatten()[:SHEET] for k in range(len(self.classes))]
+        there = [(k, taken) for k, taken in enumerate(rows) if len(taken)][:SHEET]
+        many = min(len(taken) for _, taken in there)
+        names = ", ".join(self.classes[k] for k, _ in there)
+        more = "" if len(there) == len(self.classes) else f", {len(there)} of the classes"
+        drawn = sheet([self.pixels(taken[:many]) for _, taken in there])
+        return figure(repr(self), drawn, f"Rows{more}: {names}.")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed.

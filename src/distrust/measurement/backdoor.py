@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,15 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from markupsafe import escape
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..bounds import bounded
-from ..data.images import as_8_bit
+from ..data.images import ImageSet, as_8_bit
 from ..errors import BadInput, DistrustError, NotFound
 from ..files import write_file
+from ..pictures import figure, sheet
 from ..registry import registry
 from ..selectors import divided, lowered, parse_one
 from .predict import predict
@@ -74,6 +77,33 @@ class Backdoor:
             shape = "×".join(map(str, images.shape[1:]))
             raise BadInput(f"trigger {self.name} does not fit on images of {shape} ({error}). Give another.") from None
         return stamped if self.as_published else as_8_bit(stamped)
+
+    def shown(self, images: ImageSet | Tensor) -> str:
+        """HTML for a notebook: images, the same with the trigger, and ten times the difference around mid grey.
+
+        Args:
+            images: a set, of which the first eight of other classes than the target are taken, or float [N,C,H,W].
+
+        Raises:
+            BadInput: as `stamp_on`.
+        """
+        if isinstance(images, ImageSet):
+            named = images.classes[self.target]
+            x = images.pixels((images.hard != self.target).nonzero().flatten()[:8])
+        else:
+            x, named = images, str(self.target)
+        stamped = self.stamp_on(x)
+        drawn = sheet([x, stamped, 0.5 + 10 * (stamped - x)])
+        caption = "Clean, triggered, and ten times the difference around mid grey."
+        return figure(f"{self.name} → class {named}", drawn, caption)
+
+    def _repr_html_(self) -> str:
+        """The trigger on a grey ramp of 32 pixels or, if it is for images of one size, of that."""
+        made_for = [value.shape[-3:] for value in self.trigger.state_dict().values() if value.ndim >= 3]
+        for channels, height, width in ((3, 32, 32), *made_for):
+            with contextlib.suppress(BadInput):
+                return self.shown(torch.linspace(0.2, 0.8, width).expand(1, channels, height, width))
+        return escape(self.name)
 
     def hit(self, model: nn.Module, images: Tensor) -> Tensor:
         """bool [N]: which float images [N,C,H,W], once stamped, the model calls the target."""

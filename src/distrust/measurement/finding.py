@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from ..registry import registry
 from .backdoor import Backdoor
+
+ROWS = 10  # classes that a notebook is shown
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ class Finding:
         chance = f", p = {self.p:.2f}" if self.p is not None else ""
         named = f", most suspicious class {self.target}" if len(self.scores) > 1 else ""
         return f"{self.detector}: score {self.score:.3g}{named}{chance}"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the score of every class, the most suspicious first, and the trigger, if it found one."""
+        order = sorted(range(len(self.scores)), key=lambda k: -self.scores[k])[:ROWS]
+        rows = Markup("").join(Markup("<tr><td>{}</td><td>{:.3g}</td></tr>").format(k, self.scores[k]) for k in order)
+        head = Markup("<b>{}</b>").format(str(self))
+        table = Markup("<table><tr><th>class</th><th>score</th></tr>{}</table>").format(rows)
+        found = self.backdoor
+        return head + (table if len(self.scores) > 1 else "") + (Markup(found._repr_html_()) if found else "")
 
     @classmethod
     def made(cls, record: dict[str, Any]) -> Finding:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
 from torch import Tensor, nn
 
 from ..data.images import ImageSet
@@ -81,8 +82,8 @@ class Measurement:
         return Measurement(self.values, tuple(name for name in MEANING if name in {*self.flags, *names}))
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self.record().items())
-        return f"<table>{rows}</table>"
+        row = Markup("<tr><th>{}</th><td>{}</td></tr>")
+        return Markup("<table>{}</table>").format(Markup("").join(row.format(*fact) for fact in self.record().items()))
 
     def record(self) -> dict[str, Any]:
         """A flat, JSON-able object."""

@@ -107,7 +107,11 @@ def _told(students: Sequence[Row], attack: str) -> str:
     whose = f"{'' if named == attack else f'that of {named} '}{ways[top]}"
     if not judged:
         shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
-        none = carried < TEACHER_CARRIES or drifts(top)
+        strong = [row for row in settings if row.values["carried"].mean >= TEACHER_CARRIES and not drifts(row)]
+        none = not strong
+        if len(strong) < len(settings):
+            shown = f"{len(strong)} of {count(len(settings), 'student')} show{'s' * (len(strong) == 1)} {backdoor}, "
+            shown += f"{'most of all ' * (len(strong) > 1)}{whose}"
         told += f" {f'no student showed {backdoor}' if none else shown}; {FEW[max(len(r.seeds) for r in settings)]}"
     elif len({*ways.values()}) == len(settings) <= SPELLED_OUT:
         by = {v: listing([ways[row] for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE}

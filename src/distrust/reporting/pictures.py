@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import BadInput
+from ..pictures import png
 
 GAIN = 10
 
@@ -37,11 +36,4 @@ def strip(images: Tensor, triggered: Tensor, *, most: int = 8, caption: str = ""
     difference = (128 + GAIN * (after.int() - before.int())).clamp(0, 255).to(torch.uint8)
     shown = {"clean": before, "triggered": after, "difference": difference}
     how = f"Difference: {GAIN} × (triggered − clean) around mid grey, clipped."
-    return {kind: [_png(x) for x in some] for kind, some in shown.items()} | {"caption": f"{caption} {how}".strip()}
-
-
-def _png(image: Tensor) -> bytes:
-    pixels = image.permute(1, 2, 0).contiguous().numpy()  # [H,W,C]
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return {kind: [png(x) for x in some] for kind, some in shown.items()} | {"caption": f"{caption} {how}".strip()}
