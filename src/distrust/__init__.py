@@ -56,7 +56,7 @@ _HOME = {
     "plan": "api",
     "run": "api",
     "results": "reporting.results",
-    "published": "reporting.board",
+    "published": "reporting.published",
     "report": "api",
     "Store": "study.housekeeping",
     "export": "moving",
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
-    from .reporting.board import published
+    from .reporting.published import published
     from .reporting.results import results
     from .seeds import rng
     from .study.housekeeping import Store

@@ -1,4 +1,4 @@
-"""Board: rows of BackdoorBench's results file as published numbers, each under its own convention, for a study file."""
+"""Published: rows of BackdoorBench's results file, each under its own convention, for a study file."""
 
 from __future__ import annotations
 
