@@ -58,6 +58,8 @@ _HOME = {
     "results": "reporting.results",
     "published": "reporting.published",
     "report": "api",
+    "build_board": "reporting.board.site",
+    "submit": "reporting.board.entry",
     "Store": "study.housekeeping",
     "export": "moving",
     "import_": "moving",
@@ -97,6 +99,8 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
+    from .reporting.board.entry import submit
+    from .reporting.board.site import build_board
     from .reporting.published import published
     from .reporting.results import results
     from .seeds import rng

@@ -38,7 +38,7 @@ const number = (value, bounds, unit = "share") =>
 const given = (axes, name) => (["none", undefined].includes(axes[name]) ? null : axes[name]);
 const flagged = (names) => names.map((name) => make("span", { class: "flag" }, name));
 
-async function copy(text, button) {
+async function copy(text, button, name = "Copy") {
   try {
     await navigator.clipboard.writeText(text);
   } catch {  // no clipboard permission from file:// in this browser
@@ -50,7 +50,7 @@ async function copy(text, button) {
     area.remove();
   }
   button.textContent = "Copied";
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  setTimeout(() => { button.textContent = name; }, 1500);
 }
 
 const theme = document.getElementById("theme");
