@@ -86,7 +86,6 @@ class Board(NamedTuple):
     Args:
         sources: the studies, ours first.
         lines: of each study, in its order; those with a twin too.
-        answer: what all of them say, in sentences.
     """
 
     sources: list[Source]

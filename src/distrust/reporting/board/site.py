@@ -30,7 +30,6 @@ from .lines import Board, Line, Source, gather, pictures, published, told
 MARK = b'<meta name="generator" content="Distrust'
 VIEWS = ("clean", "triggered", "difference")
 CLAIM = ("id", "paper", "says", "where", "published", "differs", "verdict", "checks")
-NAMED = {"attacks": "Attacks", "distillers": "Distillers", "condensers": "Condensers", "objectives": "Encoders"}
 
 
 class Site(NamedTuple):
