@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 KILLS ?= 30
 
-.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench clean
+.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench board clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -41,8 +41,11 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+board: $(READY)
+	$(BIN)/distrust board build
+
 clean:
-	rm -rf .venv runs report.html audit-demo
+	rm -rf .venv runs report.html audit-demo site
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -19,6 +19,7 @@ from distrust.reporting.answer import answer
 from distrust.reporting.detection import auroc, detections
 from distrust.reporting.figures import frontiers
 from distrust.reporting.labels import shortened
+from distrust.reporting.published import COUNTED
 from distrust.reporting.rows import Axes, Cell, Column, Estimate, Row, columns, given, maker, over_seeds
 from distrust.reporting.text import number, percent, reach, share
 from distrust.reporting.verdict import comparisons, verdicts
@@ -59,10 +60,6 @@ CLEANS = {None: "too few runs", True: "yes", False: "not shown"}
 DETECTED = ("detector", "attacked", "clean", "AUROC", "level %", "found", "false alarms", "names the target")
 CHOICES = ("defence", "seed", "validation ACC before", "after, candidate by candidate", "taken", "its ASR %")
 BESIDE = ("our ACC %", "their ACC %", "our ASR %", "their ASR %", "whose, and how they count")
-COUNTED = {  # whose way of counting a published number follows → our numbers beside it, and how to say it
-    "others": ("acc_others", "asr", "ACC over the test images of the classes that are not the target"),
-    "all": ("acc", "asr_all", "ASR over all test images, those of the target class included"),
-}
 NEURONS = ("model", "seed", "layer", "channels", "rank under the trigger", "rank on clean images", "longest run")
 
 

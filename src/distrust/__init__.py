@@ -56,8 +56,10 @@ _HOME = {
     "plan": "api",
     "run": "api",
     "results": "reporting.results",
-    "published": "reporting.board",
+    "published": "reporting.published",
     "report": "api",
+    "build_board": "reporting.board.site",
+    "submit": "reporting.board.entry",
     "Store": "study.housekeeping",
     "export": "moving",
     "import_": "moving",
@@ -97,7 +99,9 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
-    from .reporting.board import published
+    from .reporting.board.entry import submit
+    from .reporting.board.site import build_board
+    from .reporting.published import published
     from .reporting.results import results
     from .seeds import rng
     from .study.housekeeping import Store

@@ -16,7 +16,7 @@ from typing import Any
 from .allowed import Files as Code
 from .allowed import allowed, check_allowed, code_from
 from .devices import usable
-from .errors import DistrustError, NotFound, notice
+from .errors import NotFound, notice
 from .files import replaceable, write_file
 from .registry import registry
 from .reporting.results import Large, Results, Stored, failures_of, folder_of, results
@@ -28,7 +28,7 @@ from .study.estimate import Estimate, Speed, share_of
 from .study.executors import automatic_jobs, cores
 from .study.graph import Plan, Stage
 from .study.live import told
-from .study.plan import Grid, look, make_plan
+from .study.plan import Grid, look
 from .study.protocol import breaches
 from .study.records import Damaged, Record
 from .study.runner import Mode, Outcome, Tell, kept
@@ -369,7 +369,7 @@ def report(
     """
     out = replaceable(out, overwrite)
     from .reporting import page
-    from .reporting.gather import report_of
+    from .reporting.gather import plan_behind, report_of
 
     if isinstance(study, Results):
         found = study
@@ -378,17 +378,9 @@ def report(
     else:
         found = results(study, store=store)
     with code_from(allow_code):
-        shown = report_of(found.cells, found.plan or _planned(found), found.store, made_by)
+        shown = report_of(found.cells, found.plan or plan_behind(found.cells, DEMO), found.store, made_by)
     write_file(out, page(shown).encode())
     return found
-
-
-def _planned(found: Results) -> Plan | None:
-    """The plan behind cells, if their study file is here: the numbers are in the cells, pictures need the plan."""
-    with contextlib.suppress(DistrustError, ValueError, OSError):  # whatever stands in a cell
-        words = [*shlex.split(found.cells[0]["reproduce"]), "", "", ""]
-        return make_plan(read_study(DEMO if words[1] == "demo" else words[2], budget=found.cells[0]["budget"]))
-    return None
 
 
 def _toml(value: Any) -> str:

@@ -9,6 +9,7 @@ from .said import PLUGIN, shell
 COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why"]
 COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
 COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
+COMMANDS += ["board build", "board submit"]
 
 
 def test_help_lists_every_command_and_each_explains_itself(distrust):
@@ -87,6 +88,8 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("store export o", "NotFound", "has no stage yet"),
         ("store import nowhere.zip", "NotFound", "nowhere.zip"),
         ("export nowhere.toml", "NotFound", "nowhere.toml"),
+        ("board build nowhere", "NotFound", "Run a study first: distrust run"),
+        ("board submit nowhere --by me", "NotFound", "no results in"),
         ("list --plugin nowhere.py", "NotFound", "no plug-in file"),
     ],
 )

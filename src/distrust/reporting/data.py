@@ -1,7 +1,10 @@
-"""What a report is made of: plain dictionaries, gathered by the study engine."""
+"""What a report is made of: plain dictionaries, gathered by the study engine; and how they get into a page."""
 
 from __future__ import annotations
 
+import gzip
+import json
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,3 +35,11 @@ class Report:
     glossary: dict[str, str] = field(default_factory=dict)
     made_by: str = ""
     question: str = ""
+
+
+def packed(data: dict[str, Any]) -> str:
+    """JSON, compressed, in letters that may stand in a page; the same data give the same letters."""
+    # JSON has no NaN and no infinity: they become null, which the page shows as a dash
+    plain = json.loads(json.dumps(data, default=str), parse_constant=lambda _: None)
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    return b64encode(gzip.compress(text.encode(), mtime=0)).decode()

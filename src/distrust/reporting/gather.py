@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,9 @@ from ..study.axes import AXES
 from ..study.cells import Cell
 from ..study.codecs import TENSORS
 from ..study.graph import Plan, PlannedCell, Stage
+from ..study.plan import make_plan
 from ..study.records import Damaged, Record
+from ..study.spec import read_study
 from ..study.store import Store
 from ..study.work import product
 from .data import Report
@@ -48,6 +52,14 @@ def report_of(cells: Sequence[Cell], plan: Plan | None, store: Store, made_by: s
         made_by=made_by,
         question=plan.study.question if plan else "",
     )
+
+
+def plan_behind(cells: Sequence[Cell], demo: Path) -> Plan | None:
+    """The plan behind cells, if their study file is here: the numbers are in the cells, pictures need the plan."""
+    with contextlib.suppress(DistrustError, ValueError, OSError):  # whatever stands in a cell
+        words = [*shlex.split(cells[0]["reproduce"]), "", "", ""]
+        return make_plan(read_study(demo if words[1] == "demo" else words[2], budget=cells[0]["budget"]))
+    return None
 
 
 def lineage_of(cells: Sequence[Cell], store: Store) -> dict[str, Record]:

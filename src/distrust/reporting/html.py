@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import platform
 from base64 import b64encode
 from collections import Counter
@@ -17,7 +15,7 @@ from ..flags import MEANING
 from ..study.axes import AXES, TABLE
 from . import figures, text
 from .answer import sentences
-from .data import Report
+from .data import Report, packed
 from .detection import detections
 from .features import MOST
 from .heatmap import facets, models
@@ -80,7 +78,7 @@ def page(study: Report) -> str:
         fixed=fixed.items(),
         glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
         raised=raised,
-        data=_packed(data),
+        data=packed(data),
         versions=f"Distrust {__version__} · Python {platform.python_version()} · torch {version('torch')}",
     )
 
@@ -114,11 +112,3 @@ def _shared(strips: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]
         for name, strip in strips.items()
     }
     return found, [b64encode(png).decode() for png in pool]
-
-
-def _packed(data: dict[str, Any]) -> str:
-    """JSON, compressed, in letters that may stand in a page; the same data give the same letters."""
-    # JSON has no NaN and no infinity: they become null, which the page shows as a dash
-    plain = json.loads(json.dumps(data, default=str), parse_constant=lambda _: None)
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    return b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -221,7 +221,7 @@ def read_cells(folder: str | Path, whole: bool = False, where: str = "") -> list
     if where or len(names) > MANY:
         from . import compact
 
-        table, wrong = compact.table_of(folder, _read, _numbers())
+        table, wrong = compact.table_of(folder, _read, numbers_of_metrics())
         with in_bulk():
             cells = compact.cells_of(compact.where(table, where) if where and len(table) else table)
         damaged = [f"{folder / name} is not a cell ({why})" for name, why in wrong.items()]
@@ -250,7 +250,25 @@ def in_bulk() -> Iterator[None]:
             gc.enable()
 
 
-def _numbers() -> set[str]:
+def flaw(cell: Any, numbers: set[str]) -> str:
+    """Why something is no cell; of a cell, nothing.
+
+    Args:
+        cell: as it comes from JSON.
+        numbers: the fields that are numbers, as `numbers_of_metrics` gives them.
+    """
+    try:
+        _Cell.model_validate(cell)
+        for name in numbers & {name.removesuffix("_interval") for name in cell}:
+            _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][:2])) or "it"
+        return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return ""
+
+
+def numbers_of_metrics() -> set[str]:
     """Fields of a cell that are numbers, as metrics say."""
     fields = (mark.columns(name).items() for name, mark in registry.marks("metrics").items())
     return {key for field in fields for key, facts in field if facts.unit}
@@ -258,21 +276,14 @@ def _numbers() -> set[str]:
 
 def _read(files: Iterable[Path]) -> Iterator[tuple[Path, Cell | str]]:
     """Each file with its cell, or with why it is none."""
-    numbers = _numbers()
+    numbers = numbers_of_metrics()
     for file in files:
         try:
             text = bounded(file, "record").decode()
             cell = json.loads(text)
-            _Cell.model_validate(cell)
-            for name in numbers & {name.removesuffix("_interval") for name in cell}:
-                _Measured(number=cell.get(name), interval=cell.get(f"{name}_interval"))
             if "\\u" in text:
                 json.dumps(cell, ensure_ascii=False).encode()  # no half characters
-            yield file, cell
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"][:2])) or "it"
-            yield file, f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+            yield file, flaw(cell, numbers) or cell
         except BadInput as error:
             yield file, str(error).rstrip(".")
         except UnicodeError:

@@ -1,4 +1,4 @@
-"""Board: rows of BackdoorBench's results file as published numbers, each under its own convention, for a study file."""
+"""Published: rows of BackdoorBench's results file, each under its own convention, for a study file."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ OURS = {  # their word → our method of that name
         "mbns": "bnp",
     },
 }  # fmt: skip
+COUNTED = {  # whose way of counting a published number follows → our numbers beside it, and how to say it
+    "others": ("acc_others", "asr", "ACC over the test images of the classes that are not the target"),
+    "all": ("acc", "asr_all", "ASR over all test images, those of the target class included"),
+}
 LONG = 60  # characters of a name
 
 
