@@ -19,7 +19,7 @@ from tests.cli.said import STUDY
 import distrust as dt
 from distrust.reporting.answer import sentences
 from distrust.reporting.board.entry import read_entry
-from distrust.reporting.board.lines import gather, told
+from distrust.reporting.board.lines import gather, told, way
 
 __all__ = ["distrust"]
 
@@ -43,6 +43,12 @@ def site(tmp_path, monkeypatch):
 def lines_of(site, page="index.html"):
     found = embedded(site / page)["lines"]
     return {(line["study"], line["attack"], line["distiller"], line["defense"]): line for line in found}
+
+
+def test_a_distiller_on_noise_is_a_column_of_its_own(tmp_path):
+    noisy = write(tmp_path / "noisy", student("kd[on=noise,start=teacher]", 0.9, 0.9, 0.9) + student("kd", 0.0))
+    found = {way(line.row) for line in gather(noisy, ()).unique}
+    assert found == {("distiller", "kd on noise"), ("distiller", "kd")}
 
 
 def test_a_line_has_its_number_interval_seeds_verdict_flags_and_command(site):

@@ -178,6 +178,7 @@ def test_a_failed_seed_leaves_the_others():
         ),
         (student("kd", 0.9, place=3), "From a clean teacher and poisoned images, the student inherited the"),
         (TEACHER + student("at", 0.02), "did not inherit the badnets backdoor through at."),
+        (TEACHER + student("kd[on=noise]", 0.9), "inherited the badnets backdoor through kd on noise; at most"),
         (
             TEACHER + student("kd", 0.9) + student("at", 0.02),
             "inherited the badnets backdoor through kd, and did not inherit the badnets backdoor through at; at most",

@@ -187,7 +187,10 @@ def _origin(row: Row) -> str:
 
 
 def _via(row: Row, several: bool) -> str:
-    through = f"through {_called(row.axes['distiller'])}" + f" into {row.axes['student']}" * several
+    distiller = row.axes["distiller"]
+    noise = "on=noise" in distiller  # not on the images, as everybody takes it
+    through = f"through {f'{_bare(distiller)} on noise' if noise else _called(distiller)}"
+    through += f" into {row.axes['student']}" * several
     return f"as {row.axes['student']}" if maker(row.axes) else through
 
 

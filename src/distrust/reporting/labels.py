@@ -13,12 +13,13 @@ from ..study.cells import Cell, in_bulk
 
 LABELLED = [axis.name for axis in TABLE if axis.labelled]
 EVERY = {*LABELLED}
+ALWAYS = {"on"}  # options that make it another question: a student that is shown noise
 
 
 def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     """Axis → selector → label: the name, and those options in which selectors of this name differ.
 
-    `nad[lr=tune(0.1,0.05)]` and `nad[beta=0,lr=tune(0.1,0.05)]` become `nad` and `nad[beta=0]`.
+    `nad[lr=tune(0.1,0.05)]` and `nad[beta=0,lr=tune(0.1,0.05)]` become `nad` and `nad[beta=0]`; what is in ALWAYS stays.
     """
     cells = list(cells)
     return {axis: _short({c[axis] for c in cells if c.get(axis)}) for axis in LABELLED}
@@ -55,7 +56,7 @@ def _short(texts: set[str]) -> dict[str, str]:
         known = shared.setdefault(selector.name, set(same))
         known -= {option for option in known if selector.options.get(option, ...) != same[option]}
     for text, selector in parsed.items():
-        differing = {k: v for k, v in selector.options.items() if k not in shared[selector.name]}
+        differing = {k: v for k, v in selector.options.items() if k in ALWAYS or k not in shared[selector.name]}
         found[text] = Selector(selector.name, differing).text
     return found
 

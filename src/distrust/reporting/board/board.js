@@ -97,7 +97,7 @@ function facet([kind, title, note], lines, rowsBy) {
   down.sort((a, b) => by(a, b) || a[0].localeCompare(b[0]));
   const columns = [...across].sort((a, b) => (b[0] === "teacher") - (a[0] === "teacher") || many(b[1]) - many(a[1]) || a[0].localeCompare(b[0])).map(([way]) => way);
   const picked = [];
-  const head = (way) => make("th", { scope: "col" }, kind === "teacher" || way === "teacher" ? way : linked(`${KINDS[kind]}/${way.split(" → ")[0]}`, way));
+  const head = (way) => make("th", { scope: "col" }, kind === "teacher" || way === "teacher" ? way : linked(`${KINDS[kind]}/${way.split(/ → | on /)[0]}`, way));
   const first = (attack, some) => make("th", { scope: "row" }, linked(`attacks/${attack}`, attack), make("small", {}, PLACES[some[0].place] ?? ""));
   const field = (attack, way, some) => {
     const here = some.filter((line) => line.way[1] === way);

@@ -196,7 +196,10 @@ def way(row: Row) -> tuple[str, str]:
         return "encoder", f"{bare(maker)} → {axes['student']}"
     if maker := given(axes, "condenser"):
         return "condenser", bare(maker)
-    return ("teacher", "teacher") if is_teacher(axes) else ("distiller", bare(axes["distiller"]))
+    if is_teacher(axes):
+        return "teacher", "teacher"
+    shown = re.search(r"[\[,]on=(\w+)", axes["distiller"])  # what is no image: another question
+    return "distiller", bare(axes["distiller"]) + (f" on {shown[1]}" if shown else "")
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
