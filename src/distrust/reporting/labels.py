@@ -19,7 +19,7 @@ ALWAYS = {"on"}  # options that make it another question: a student that is show
 def labels(cells: Iterable[Cell]) -> dict[str, dict[str, str]]:
     """Axis → selector → label: the name, and those options in which selectors of this name differ.
 
-    `nad[lr=tune(0.1,0.05)]` and `nad[beta=0,lr=tune(0.1,0.05)]` become `nad` and `nad[beta=0]`; what is in ALWAYS stays.
+    `nad[lr=tune(0.1,0.05)]` and `nad[beta=0,lr=tune(0.1,0.05)]` become `nad` and `nad[beta=0]`. ALWAYS stays.
     """
     cells = list(cells)
     return {axis: _short({c[axis] for c in cells if c.get(axis)}) for axis in LABELLED}
