@@ -1,0 +1,50 @@
+"""Commands for a paper: a study as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import distrust as dt
+
+from .command import Budget, Face, Seeds, command
+
+StudyName = Annotated[Path, typer.Argument(help="A study file, a results folder, or a study's name.")]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(help="AXIS=ENTRY: only rows with it, in this order, e.g. defense=nad; repeatable."),
+]
+
+
+@command
+def table(
+    face: Face,
+    study: StudyName,
+    format: Annotated[str, typer.Option(help="text, markdown, latex, html or csv.")] = "text",
+    columns: Annotated[str, typer.Option(help="Which, with commas between, e.g. acc,asr,carried; or all.")] = "",
+    rows: Rows = None,
+    intervals: Annotated[str, typer.Option(help="runs (each, of fewer than five), t (always 95 %), or none.")] = "runs",
+    budget: Budget = None,
+    seeds: Seeds = None,
+) -> int:
+    """Print a study as a table over seeds, for a paper or a page."""
+    words = [word.strip() for word in columns.split(",") if word.strip()]
+    found = dt.table(
+        study, words, _chosen(rows), intervals, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed
+    )
+    told = found.to(format).rstrip("\n")
+    facts = {"columns": [field.key for field in found.fields], "rows": found.records(), "table": told}
+    return face.show(facts, *(line or " " for line in told.split("\n")))
+
+
+def _chosen(texts: list[str] | None) -> dict[str, list[str]]:
+    """`defense=nad[beta=0]` as axis → entries."""
+    found: dict[str, list[str]] = {}
+    for text in texts or ():
+        axis, sign, entry = text.partition("=")
+        if not sign:
+            raise typer.BadParameter(f"--rows {text}: write AXIS=ENTRY, e.g. --rows defense=nad.")
+        found.setdefault(axis.strip(), []).append(entry.strip())
+    return found

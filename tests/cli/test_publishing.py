@@ -1,0 +1,42 @@
+"""Tables, figures and citations on the command line: what is printed, and the exit codes."""
+
+import csv
+import io
+from pathlib import Path
+
+from .said import STUDY
+
+
+def test_a_table_from_a_study_file_a_folder_and_a_name(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    words = ("--format", "latex", "--columns", "acc,asr")
+    told = [distrust("table", study, *words) for study in ("trial.toml", "runs/results/trial", "trial")]
+    assert {said.code for said in told} == {0} and len({said.out for said in told}) == 1
+    assert told[0].out.startswith("% \\usepackage{booktabs}\n\\begin{table}") and "\\toprule" in told[0].out
+    said = distrust("table", "trial", "--rows", "attack=badnets", "--rows", "defense=finetune", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(said.out))
+    assert said.code == 0 and row["defense"] == "finetune" and row["flags"]
+    facts = distrust("table", "trial", "--json", "--intervals", "none").facts
+    assert facts["columns"][:3] == ["attack", "model", "defense"] and len(facts["rows"]) == 4
+    assert "acc_low" not in facts["rows"][0] and facts["table"].startswith("attack")
+    said = distrust("table", "trial", "--format", "markdown")
+    caption, blank, head = said.out.splitlines()[:3]
+    assert caption.startswith("Study `trial`") and not blank.strip() and head.startswith("| attack | model |")
+
+
+def test_what_never_ran_has_no_table(distrust):
+    Path("trial.toml").write_text(STUDY)
+    said = distrust("table", "trial.toml")
+    assert said.code == 3 and "Type: distrust run trial.toml" in said.err and said.out == ""
+
+
+def test_what_is_wrong_is_said_in_one_line(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    for words, message in (
+        ("table trial --columns acx", "no column of trial 'acx'. Did you mean 'acc'"),
+        ("table trial --format latx", "Did you mean 'latex'"),
+        ("table trial --rows defense=nad", "no row of trial with defense 'nad'. Known: finetune, none."),
+        ("table trial --intervals 95", "no kind of interval '95'"),
+    ):
+        said = distrust(*words.split())
+        assert said.code == 2 and said.out == "" and said.err.count("\n") == 1 and message in said.err
