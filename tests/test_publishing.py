@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib import rcParams
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from tests.report_fixture import cell, seeds, unmeasured
 
 import distrust as dt
-from distrust.reporting.rows import over_seeds
+from distrust.files import replaceable
+from distrust.reporting import figures, plots
+from distrust.reporting.rows import columns, over_seeds
 from distrust.reporting.table import table_of
+from distrust.study.store import Store
 
 ROOT = Path(__file__).parents[1]
 NASTY = r"""<script>alert('x')</script>_a_ & b% #$1$ {x} ~^ \ `c` |d| *e* [f](g) "h" """.strip()
@@ -168,11 +174,128 @@ def test_seeds_that_failed_are_counted_and_their_messages_stay_out_of_a_paper():
     assert lines(table)[0][-1] == "1 failed"
 
 
-def test_every_committed_study_has_a_table():
+def drawn(kind, cells=STUDY, metric="carried", over="", **rows):
+    return plots.drawing(kind, cells, rows, metric, over, None, Store("none"))
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.findobj(Text) if text.get_text()]
+
+
+def test_a_map_has_every_row_and_says_which_not_to_believe():
+    figure = plots.alone(drawn("map"))
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["teacher", "kd", "teacher, finetune", "teacher, nad"]
+    assert [t.get_text() for t in axes.texts] == ["94.0", "90.0", "1.5†", "3.0"]
+    assert axes.get_xlabel() == "Carried, points\nmean over 2–3 runs\n†: not to be believed"
+    flagged = [{**one, "flags": ["few-images"]} for one in TEACHER]
+    assert [t.get_text() for t in plots.alone(drawn("map", flagged, "acc")).axes[0].texts] == ["90.0*"]
+
+
+def test_a_frontier_is_drawn_on_axes_of_somebodys_and_their_style_stays():
+    before = dict(rcParams)
+    mine = Figure()
+    axes = mine.subplots(1, 2)
+    cells = STUDY + [{**one, "attack": "blend"} for one in TEACHER + CLEANED]
+    with pytest.raises(dt.BadInput, match=r"1 axes are given for 2 panels \(badnets, blend\)"):
+        plots.onto(drawn("frontier", cells), axes[0])
+    assert plots.onto(drawn("frontier", cells), axes) is mine
+    assert [one.get_title() for one in axes] == ["badnets", "blend"] and dict(rcParams) == before
+    assert [t.get_text() for t in axes[1].get_legend().get_texts()][:3] == ["none", "finetune", "nad"]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    faint = [line for line in axes[0].lines if line.get_alpha() == figures.FAINT]
+    assert [line.get_xdata()[0] for line in faint] == [pytest.approx(2.5)], "the defence that destroyed its model"
+    one = plots.onto(drawn("frontier", cells, attack=["blend"]), Figure().subplots())
+    assert one.axes[0].get_title() == "blend"
+
+
+def test_labels_hide_neither_points_nor_each_other():
+    cells = dt.results(ROOT / "results" / "mimic-ablation").cells
+    figure = plots.alone(drawn("frontier", cells, student=["mlp"], attack=["badencoder"]))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(one) for one in axes.texts if isinstance(one, Annotation)]
+    assert len(boxes) > 10 and all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_marks_of_many_methods_are_all_different():
+    many = figures.marks(f"m{i}" for i in range(28))
+    assert len({*many.values()}) == 28 and len({shape for shape, _, _ in list(many.values())[:14]}) == 14
+
+
+def test_a_curve_goes_along_an_option_in_order_and_says_what_goes_with_it():
+    def rated(rate, asr, **more):
+        return seeds(*((0.9, asr + d) for d in (-0.01, 0, 0.01)), attack=f"badnets[rate={rate}]", **more)
+
+    cells = rated(0.1, 0.9) + rated(0.01, 0.2) + rated(0.05, 0.6)
+    figure = plots.alone(drawn("curve", cells, "asr"))
+    (axes,) = figure.axes
+    curve = axes.lines[0]
+    assert [*curve.get_xdata()] == [0.01, 0.05, 0.1] and [*curve.get_ydata()] == pytest.approx([20, 60, 90])
+    runs = [[*line.get_ydata()] for line in axes.lines if line.get_marker() == "."]
+    assert runs[0] == pytest.approx([19, 20, 21])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("rate", "ASR %; mean over 3 runs")
+    two = (
+        cells + rated(0.1, 0.5, distiller="kd", student="wrn16-1") + rated(0.01, 0.1, distiller="kd", student="wrn16-1")
+    )
+    told = plots.alone(drawn("curve", two)).legends[0].get_texts()
+    assert [one.get_text() for one in told] == ["teacher", "kd, wrn16-1", "a run"]
+    pairs = [cell(defense=f"nad[beta={b},epochs={e}]", seed=s) for b, e in ((1, 5), (2, 9)) for s in (0, 1)]
+    assert plots.alone(drawn("curve", pairs, over="beta")).axes[0].get_xlabel() == "beta, and with it epochs"
+    grid = [cell(defense=f"nad[beta={b},epochs={e}]", seed=s) for b in (1, 2) for e in (5, 9) for s in (0, 1)]
+    assert [list(line) for line in plots.knobs(over_seeds(grid))["beta"]] == [[1, 2], [1, 2]]
+    with pytest.raises(dt.BadInput, match=r"varies beta, epochs. Choose one: --over beta"):
+        drawn("curve", grid)
+    with pytest.raises(dt.NotFound, match="no option that varies in example 'betta'. Did you mean 'beta'"):
+        drawn("curve", grid, over="betta")
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path):
+    with pytest.raises(dt.BadInput, match="no numeric option that varies.* distrust figure example map"):
+        drawn("curve")
+    with pytest.raises(dt.BadInput, match="no attacked model with a defence.* distrust figure example map"):
+        drawn("frontier", TEACHER)
+    with pytest.raises(dt.NotFound, match="no number of example 'carred'. Did you mean 'carried'"):
+        drawn("map", metric="carred")
+    with pytest.raises(dt.NotFound, match="no picture of a trigger of example"):
+        drawn("triggers")
+    with pytest.raises(dt.BadInput, match=r"written as .pdf, .svg or .png, not .bmp"):
+        dt.figure(ROOT / "results" / "nad-mini", "map", tmp_path / "f.bmp")
+    with pytest.raises(dt.NotFound, match="no kind of figure 'mop'. Did you mean 'map'"):
+        dt.figure(ROOT / "results" / "nad-mini", "mop")
+
+
+def test_a_file_is_the_same_twice_replaces_its_kind_and_nothing_else(tmp_path):
+    for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")):
+        out = tmp_path / f"f.{suffix}"
+        dt.figure(ROOT / "results" / "nad-mini", "frontier", out)
+        first = out.read_bytes()
+        dt.figure(ROOT / "results" / "nad-mini", "frontier", out)
+        assert first.startswith(magic) and out.read_bytes() == first
+    out.write_bytes(b"\x89PNG of somebody")
+    with pytest.raises(dt.BadInput, match="nothing that Distrust wrote"):
+        replaceable(out)
+
+
+def test_a_name_in_a_figure_is_no_formula(recwarn):
+    name = r"_a$x$b\frac{<script>&%^~"
+    figure = plots.alone(drawn("map", [cell(attack=name, seed=s, defense="nad") for s in (0, 1)]))
+    out = plots.written(figure, "svg").decode()
+    assert "<script" not in out and "_a$x$b\\frac{&lt;script" in unescape(out).replace("<script", "&lt;script")
+    figure = plots.alone(
+        drawn("frontier", [cell(attack=name, seed=s, defense=d) for s in (0, 1) for d in ("none", "nad")])
+    )
+    assert "<script" not in plots.written(figure, "svg").decode() and not recwarn.list
+
+
+def test_every_committed_study_has_a_table_a_map():
     for place in sorted((ROOT / "results").iterdir()):
         if len(list(place.glob("*.json"))) > 150:
             continue
         found = dt.results(place)
         for format in ("latex", "markdown", "html", "csv"):
             assert dt.table(found).to(format)
+        metric = next(c.key for c in columns() if any(isinstance(one.get(c.key), float) for one in found.cells))
+        assert dt.figure(found, "map", metric=metric).axes
     json.dumps(dt.table(found).records())

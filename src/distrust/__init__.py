@@ -58,6 +58,7 @@ _HOME = {
     "results": "reporting.results",
     "report": "publishing",
     "table": "publishing",
+    "figure": "publishing",
     "published": "reporting.published",
     "build_board": "reporting.board.site",
     "submit": "reporting.board.entry",
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
-    from .publishing import report, table
+    from .publishing import figure, report, table
     from .reporting.board.entry import submit
     from .reporting.board.site import build_board
     from .reporting.published import published

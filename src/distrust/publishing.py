@@ -1,4 +1,4 @@
-"""Publishing: what came out of a study as a page or a table; nothing is run."""
+"""Publishing: what came out of a study as a page, a table or a figure; nothing is run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from .allowed import Files as Code
 from .allowed import code_from
+from .errors import BadInput, NotFound
 from .files import replaceable, write_file
 from .reporting.results import Results, results
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from .reporting.table import Table
 
 
@@ -106,3 +110,62 @@ def table(
     from .reporting.table import table_of
 
     return table_of(opened(study, **asked).cells, columns, rows, intervals)
+
+
+def figure(
+    study: Results | str | Path,
+    kind: str,
+    out: str | Path | None = None,
+    *,
+    ax: Axes | Sequence[Axes] | None = None,
+    rows: Mapping[str, Collection[str]] | None = None,
+    metric: str = "carried",
+    over: str = "",
+    overwrite: bool = False,
+    allow_code: Code = (),
+    **asked: Any,
+) -> Figure:
+    """Draw a study, on axes of yours or on a figure of its own.
+
+    Args:
+        study: as `opened` takes it.
+        kind: "map": a metric by attack, model and defence; "frontier": ACC against ASR, a panel for each attack;
+            "curve": a metric over a numeric option; "triggers": an image, the same with the
+            trigger, and the difference.
+        out: where it goes: a .pdf, .svg or .png.
+        ax: Matplotlib axes to draw on, as many as there are panels; their style stays yours.
+        rows: axis → entries of the rows that are drawn, as `table` takes them.
+        metric: of a map or a curve, as in a cell.
+        over: option along which a curve goes; default: the only one that there is.
+        overwrite: replace a file that no earlier figure wrote.
+        allow_code: Python files that may be run, as `plan` takes them, where a trigger needs them.
+        **asked: store, budget, seeds, first_seed, as `opened` takes them.
+
+    Raises:
+        NotFound: no such study, kind, metric, option, axis or entry; no picture of a trigger is here.
+        BadInput: another suffix; more panels than axes; several options and none is chosen; no row is left.
+        Skip: no row has a number.
+        StoreError: the file cannot be written.
+    """
+    suffix = Path(out or "f.pdf").suffix
+    if suffix not in (".pdf", ".svg", ".png"):
+        raise BadInput(
+            f"{out}: a figure is written as .pdf, .svg or .png, not {suffix or 'without an ending'}. Type --out f.pdf."
+        )
+    if out:
+        out = replaceable(out, overwrite)
+    import distrust.reporting.plots as plots
+
+    from .api import DEMO
+    from .reporting.gather import plan_behind
+
+    if kind not in plots.KINDS:
+        raise NotFound.among("kind of figure", kind, plots.KINDS)
+    found = opened(study, **asked)
+    with code_from(allow_code):
+        planned = (found.plan or plan_behind(found.cells, DEMO)) if kind == "triggers" else None
+        drawn = plots.drawing(kind, found.cells, rows or {}, metric, over, planned, found.store)
+    made = plots.onto(drawn, ax) if ax is not None else plots.alone(drawn)
+    if out:
+        write_file(Path(out), plots.written(made, suffix[1:]))
+    return made

@@ -6,7 +6,7 @@ import pytest
 
 from .said import PLUGIN, shell
 
-COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why", "table"]
+COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why", "table", "figure"]
 COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
 COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
 COMMANDS += ["board build", "board submit"]
@@ -37,6 +37,7 @@ def test_help_lists_every_command_and_each_explains_itself(distrust):
         ("run trial.toml --retry --force", "exclude"),
         ("run trial.toml --only-cached --force", "exclude"),
         ("table trial --rows nad", "AXIS=ENTRY"),
+        ("figure trial", "kind"),
     ],
 )
 def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
@@ -81,6 +82,9 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("report nowhere.toml", "NotFound", "nowhere.toml"),
         ("table trail", "NotFound", "no results in"),
         ("table nowhere.toml", "NotFound", "nowhere.toml"),
+        ("figure trail map --out o", "BadInput", "Type --out f.pdf"),
+        ("figure trail mop --out o.svg", "NotFound", "Did you mean 'map'"),
+        ("figure trail map --out o.svg", "NotFound", "no results in"),
         ("status --store nowhere://x", "StoreError", "Give a directory"),
         ("why abc", "NotFound", "no key"),
         ("check nowhere.pt", "NotFound", "nowhere.pt"),

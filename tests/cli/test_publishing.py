@@ -1,4 +1,4 @@
-"""Tables, figures and citations on the command line: what is printed, and the exit codes."""
+"""Tables, figures and citations on the command line: what is printed, what is written, and the exit codes."""
 
 import csv
 import io
@@ -24,10 +24,29 @@ def test_a_table_from_a_study_file_a_folder_and_a_name(distrust, ran, monkeypatc
     assert caption.startswith("Study `trial`") and not blank.strip() and head.startswith("| attack | model |")
 
 
-def test_what_never_ran_has_no_table(distrust):
+def test_a_figure_of_every_kind(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    for kind, source, out in (
+        ("map", "trial", "m.svg"), ("frontier", "trial", "f.png"), ("triggers", "trial.toml", "t.pdf"),
+        ("triggers", "trial", "t.pdf"),
+    ):  # fmt: skip
+        said = distrust("figure", source, kind, "--out", out)
+        assert said.code == 0 and said.out == f"{out}: {kind} of {source}\n" and Path(out).stat().st_size > 2000
+    assert distrust("figure", "trial", "map", "--out", "m.svg", "--json").facts == {"figure": "m.svg", "kind": "map"}
+    Path("mine.svg").write_text("<svg/>")
+    said = distrust("figure", "trial", "map", "--out", "mine.svg")
+    assert said.code == 2 and "--overwrite" in said.err and Path("mine.svg").read_text() == "<svg/>"
+    assert distrust("figure", "trial", "map", "--out", "mine.svg", "--overwrite").code == 0
+    said = distrust("figure", "trial", "curve", "--out", "c.svg")
+    assert said.code == 2 and "Type: distrust figure trial map" in said.err and not Path("c.svg").exists()
+
+
+def test_what_never_ran_has_neither_table_nor_figure_nor_entry(distrust):
     Path("trial.toml").write_text(STUDY)
-    said = distrust("table", "trial.toml")
-    assert said.code == 3 and "Type: distrust run trial.toml" in said.err and said.out == ""
+    for words in (["table", "trial.toml"], ["figure", "trial.toml", "map", "--out", "f.svg"]):
+        said = distrust(*words)
+        assert said.code == 3 and "Type: distrust run trial.toml" in said.err and said.out == ""
+    assert not Path("f.svg").exists()
 
 
 def test_what_is_wrong_is_said_in_one_line(distrust, ran, monkeypatch):
@@ -37,6 +56,7 @@ def test_what_is_wrong_is_said_in_one_line(distrust, ran, monkeypatch):
         ("table trial --format latx", "Did you mean 'latex'"),
         ("table trial --rows defense=nad", "no row of trial with defense 'nad'. Known: finetune, none."),
         ("table trial --intervals 95", "no kind of interval '95'"),
+        ("figure trial map --metric carred --out f.svg", "Did you mean 'carried'"),
     ):
         said = distrust(*words.split())
         assert said.code == 2 and said.out == "" and said.err.count("\n") == 1 and message in said.err

@@ -1,4 +1,4 @@
-"""Commands for a paper: a study as a table."""
+"""Commands for a paper: a study as a table, a figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 import distrust as dt
 
-from .command import Budget, Face, Seeds, command
+from .command import Budget, Face, Overwrite, Seeds, command
 
 StudyName = Annotated[Path, typer.Argument(help="A study file, a results folder, or a study's name.")]
 Rows = Annotated[
@@ -37,6 +37,27 @@ def table(
     told = found.to(format).rstrip("\n")
     facts = {"columns": [field.key for field in found.fields], "rows": found.records(), "table": told}
     return face.show(facts, *(line or " " for line in told.split("\n")))
+
+
+@command
+def figure(
+    face: Face,
+    study: StudyName,
+    kind: Annotated[str, typer.Argument(help="map, frontier, curve or triggers.")],
+    out: Annotated[Path, typer.Option(help="A .pdf, .svg or .png.")] = Path("figure.pdf"),
+    rows: Rows = None,
+    metric: Annotated[str, typer.Option(help="Of a map or a curve, e.g. asr.")] = "carried",
+    over: Annotated[str, typer.Option(help="Option along which a curve goes, e.g. rate.")] = "",
+    budget: Budget = None,
+    seeds: Seeds = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Draw a study, for a paper or a page."""
+    dt.figure(
+        study, kind, out, rows=_chosen(rows), metric=metric, over=over, overwrite=overwrite, store=face.store,
+        budget=budget, seeds=seeds, first_seed=face.seed,
+    )  # fmt: skip
+    return face.show({"figure": str(out), "kind": kind}, f"{out}: {kind} of {study}")
 
 
 def _chosen(texts: list[str] | None) -> dict[str, list[str]]:
