@@ -57,7 +57,7 @@ def place(tmp_path_factory) -> Path:
     [
         "--help", "report --help", "list", "list attacks --json", "list models", "list nothing", "show nad",
         "show triggers/blend --json", "show nda", "status", "why 0123", "results one",
-        "table one", "table one --format latex", "figure --help", "table nowhere",
+        "table one", "table one --format latex", "cite", "cite one", "figure --help", "table nowhere",
     ],
 )  # fmt: skip
 def test_what_only_looks_something_up_imports_nothing_heavy(words, place, monkeypatch):

@@ -19,6 +19,7 @@ from tests.report_fixture import cell, seeds, unmeasured
 import distrust as dt
 from distrust.files import replaceable
 from distrust.reporting import figures, plots
+from distrust.reporting.citing import bibtex
 from distrust.reporting.rows import columns, over_seeds
 from distrust.reporting.table import table_of
 from distrust.study.store import Store
@@ -289,13 +290,51 @@ def test_a_name_in_a_figure_is_no_formula(recwarn):
     assert "<script" not in plots.written(figure, "svg").decode() and not recwarn.list
 
 
-def test_every_committed_study_has_a_table_a_map():
+def entries(text):
+    return {key: body for key, body in re.findall(r"@misc\{([^,]+),\n(.*?)\n\}", text, re.DOTALL)}
+
+
+def test_distrust_is_cited_as_its_citation_file_says():
+    file = (ROOT / "CITATION.cff").read_text()
+    (tool,) = entries(dt.cite()).values()
+    assert f"Version {re.search('^version: (.*)$', file, re.M)[1]}" in tool
+    assert re.search("name: (.*)$", file, re.M)[1] in tool and re.search("^title: (.*)$", file, re.M)[1] in tool
+
+
+def test_a_study_and_a_cell_are_cited_by_what_they_hold():
+    said = [{**one, "keys": {"teacher": "ab" * 16}, "env": {"distrust": "0.1.0"}} for one in CLEANED]
+    text = bibtex(said, said[1]["id"])
+    _, study, own = entries(text).values()
+    assert re.search(r"Version [0-9a-f]{12}: 3 cells, 3 seeds, budget cpu; measured with Distrust 0.1.0", study)
+    assert re.search(r"Version [0-9a-f]{8}: seed 1; stages teacher abababababab; measured with Distrust 0.1.0", own)
+    assert "% nad: Li et al." in text and bibtex(reversed(said) and said[::-1], said[1]["id"]) == text
+    other = [{**said[0], "acc": 0.5}, *said[1:]]
+    assert entries(bibtex(other))["distrust-example"] != study and "not recorded" in bibtex(CLEANED)
+    with pytest.raises(dt.BadInput, match="3 cells of example begin with 'badnets'"):
+        bibtex(said, "badnets")
+    with pytest.raises(dt.NotFound, match="no cell of example 'x'"):
+        bibtex(said, "x")
+    with pytest.raises(dt.Skip, match="no number yet that could be cited"):
+        bibtex([unmeasured("failed", "it broke")])
+
+
+def test_a_name_in_a_bibliography_stays_in_its_braces():
+    text = bibtex([cell(study=NASTY, id=NASTY, attack=NASTY)], NASTY)
+    assert all(re.fullmatch(r"[\w.-]+", key, re.ASCII) for key in entries(text))
+    for body in entries(text).values():
+        for line in body.splitlines():
+            assert line.count("{") == line.count("}") and line.startswith("  ") and line.endswith("},"), line
+    assert "<script" not in text
+
+
+def test_every_committed_study_has_a_table_a_map_and_an_entry():
     for place in sorted((ROOT / "results").iterdir()):
         if len(list(place.glob("*.json"))) > 150:
             continue
         found = dt.results(place)
         for format in ("latex", "markdown", "html", "csv"):
             assert dt.table(found).to(format)
+        assert place.name in dt.cite(found)
         metric = next(c.key for c in columns() if any(isinstance(one.get(c.key), float) for one in found.cells))
         assert dt.figure(found, "map", metric=metric).axes
     json.dumps(dt.table(found).records())

@@ -59,6 +59,7 @@ _HOME = {
     "report": "publishing",
     "table": "publishing",
     "figure": "publishing",
+    "cite": "publishing",
     "published": "reporting.published",
     "build_board": "reporting.board.site",
     "submit": "reporting.board.entry",
@@ -101,7 +102,7 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
-    from .publishing import figure, report, table
+    from .publishing import cite, figure, report, table
     from .reporting.board.entry import submit
     from .reporting.board.site import build_board
     from .reporting.published import published

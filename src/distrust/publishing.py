@@ -1,4 +1,4 @@
-"""Publishing: what came out of a study as a page, a table or a figure; nothing is run."""
+"""Publishing: what came out of a study as a page, a table, a figure or an entry of a bibliography; nothing is run."""
 
 from __future__ import annotations
 
@@ -169,3 +169,23 @@ def figure(
     if out:
         write_file(Path(out), plots.written(made, suffix[1:]))
     return made
+
+
+def cite(study: Results | str | Path | None = None, cell: str = "", **asked: Any) -> str:
+    """BibTeX for Distrust and, if they are named, for a study and for one of its cells, each with its version.
+
+    Args:
+        study: as `opened` takes it.
+        cell: the id of a cell, or its beginning.
+        **asked: store, budget, seeds, first_seed, as `opened` takes them.
+
+    Raises:
+        NotFound: no such study or cell, with what is near.
+        BadInput: a cell without its study, or several that begin so.
+        Skip: no cell has a number.
+    """
+    from .reporting.citing import bibtex
+
+    if cell and study is None:
+        raise BadInput(f"cell {cell!r} is cited with its study. Type: distrust cite STUDY --cell {cell}")
+    return bibtex([] if study is None else opened(study, **asked).cells, cell)

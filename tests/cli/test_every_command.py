@@ -6,7 +6,7 @@ import pytest
 
 from .said import PLUGIN, shell
 
-COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why", "table", "figure"]
+COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why", "table", "figure", "cite"]
 COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
 COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
 COMMANDS += ["board build", "board submit"]
@@ -85,6 +85,8 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("figure trail map --out o", "BadInput", "Type --out f.pdf"),
         ("figure trail mop --out o.svg", "NotFound", "Did you mean 'map'"),
         ("figure trail map --out o.svg", "NotFound", "no results in"),
+        ("cite trail", "NotFound", "no results in"),
+        ("cite --cell x", "BadInput", "Type: distrust cite STUDY --cell x"),
         ("status --store nowhere://x", "StoreError", "Give a directory"),
         ("why abc", "NotFound", "no key"),
         ("check nowhere.pt", "NotFound", "nowhere.pt"),

@@ -43,7 +43,7 @@ def test_a_figure_of_every_kind(distrust, ran, monkeypatch):
 
 def test_what_never_ran_has_neither_table_nor_figure_nor_entry(distrust):
     Path("trial.toml").write_text(STUDY)
-    for words in (["table", "trial.toml"], ["figure", "trial.toml", "map", "--out", "f.svg"]):
+    for words in (["table", "trial.toml"], ["figure", "trial.toml", "map", "--out", "f.svg"], ["cite", "trial.toml"]):
         said = distrust(*words)
         assert said.code == 3 and "Type: distrust run trial.toml" in said.err and said.out == ""
     assert not Path("f.svg").exists()
@@ -57,6 +57,20 @@ def test_what_is_wrong_is_said_in_one_line(distrust, ran, monkeypatch):
         ("table trial --rows defense=nad", "no row of trial with defense 'nad'. Known: finetune, none."),
         ("table trial --intervals 95", "no kind of interval '95'"),
         ("figure trial map --metric carred --out f.svg", "Did you mean 'carried'"),
+        ("cite trial --cell nothing", "no cell of trial 'nothing'"),
     ):
         said = distrust(*words.split())
         assert said.code == 2 and said.out == "" and said.err.count("\n") == 1 and message in said.err
+
+
+def test_a_citation_names_versions(distrust, ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    alone, study = distrust("cite"), distrust("cite", "trial")
+    assert (
+        alone.code == study.code == 0
+        and study.out.startswith(alone.out.rstrip())
+        and "@misc{distrust-trial" in study.out
+    )
+    cell = distrust("results", "trial", "--json").facts["cells"][0]["id"]
+    told = distrust("cite", "trial", "--cell", cell, "--json").facts["bibtex"]
+    assert cell in told and "measured with Distrust 0.1.0" in told and told.count("@misc{") == 3

@@ -1,4 +1,4 @@
-"""Commands for a paper: a study as a table, a figure."""
+"""Commands for a paper: a study as a table, a figure, an entry of a bibliography."""
 
 from __future__ import annotations
 
@@ -58,6 +58,19 @@ def figure(
         budget=budget, seeds=seeds, first_seed=face.seed,
     )  # fmt: skip
     return face.show({"figure": str(out), "kind": kind}, f"{out}: {kind} of {study}")
+
+
+@command
+def cite(
+    face: Face,
+    study: Annotated[Path | None, typer.Argument(help="A study file, a results folder, or a study's name.")] = None,
+    cell: Annotated[str, typer.Option(help="The id of one of its cells, or its beginning.")] = "",
+    budget: Budget = None,
+    seeds: Seeds = None,
+) -> int:
+    """Print BibTeX for Distrust, a study and a cell, each with its version."""
+    told = dt.cite(study, cell, store=face.store, budget=budget, seeds=seeds, first_seed=face.seed)
+    return face.show({"bibtex": told}, *(line or " " for line in told.split("\n")))
 
 
 def _chosen(texts: list[str] | None) -> dict[str, list[str]]:
