@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tables import markdown
-
 from distrust.intervals import FEW, LEAST, needed, over_seeds
+from distrust.reporting.markup import markdown
 from distrust.reporting.rows import Estimate, finite, given, on_test
 from distrust.reporting.text import percent, reach
 from distrust.study import read_cells

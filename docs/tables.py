@@ -11,20 +11,33 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from distrust.auditing.shelf import Judged, Shelf, family
 from distrust.intervals import Share, weighted
 from distrust.reporting.answer import answer
 from distrust.reporting.detection import auroc, detections
 from distrust.reporting.figures import frontiers
-from distrust.reporting.labels import shortened
+from distrust.reporting.labels import Short, shortened
+from distrust.reporting.markup import MARKUP, markdown
 from distrust.reporting.published import COUNTED
-from distrust.reporting.rows import Axes, Cell, Column, Estimate, Row, columns, given, maker, over_seeds
-from distrust.reporting.text import number, percent, reach, share
-from distrust.reporting.verdict import comparisons, verdicts
-from distrust.selectors import Selector, Tune, parse_one
+from distrust.reporting.rows import Axes, Cell, Estimate, Row, given, over_seeds
+from distrust.reporting.table import (
+    bare,
+    chosen,
+    entry,
+    model,
+    naming,
+    order,
+    setting,
+    states,
+    table_of,
+    value_of,
+)
+from distrust.reporting.text import number, percent, share
+from distrust.reporting.verdict import comparisons
+from distrust.selectors import parse_one
 from distrust.study import read_cells
+from distrust.study.axes import AXES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -44,8 +57,7 @@ DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
 }
 MARKED = re.compile(r"(<!-- (results|choices|neurons|map|headline|shelf):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-TRAINED = ("untriggered", "acc_control")  # where a set may wreck its victim
-UNITS = {"share": " %", "ratio": " %", "points": ", points"}
+SEEDS = "Mean over seeds, and the runs or, of five and more, their 95 % t-interval; of one run its own interval"
 CLEANED = (
     "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
     "carries more, points", "ACC more, points",
@@ -82,36 +94,13 @@ def table(folder: Path, glossary: str) -> str:
             f"No results yet. `distrust run studies/{folder.name}.toml --results results/{folder.name}` makes them.\n"
         )
     cells = read_cells(folder)
-    rows = sorted(over_seeds(cells), key=_order)
-    axes = [
-        name
-        for name in ("images", "condenser", "encoder", "attack", "detector")
-        if len({row.axes[name] for row in rows}) > 1
-    ]
-    names = [*axes, "model", "defence"]
-    metrics = [column for column in columns() if _shown(column, rows)]
-    taught = any("teacher_asr" in row.values and given(row.axes, "distiller") for row in rows)
-    tuned = any(cell.get("chosen") for cell in cells)
-    said = verdicts(rows)
-    seeds = "Mean over seeds, and the runs or, of five and more, their 95 % t-interval; of one run its own interval"
-    head = [
-        *names, *(["its teacher's ASR %"] if taught else []), "seeds",
-        *(f"{column.heading}{UNITS.get(column.unit, '')}" for column in metrics),
-        *(["backdoor"] if said else []), *(["chosen"] if tuned else []), "flags",
-    ]  # fmt: skip
-    lines = [
-        [
-            *_names(row.axes, axes),
-            *([_value(row.values.get("teacher_asr") if given(row.axes, "distiller") else None)] if taught else []),
-            str(len(row.seeds)),
-            *(_value(row.values.get(column.key), column.unit) for column in metrics),
-            *([said.get(row) or "–"] if said else []),
-            *([_chosen(row.cells)] if tuned else []),
-            ", ".join([f"[{name}]({glossary}#{name})" for name in row.flags] + _states(row)) or "–",
-        ]
-        for row in rows
-    ]
-    text = f"> {answer(cells)}\n\n{_shared(rows)}. {seeds}.\n\n{markdown(head, lines)}"
+    told = table_of(Short(cells), ["all"])  # with every option
+    axes, rows = [key for key in naming(told.rows) if key in AXES and key != "defense"], told.rows
+    lines = told.lines("markdown")
+    for line, row in zip(lines, rows, strict=True):
+        line[-1] = ", ".join([f"[{name}]({glossary}#{name})" for name in row.flags] + states(row)) or "–"
+    common = MARKUP["markdown"].text(*setting(rows))
+    text = f"> {answer(cells)}\n\n{common}. {SEEDS}.\n\n{markdown(told.head('markdown'), lines)}"
     text += _defences(cells) + _detectors(cells)
     published = [line for row in rows for line in _published(row, axes)]
     if published:
@@ -119,7 +108,7 @@ def table(folder: Path, glossary: str) -> str:
         text += (
             f"\nPublished numbers stand beside ours, counted their way: {'; '.join(COUNTED[way][2] for way in ways)}. "
             "They are not mixed into the table above.\n\n"
-        ) + markdown([*names, *BESIDE], published)
+        ) + markdown([*axes, "model", "defence", *BESIDE], published)
     return text
 
 
@@ -137,10 +126,10 @@ def _defences(cells: Sequence[Cell]) -> str:
             CLEANED,
             [
                 [
-                    f"`{result.defense}`" + " ◆" * (result in one.frontier), _value(result.carried),
-                    percent(result.acc), _value(result.cost), str(result.floored), CLEANS[result.cleans],
-                    f"`{result.rival}`: {result.standing}" if result.rival else "–", _value(result.less),
-                    _value(result.more),
+                    f"`{result.defense}`" + " ◆" * (result in one.frontier), value_of(result.carried),
+                    percent(result.acc), value_of(result.cost), str(result.floored), CLEANS[result.cleans],
+                    f"`{result.rival}`: {result.standing}" if result.rival else "–", value_of(result.less),
+                    value_of(result.more),
                 ]
                 for result in sorted(one.results, key=lambda result: result.carried.mean)
             ],
@@ -164,7 +153,7 @@ def plain_map(folder: Path) -> str:
         left, again = (_average(row.mean(metric) for _, row in pairs) for metric in ("asr", "retune"))
         costs = (_average(before.mean("acc") - row.mean("acc") for before, row in some) for some in (pairs, clean))
         took = _average(max(row.mean("seconds") - before.mean("seconds"), 0) for before, row in pairs)
-        line = [f"`{_bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks)]
+        line = [f"`{bare(defense)}`", *(_told(own.get(attack), "asr") for attack in attacks)]
         line += [*map(percent, (left, again, *costs)), number(took, "count")]
         lines.append(((defense != "none", math.inf if left is None else left, defense), line))
     headings = (f"`{attack}`{' (weak)' if attack in weak else ''}" for attack in attacks)
@@ -234,8 +223,8 @@ def headline(folder: Path) -> str:
         return "No backdoored model was run under every defence.\n"
     best = min(found, key=lambda name: found[name][1].carried.mean)
     return "".join(
-        f"- `{name}` leaves {_value(own.carried)} points of {percent(one.carried)} on {one.models} models, `finetune` "
-        f"{_value(usual.carried)}; the paired difference is {_value(own.less)}: {own.standing}.\n"
+        f"- `{name}` leaves {value_of(own.carried)} points of {percent(one.carried)} on {one.models} models, "
+        f"`finetune` {value_of(usual.carried)}; the paired difference is {value_of(own.less)}: {own.standing}.\n"
         for name in dict.fromkeys(("nad", best))
         for one, own, usual in [found[name]]
     )
@@ -253,12 +242,6 @@ def _detectors(cells: Sequence[Cell]) -> str:
     return f"\n{markdown(DETECTED, lines)}" if lines else ""
 
 
-def _shown(column: Column, rows: Sequence[Row]) -> bool:
-    trained = any(maker(row.axes) for row in rows)
-    there = any(column.key in row.values for row in rows)
-    return there and not column.detail and (trained or column.key not in TRAINED)
-
-
 def neurons(folder: Path) -> str:
     """The mechanism check of each model that nobody defended: the poisoned neuron's rank, layer by layer."""
     if not folder.is_dir():
@@ -268,7 +251,7 @@ def neurons(folder: Path) -> str:
             _names(cell, [])[0], str(cell["seed"]), f"`{row['layer']}`", str(row["channels"]),
             ", ".join(map(str, row["rank"])) or "–", ", ".join(map(str, row["rank_clean"])) or "–", str(row["run"]),
         ]
-        for group in sorted(over_seeds(read_cells(folder)), key=_order)
+        for group in sorted(over_seeds(read_cells(folder)), key=order)
         for cell in group.cells
         if cell["defense"] == "none"
         for row in cell.get("mechanism", ())
@@ -295,17 +278,13 @@ def choices(folder: Path) -> str:
     rows = [
         [
             *_names(cell, [])[1:], str(cell["seed"]), percent(cell["validation"]["before"]),
-            ", ".join(percent(acc) for acc in cell["validation"]["after"]), _chosen([cell]), percent(cell["asr"]),
+            ", ".join(percent(acc) for acc in cell["validation"]["after"]), chosen([cell]), percent(cell["asr"]),
         ]
-        for group in sorted(over_seeds(read_cells(folder)), key=_order)
+        for group in sorted(over_seeds(read_cells(folder)), key=order)
         for cell in group.cells
         if cell.get("validation")
     ]  # fmt: skip
     return markdown(CHOICES, rows)
-
-
-def _states(row: Row) -> list[str]:
-    return sorted({f"{cell['state']}: {cell['error']}" for cell in row.cells if cell["state"] != "done"})
 
 
 def _published(row: Row, axes: Sequence[str]) -> list[list[str]]:
@@ -321,65 +300,13 @@ def _published(row: Row, axes: Sequence[str]) -> list[list[str]]:
 
 
 def _names(axes: Axes, shown: Sequence[str]) -> list[str]:
-    model = axes["student"] if maker(axes) else f"{axes['student']} student by {axes['distiller']}"
-    model = model if maker(axes) or given(axes, "distiller") else "teacher"
-    told = model if given(axes, "attack") else f"{model}, never attacked"
-    return [*(f"`{given(axes, name) or 'none'}`" for name in shown), told, f"`{_bare(axes['defense'])}`"]
-
-
-def _bare(text: str) -> str:
-    """A selector without the options that were tuned; the chosen values have their own column."""
-    selector = parse_one(text)
-    return Selector(selector.name, {k: v for k, v in selector.options.items() if not isinstance(v, Tune)}).text
-
-
-def _chosen(cells: Sequence[Cell]) -> str:
-    """Tuned options with their value for each seed, in the order of the seeds."""
-    done = sorted((cell for cell in cells if cell["state"] == "done"), key=lambda cell: cell["seed"])
-    chosen = [cell["chosen"] for cell in done if cell.get("chosen")]
-    return "; ".join(f"{k} {', '.join(str(c[k]) for c in chosen)}" for k in chosen[0]) if chosen else "–"
-
-
-def _value(estimate: Estimate | None, unit: str = "share") -> str:
-    if estimate is None:
-        return "–"
-    return f"{number(estimate.mean, unit)} {reach(estimate, unit) if unit in UNITS else ''}".strip()
+    return [*(f"`{entry(axes, name)}`" for name in shown), model(axes), f"`{entry(axes, 'defense')}`"]
 
 
 def _mean(row: Row, name: str) -> str:
     """Of a number that no table above holds."""
     values = [cell[name] for cell in row.cells if cell["state"] == "done" and cell.get(name) is not None]
-    return _value(Estimate.of(values)) if values else "–"
-
-
-def _order(row: Row) -> tuple[Any, ...]:
-    axes, bare = row.axes, _bare(row.axes["defense"])
-    taught, defended = bool(given(axes, "distiller")), bool(given(axes, "defense"))
-    made = (axes["images"], axes["teacher"], maker(axes) or "", axes["attack"], taught, axes["distiller"])
-    looked = given(axes, "detector") or ""
-    return (*made, axes["student"], looked, defended, bare.partition("[")[0], "[" not in bare, bare)
-
-
-def _shared(rows: Sequence[Row]) -> str:
-    """What every row has in common."""
-    parts = [f"Study `{rows[0].axes['study']}`, budget `{rows[0].axes['budget']}`"]
-    for axis in ("images", "teacher", "condenser", "encoder", "attack"):
-        values = list(dict.fromkeys(row.axes[axis] for row in rows))
-        if axis in ("teacher", "condenser", "encoder") and values == ["none"]:
-            continue
-        if axis != "teacher" and len(values) > 1:
-            continue  # it has a column
-        parts.append(f"{axis} {', '.join(f'`{value}`' for value in values)}")
-    images = sorted({cell["n"] for row in rows for cell in row.cells if cell.get("n")})
-    if images:
-        parts.append(f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys((images[0], images[-1])))} triggered test images")
-    return "; ".join(parts)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, each line with its end."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+    return value_of(Estimate.of(values)) if values else "–"
 
 
 if __name__ == "__main__":

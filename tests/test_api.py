@@ -50,7 +50,7 @@ def test_a_run_a_second_one_and_its_results(small):
     assert (again.outcome.ran, again.outcome.cached, again.differences) == (0, 6, ())
     assert again.cells == first.cells and str(again).endswith(first.answer)
     lines = str(first).splitlines()
-    assert lines[0].split()[:3] == ["attack", "distiller", "defense"] and lines[1].startswith("none ")
+    assert lines[0].split()[:3] == ["attack", "distiller", "defence"] and lines[1].startswith("none ")
     assert "<td>badnets</td>" in first._repr_html_()
     found = dt.results("small")
     ids = {cell["id"] for cell in first.cells}

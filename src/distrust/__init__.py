@@ -56,8 +56,11 @@ _HOME = {
     "plan": "api",
     "run": "api",
     "results": "reporting.results",
+    "report": "publishing",
+    "table": "publishing",
+    "figure": "publishing",
+    "cite": "publishing",
     "published": "reporting.published",
-    "report": "api",
     "build_board": "reporting.board.site",
     "submit": "reporting.board.entry",
     "Store": "study.housekeeping",
@@ -77,7 +80,7 @@ _KINDS = ("triggers", "attacks", "distillers", "condensers", "objectives", "head
 __all__ = [*_HOME, *_KINDS, "__version__"]
 
 if TYPE_CHECKING:
-    from .api import plan, report, run
+    from .api import plan, run
     from .auditing.audit import Audit, audit
     from .auditing.check import check
     from .auditing.checkpoint import Suspect, fitting_statistics, hints, judged, open_suspect, verdict
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from .methods.metrics.stealth import stealth
     from .models import Normalize, Taps, group_ends, load, model, save, taps
     from .moving import export, import_, needed
+    from .publishing import cite, figure, report, table
     from .reporting.board.entry import submit
     from .reporting.board.site import build_board
     from .reporting.published import published

@@ -1,4 +1,4 @@
-"""The public way to a study: plan it, run it, and hold what came out."""
+"""The public way to a study: plan it, and run it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from .allowed import Files as Code
 from .allowed import allowed, check_allowed, code_from
 from .devices import usable
 from .errors import NotFound, notice
-from .files import replaceable, write_file
 from .registry import registry
-from .reporting.results import Large, Results, Stored, failures_of, folder_of, results
+from .reporting.results import Large, Results, Stored, failures_of, folder_of
 from .reporting.text import duration
 from .study.blocks import Tally
 from .study.cells import COMPARED, Cell, Writer, compare, named, read_cells
@@ -333,54 +332,6 @@ def run(study: str | Path, *, tell: Tell = lambda event, stage, record: None, **
         DistrustError: a worker process was killed; what was finished stays.
     """
     return plan(study, **asked).run(tell)
-
-
-def report(
-    study: Results | str | Path,
-    out: str | Path = "report.html",
-    *,
-    store: str = "runs",
-    budget: str | None = None,
-    seeds: int | None = None,
-    first_seed: int = 0,
-    made_by: str = "",
-    overwrite: bool = False,
-    allow_code: Code = (),
-) -> Results:
-    """Write one HTML file that shows a study; nothing is run.
-
-    Args:
-        study: what `run` or `results` returned, a study file, a results folder, or a study's name.
-        out: where the page goes.
-        store: where finished stages are kept; what it lacks is left out.
-        budget: of a study file, as `plan` takes it, like the next two.
-        seeds: number of seeds, in place of the study's.
-        first_seed: where seeds begin.
-        made_by: the command that made it, for the page.
-        overwrite: replace a file that an earlier report did not write.
-        allow_code: Python files that may be run, as `plan` takes them; pictures that need others are left out.
-
-    Returns:
-        What the page shows.
-
-    Raises:
-        NotFound, BadInput: no such study, or as `plan`; `out` is something else than a report.
-        StoreError: the page cannot be written.
-    """
-    out = replaceable(out, overwrite)
-    from .reporting import page
-    from .reporting.gather import plan_behind, report_of
-
-    if isinstance(study, Results):
-        found = study
-    elif Path(study).suffix == ".toml":
-        found = plan(study, budget=budget, seeds=seeds, first_seed=first_seed, store=store).look()
-    else:
-        found = results(study, store=store)
-    with code_from(allow_code):
-        shown = report_of(found.cells, found.plan or plan_behind(found.cells, DEMO), found.store, made_by)
-    write_file(out, page(shown).encode())
-    return found
 
 
 def _toml(value: Any) -> str:

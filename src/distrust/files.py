@@ -24,6 +24,7 @@ MARKS = (  # by one of them a file says that Distrust wrote it
     "· Distrust</title>".encode(),  # pages of earlier versions
     b'"generator": "Distrust',
     b'"name": "Distrust"',  # the tool of a SARIF file
+    b"Distrust figure",
 )
 
 
@@ -108,7 +109,9 @@ def replaceable(path: str | Path, overwrite: bool = False) -> Path:
     if not overwrite:
         with path.open("rb") as file:
             head = file.read(4096)
-        if head and not any(mark in head for mark in MARKS):
+            file.seek(max(0, path.stat().st_size - 16384))  # where a PDF says it
+            said = head + file.read()
+        if head and not any(mark in said for mark in MARKS):
             raise BadInput(f"{path} exists, and is nothing that Distrust wrote. Give another place, or --overwrite.")
     return path
 

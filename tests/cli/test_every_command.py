@@ -6,7 +6,7 @@ import pytest
 
 from .said import PLUGIN, shell
 
-COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why"]
+COMMANDS = ["demo", "run", "results", "results import", "report", "status", "why", "table", "figure", "cite"]
 COMMANDS += ["measure", "purify", "distill", "scan", "list", "show", "layers", "check", "export"]
 COMMANDS += ["store ls", "store gc", "store verify", "store export", "store import"]
 COMMANDS += ["board build", "board submit"]
@@ -36,6 +36,8 @@ def test_help_lists_every_command_and_each_explains_itself(distrust):
         ("list --jobs many", "--jobs"),
         ("run trial.toml --retry --force", "exclude"),
         ("run trial.toml --only-cached --force", "exclude"),
+        ("table trial --rows nad", "AXIS=ENTRY"),
+        ("figure trial", "kind"),
     ],
 )
 def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
@@ -78,6 +80,13 @@ def test_wrong_usage_is_code_4_and_names_what_is_near(distrust, words, near):
         ("results import {code}", "BadInput", "no results file of BackdoorBench"),
         ("report trail", "NotFound", "no results in"),
         ("report nowhere.toml", "NotFound", "nowhere.toml"),
+        ("table trail", "NotFound", "no results in"),
+        ("table nowhere.toml", "NotFound", "nowhere.toml"),
+        ("figure trail map --out o", "BadInput", "Type --out f.pdf"),
+        ("figure trail mop --out o.svg", "NotFound", "Did you mean 'map'"),
+        ("figure trail map --out o.svg", "NotFound", "no results in"),
+        ("cite trail", "NotFound", "no results in"),
+        ("cite --cell x", "BadInput", "Type: distrust cite STUDY --cell x"),
         ("status --store nowhere://x", "StoreError", "Give a directory"),
         ("why abc", "NotFound", "no key"),
         ("check nowhere.pt", "NotFound", "nowhere.pt"),
@@ -99,7 +108,7 @@ def test_an_error_is_code_2_with_its_name_and_what_to_type(distrust, stranger, w
     assert said.code == 2 and said.out == "" and said.err.startswith(f"{kind}: ") and message in said.err
     told = distrust(*words, "--json")
     assert told.code == 2 and told.facts["error"] == kind and message in told.facts["message"]
-    assert not Path("o").exists()
+    assert not Path("o").exists() and not Path("o.svg").exists()
 
 
 @pytest.mark.parametrize(

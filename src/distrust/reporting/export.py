@@ -55,11 +55,16 @@ def exported(cell: Cell) -> Exported:
     tags = {"state": cell["state"], "flags": ", ".join(cell["flags"]), "reproduce": cell["reproduce"]}
     tags |= {f"key.{kind}": key for kind, key in cell["keys"].items()}
     return Exported(
-        f"{cell['id']}-{hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:8]}",
+        f"{cell['id']}-{version_of(cell)}",
         {name: cell[name] for name in PARAMS if cell.get(name) is not None},
         {name: float(cell[name]) for name in (*numbers, "n", "seconds") if finite(cell.get(name))},
         tags,
     )
+
+
+def version_of(cell: Cell) -> str:
+    """Eight digits that tell a cell from another of its id."""
+    return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _tensorboard(runs: list[Exported], place: str) -> int:

@@ -47,7 +47,7 @@ def shortened(cells: Sequence[Cell]) -> Short:
 
 
 def _short(texts: set[str]) -> dict[str, str]:
-    parsed = {text: _parse(text) for text in texts}
+    parsed = {text: read(text) for text in texts}
     found = {}
     first: dict[str, dict[str, Any]] = {}
     shared: dict[str, set[str]] = {}  # name → options that all of this name have, with one value
@@ -61,8 +61,9 @@ def _short(texts: set[str]) -> dict[str, str]:
     return found
 
 
-def _parse(text: str) -> Selector:
+def read(text: str) -> Selector:
+    """A selector; somebody else's label, which is none, is a name as it stands."""
     try:
         return parse_one(text)
-    except BadInput:  # somebody else's label; it is shown as it is
+    except BadInput:
         return Selector(text)

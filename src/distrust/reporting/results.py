@@ -91,12 +91,14 @@ class Results:
         return self.large.states if self.large else Counter(cell["state"] for cell in self.cells)
 
     def __str__(self) -> str:
-        from .table import text
+        from .table import overview
 
         if self.large:
             told = ", ".join(f"{n:,} {state}" for state, n in self.states.items())
             return f"{sum(self.states.values()):,} cells: {told}" + (f"; in {self.folder}" if self.folder else "")
-        return "\n".join(part for part in (text(self._short), self.answer.replace("\n", " ")) if part)
+        return "\n".join(
+            part for part in (overview(self._short).to("text").rstrip(), self.answer.replace("\n", " ")) if part
+        )
 
     def export(self, to: str) -> int:
         """Write finished cells as runs of "tensorboard:FOLDER" or "mlflow:URI"; returns how many were new there.
@@ -110,9 +112,9 @@ class Results:
         return export(self.cells, to)
 
     def _repr_html_(self) -> str:
-        from .table import html
+        from .table import overview
 
-        return html(self.cells)
+        return overview(self.cells).to("html")
 
 
 def failures_of(plan: Plan, outcome: Outcome) -> list[str]:
@@ -141,9 +143,11 @@ def results(study: str | Path, *, store: str = "runs", where: str = "") -> Resul
         BadInput: no file there is a cell, or none for which `where` holds.
     """
     asked = Path(study)
-    beside = folder_of(asked.name, store)
-    likely = beside if len(asked.parts) == 1 else asked  # whose neighbours an error names
-    folder = next((place for place in (asked, beside, Path("results") / asked.name) if place.is_dir()), likely)
+    places = (asked, folder_of(asked.name, store), Path("results") / asked.name)
+    likely = [
+        place for place in places[len(asked.parts) == 1 :] if place.parent.is_dir()
+    ]  # an error names what is near
+    folder = next((place for place in places if place.is_dir()), [*likely, asked][0])
     inside = {file.parent for file in folder.glob("*/*.json")}  # of other budgets
     if len(inside) == 1 and not any(folder.glob("*.json")):
         (folder,) = inside

@@ -13,9 +13,9 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−") if finite(value) else "–"
 
 
-def reach(estimate: Estimate, unit: str = "share") -> str:
+def reach(estimate: Estimate, unit: str = "share", few: int = FEW) -> str:
     """How far the runs behind a mean lie apart: of a few every value, of more their interval; of one its own."""
-    if 1 < len(estimate.values) < FEW:
+    if 1 < len(estimate.values) < few:
         return f"({', '.join(number(value, unit) for value in estimate.values)})"
     bounds = estimate.interval
     return f"[{', '.join(number(bound, unit) for bound in bounds)}]" if bounds else ""
