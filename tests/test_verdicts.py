@@ -74,6 +74,18 @@ def test_a_variant_stands_beside_its_own_method():
     assert (variant.rival, variant.standing, found.result("nad").rival) == ("nad", Standing.AS_GOOD, None)
 
 
+def test_a_defence_stands_beside_fine_tuning_on_the_same_images_at_the_same_place():
+    few = {"clean": "0.01"}, {"at": "teacher", "clean": "0.01"}
+    ways = ["[" + ",".join(f"{name}={value}" for name, value in way.items()) + "]" for way in few]
+    names = [f"{name}{way}" for way in ways for name in ("nad", "finetune")] + ["nad[beta=0,clean=0.01]", "clp"]
+    (found,) = comparisons(TEACHER + [cell for name in names for cell in defended(name, 0.88, 0.04)])
+    rivals = {name: found.result(name).rival for name in names}
+    assert rivals == {
+        f"nad{ways[0]}": f"finetune{ways[0]}", f"nad{ways[1]}": f"finetune{ways[1]}", "clp": None,
+        "nad[beta=0,clean=0.01]": f"finetune{ways[0]}", f"finetune{ways[0]}": None, f"finetune{ways[1]}": None,
+    }  # fmt: skip
+
+
 def test_the_frontier_is_of_what_is_left_and_its_price_and_null_rows_win_nothing():
     some = {"nad": (0.88, 0.04), "mimic": (0.86, 0.02), "prune": (0.85, 0.03), "clp": (0.89, 0.5)}
     cells = TEACHER + [c for name, numbers in some.items() for c in defended(name, *numbers)]

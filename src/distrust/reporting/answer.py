@@ -154,7 +154,7 @@ def _cleaned(cells: Sequence[Cell], models: Sequence[Cell]) -> str:
     said += f"{moves.format(percent(best.carried.mean))} "
     said += f"for {percent(best.cost.mean)} points of ACC" if best.cost.mean > 0 else "at no cost in ACC"
     if best is special and plain([best.defense]) not in (None, best.defense):
-        said += f"; {BESIDE[best.standing if best.rival == plain([best.defense]) else None]}"
+        said += f"; {BESIDE[best.standing if _bare(best.rival or '') == plain([best.defense]) else None]}"
     return _sentence(said)
 
 

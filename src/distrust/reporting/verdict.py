@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from ..intervals import LEAST, RATE, TEACHER_CARRIES, chance_above, chance_below, claimed
 from ..registry import registry
+from ..selectors import Selector
+from .labels import read
 from .rows import (
     NAMES,
     Cell,
@@ -267,10 +269,13 @@ def _cleanings(pairs: Mapping[str, Sequence[tuple[Cell, Cell]]]) -> list[Cleanin
 
 
 def _rival(name: str, defenses: Iterable[str]) -> str | None:
-    """What a defence has to beat: a variant its whole method, a method plain fine-tuning."""
+    """What a defence has to beat: a variant its whole method, a method plain fine-tuning on the same images."""
     bare = name.partition("[")[0]
-    rival = bare if bare != name and bare in defenses else plain([name])
-    return rival if rival and rival != name and rival in defenses else None
+    if bare != name and bare in defenses:
+        return bare
+    usual = plain([name]) or ""
+    alike = Selector(usual, {k: v for k, v in read(name).options.items() if k in ("clean", "at")}).text
+    return next((rival for rival in (alike, usual) if rival != name and rival in defenses), None)
 
 
 def _either(values: Sequence[float]) -> float:
