@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 KILLS ?= 30
 
-.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench board clean
+.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench board docs clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -43,6 +43,9 @@ bench: $(READY)
 
 board: $(READY)
 	$(BIN)/distrust board build
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf .venv runs report.html audit-demo site
