@@ -98,6 +98,26 @@ class Planned:
             "code": list(self.grid.checked.code), "estimated_from": len(self.plan.cells), "breaches": self.breaches,
         }  # fmt: skip
 
+    def by_kind(self) -> list[dict[str, Any]]:
+        """The stages of each kind: how many, how many have to run, and how many seconds they take, None if unknown."""
+        speed, found = Speed(self.device, self.jobs), dict[str, list[Stage]]()
+        for stage in self.plan.stages.values():
+            found.setdefault(stage.kind, []).append(stage)
+        waiting = {stage.key for stage in self.waiting}
+        rows = []
+        for kind, stages in found.items():
+            left = [stage for stage in stages if stage.key in waiting]
+            cost = speed.estimate(left, self.sample.weights)
+            seconds = None if cost.unknown else round(cost.seconds)
+            rows.append({"kind": kind, "stages": self.sample.count(stages), "to_run": self.sample.count(left)})
+            rows[-1] |= {"estimated_seconds": seconds}
+        return rows
+
+    def to_do(self) -> dict[str, int]:
+        """Cell by id → how many of the stages that it needs have to run."""
+        waiting = {stage.key for stage in self.waiting}
+        return {cell.id: sum(stage.key in waiting for stage in cell.needed) for cell in self.plan.cells}
+
     @functools.cached_property
     def breaches(self) -> list[str]:
         """Where a table of defences is not fair, a line each; see `protocol` of `Study`."""

@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from .marks import Mark
@@ -13,7 +15,17 @@ from .marks import Mark
 if TYPE_CHECKING:
     from .registry import Method
 
-EVERY = {"name", "kind", "summary", "paper", "options", "training", "further", "differs"}  # told in their own way
+EVERY = {
+    "name",
+    "kind",
+    "summary",
+    "words",
+    "paper",
+    "options",
+    "training",
+    "further",
+    "differs",
+}  # told in their own way
 TOLD = {"kind", "paper", "version", "cost", "later"}  # elsewhere on the card, or nobody's but the planner's
 
 TRAINED_ON = "the images that the suspect was trained on, which a study has and purify does not"
@@ -31,6 +43,7 @@ def card(method: Method) -> dict[str, Any]:
         "name": method.name,
         "kind": method.mark.kind,
         "summary": method.summary,
+        "words": words(method),
         "paper": method.mark.paper,
         **({"needs": list(method.inputs)} if method.mark.kind == "metrics" else {}),
         **({"needs": TRAINED_ON} if "trained_on" in method.inputs and method.mark.kind == "defenses" else {}),
@@ -50,6 +63,21 @@ def card(method: Method) -> dict[str, Any]:
         "differs": _differs(inspect.getdoc(method.call) or ""),
     }
     return {k: v for k, v in facts.items() if v not in (None, False)}
+
+
+def words(method: Method) -> str:
+    """What it does in a sentence: the first of its file, whose only method it is, or of a stranger's its own."""
+    module = sys.modules[method.call.__module__]
+    ours = module.__name__.startswith(f"{__package__}.methods.")
+    return (module.__doc__ or "").partition("\n\n")[0] if ours and module.__doc__ else method.summary
+
+
+def works_on(facts: Mapping[str, Any]) -> str:
+    """What a method of such a card works on: the carrier of an attack, or what its mark says; "" if neither."""
+    if place := re.search(r"\((.+)\)", str(facts.get("place", ""))):
+        return place[1]
+    usual = "classifier" if facts["kind"] in ("defenses", "detectors") else ""
+    return " or ".join([*([usual] if facts.get("also") else []), str(facts.get("on", usual))])
 
 
 def about_training(facts: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from distrust import Backdoor
+from distrust.cli.command import _folded
 from distrust.methods import triggers
 
 from .said import PLUGIN, STUDY
@@ -17,7 +18,7 @@ def test_list_and_show_know_every_method(distrust):
         assert set(distrust("list", kind, "--json").facts[kind]) == set(found[kind])
         for name, summary in found[kind].items():
             card = distrust("show", f"{kind}/{name}", "--json").facts
-            assert (card["name"], card["kind"], card["summary"]) == (name, kind, summary) and card["differs"]
+            assert (card["name"], card["kind"], card["words"]) == (name, kind, summary) and card["differs"]
             assert all(option["about"] and option["bounds"] for option in card["options"])
             shown = distrust("show", f"{kind}/{name}")
             assert shown.code == 0 and card["paper"] in shown.out
@@ -25,6 +26,23 @@ def test_list_and_show_know_every_method(distrust):
     assert said.code == 0 and "attacks:\n  adba " in said.out and "  wrn{depth}-{width}" in said.out
     assert "place: 1 (training data)" in distrust("show", "badnets").out
     assert distrust("show", "blend", "--json").facts["kind"] == "triggers"
+
+
+def test_sentences_are_broken_between_words_and_tables_are_left():
+    lines = ["  adba   teacher   one two three four five six seven eight", "a  b  c  d " + 60 * "e", 60 * "x"]
+    folded = [*_folded(lines, 44)]
+    assert folded[:2] == ["  adba   teacher   one two three four five", "                   six seven eight"]
+    assert folded[2:] == lines[1:], "columns of numbers, and a word that is longer than a line"
+    assert [*_folded(lines, 0)] == lines, "nobody reads it on a terminal"
+    assert [*_folded(["", "   a long sentence that goes on and on and on"], 40)][1:] == [
+        "   a long sentence that goes on and on", "   and on",
+    ]  # fmt: skip
+
+
+def test_a_list_says_what_each_works_on(distrust):
+    lines = {line.split()[0]: line for line in distrust("list", "defenses").out.splitlines()[1:]}
+    assert " classifier " in lines["nad"] and " encoder " in lines["mimic"] and "classifier or encoder" in lines["clp"]
+    assert "  training data  BadNets: a patch on" in distrust("list").out
 
 
 def test_a_kind_is_listed_with_its_papers(distrust):

@@ -81,7 +81,7 @@ def test_no_run_takes_from_a_results_folder(distrust, small, changed):
     if changed == "another budget":
         assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"smoke"}
         assert "these are in kept/smoke" in said.err
-        assert distrust("results", "kept/smoke", "--json").facts["cells"][0]["budget"] == "smoke"
+        assert distrust("results", "kept/smoke", "--json", "--cells").facts["cells"][0]["budget"] == "smoke"
     if changed == "fewer seeds":
         assert "kept has 2 cells" in said.err and "beside those of this run" in said.err
 
@@ -105,9 +105,11 @@ def test_each_budget_has_its_place_beside_the_store(distrust):
     assert distrust("run", "small.toml", "--budget", "smoke", "--json", "--jobs", 1).facts["results"] == (
         "runs/results/small/smoke"
     )
-    assert distrust("results", "small", "--json").facts["cells"][0]["budget"] == "smoke", "the only one there is"
+    assert distrust("results", "small", "--json", "--cells").facts["cells"][0]["budget"] == "smoke", (
+        "the only one there is"
+    )
     assert distrust("run", "small.toml", "--json", "--jobs", 1).facts["results"] == "runs/results/small"
-    assert distrust("results", "small", "--json").facts["cells"][0]["budget"] == "cpu"
+    assert distrust("results", "small", "--json", "--cells").facts["cells"][0]["budget"] == "cpu"
 
 
 # files of others
@@ -184,7 +186,7 @@ def test_a_damaged_cell_is_named_and_the_rest_is_shown(distrust, small, content)
     for words in (["results", "kept"], ["report", "kept", "--out", "page.html"]):
         said = distrust(*words)
         assert said.code == 0 and f"{file} is not a cell" in said.err and "left out" in said.err
-    assert len(distrust("results", "kept", "--json").facts["cells"]) == 2
+    assert len(distrust("results", "kept", "--json", "--cells").facts["cells"]) == 2
 
 
 # what fails, and what is stopped

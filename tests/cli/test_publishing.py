@@ -71,6 +71,6 @@ def test_a_citation_names_versions(distrust, ran, monkeypatch):
         and study.out.startswith(alone.out.rstrip())
         and "@misc{distrust-trial" in study.out
     )
-    cell = distrust("results", "trial", "--json").facts["cells"][0]["id"]
+    cell = distrust("results", "trial", "--json", "--cells").facts["cells"][0]["id"]
     told = distrust("cite", "trial", "--cell", cell, "--json").facts["bibtex"]
     assert cell in told and "measured with Distrust 0.1.0" in told and told.count("@misc{") == 3

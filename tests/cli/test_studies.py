@@ -45,6 +45,12 @@ def test_a_dry_run_tells_plan_and_cost_and_does_nothing(distrust):
     assert said.code == 0 and said.err == "" and "trial (cpu): 4 cells" in said.out and "to run, " in said.out
     found = distrust("run", "trial.toml", "--dry-run", "--json", "--seeds", 2).facts
     assert found["cells"] == 8 and found["to_run"] == found["stages"]
+    assert sum(row["to_run"] for row in found["by_kind"]) == found["to_run"] and len(found["cell_ids"]) == 8
+    kinds = [row["kind"] for row in found["by_kind"]]
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[1 : 2 + len(kinds)]] == ["stage", *kinds]
+    ids = [line.split()[1] for line in lines if line.startswith("   ")]
+    assert ids == [name for name in found["cell_ids"] if name.endswith("-s0")], "to be given to --only"
     assert not Path("runs").exists()
     said = distrust("run", "trial.toml", "--only-cached", "--json")
     assert said.code == 3 and said.facts["ran"] == 0, "nothing is there to be judged"
@@ -148,18 +154,32 @@ def test_a_remote_store_keeps_stages_and_the_cells_are_here(distrust):
         found["ran"] == 2 and found["results"] == "results/small" and len(list(Path(found["results"]).iterdir())) == 1
     )
     assert distrust("run", *words).facts["cached"] == 2 and not Path("runs").exists()
-    assert len(distrust("results", "small", "--json").facts["cells"]) == 1
+    assert len(distrust("results", "small", "--json", "--cells").facts["cells"]) == 1
     assert distrust("status", "--store", "memory://cli", "--json").facts["by_kind"] == {
         "predict done": 1,
         "teacher done": 1,
     }
 
 
+def test_a_table_that_is_wider_than_the_terminal_leaves_out_its_runs(ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    found = dt.results("trial")
+    wide, narrow = found.text(), found.text(100)
+    assert found.text(400) == wide == str(found) and "[" in wide.splitlines()[1]
+    assert max(map(len, narrow.splitlines()[:5])) <= 100 and "[" not in narrow.splitlines()[1]
+    assert narrow.splitlines()[-1] == wide.splitlines()[-1] == found.answer
+
+
 def test_results_by_name_and_by_folder(distrust, ran, monkeypatch):
     monkeypatch.chdir(ran.folder)
     by_name = distrust("results", "trial", "--json").facts
     by_folder = distrust("results", "runs/results/trial", "--json").facts
-    assert by_name == by_folder and len(by_name["cells"]) == 4 and by_name["answer"]
+    assert by_name == by_folder and by_name["answer"] and "cells" not in by_name
+    cells = distrust("results", "trial", "--json", "--cells").facts["cells"]
+    assert len(by_name["rows"]) == len(cells) == 4, "one seed: a row is a cell"
+    first = by_name["rows"][0]
+    assert first["acc"]["mean"] == first["acc"]["values"][0] == cells[0]["acc"] and first["seeds"] == [0]
+    assert first["acc"]["interval"] == cells[0]["acc_interval"] and "one-seed" in first["flags"]
     said = distrust("results", "trial")
     assert said.code == 0 and said.out.splitlines()[0].split()[:2] == ["attack", "distiller"] and "finetune" in said.out
     said = distrust("results", "trail")
@@ -222,7 +242,12 @@ def test_status_and_why(distrust, ran, monkeypatch):
 @pytest.mark.slow
 def test_the_demo_gives_an_answer_and_writes_a_report(distrust, monkeypatch):
     """A short one: whether the whole one says what it should is seen where it is run, by `make demo` in `.ci/run`."""
-    short = api.DEMO.read_text().replace("epochs = 12", "epochs = 2").replace("tune(0.2,0.1,0.02)", "tune(0.1)")
+    short = (
+        api.DEMO.read_text()
+        .replace("epochs = 12", "epochs = 2")
+        .replace("epochs=20", "epochs=1")
+        .replace("tune(0.2,0.1,0.02)", "tune(0.1)")
+    )
     monkeypatch.setattr(api, "DEMO", Path("demo.toml"))
     Path("demo.toml").write_text(short)
     said = distrust("demo", "--jobs", 1, "--quiet", "--json")
@@ -231,6 +256,6 @@ def test_the_demo_gives_an_answer_and_writes_a_report(distrust, monkeypatch):
     page = Path("report.html").read_text()
     assert "distrust demo" in page and len(page) < 2_000_000
     cells = [json.loads(file.read_text()) for file in Path("runs/results/demo").glob("*.json")]
-    assert len(cells) == found["cells"] == 5 and {cell["n"] for cell in cells} == {404}
+    assert len(cells) == found["cells"] == 6 and {cell["n"] for cell in cells} == {404}
     assert distrust("demo", "--quiet", "--json").facts["ran"] == 0
     assert distrust("results", "demo", "--json").facts["answer"] == found["answer"] > ""

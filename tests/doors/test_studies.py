@@ -156,6 +156,6 @@ def test_a_model_at_chance_level_answers_no_question(distrust):
     arrays("noise.npz")
     study(images="'noise.npz'", attack=MARKED, more='defense = ["none", "finetune[epochs=1]"]')
     facts = ran(distrust)
-    said = distrust("results", facts["results"], "--json")
+    said = distrust("results", facts["results"], "--json", "--cells")
     assert all("chance-level" in cell["flags"] for cell in said.facts["cells"]), said.facts["cells"]
     assert facts["answer"].startswith("No badnets number can be believed")

@@ -13,8 +13,10 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import time
 import tomllib
 import traceback
@@ -96,8 +98,13 @@ class Face:
         if self.json_:
             told = [json.dumps(facts, ensure_ascii=False, default=str)]
         if told:
-            put(sys.stdout, "".join(f"{inert(line)}\n" for line in told))
+            put(sys.stdout, "".join(f"{line}\n" for line in _folded(map(inert, told), self.width)))
         return 0
+
+    @property
+    def width(self) -> int:
+        """Characters in a line of the terminal on which the result is read; 0 if it is not."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() and not self.json_ else 0
 
     def say(self, line: str) -> None:
         """A line of progress."""
@@ -232,6 +239,20 @@ def _assignment(text: str) -> tuple[str, Any]:
 def inert(text: str) -> str:
     """A line whose names may be a stranger's: one line, without what would steer a terminal or turn it around."""
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
+
+
+def _folded(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Sentences that are longer than a terminal is wide are broken between words, and go on where they began."""
+    for line in lines:
+        columns = re.split(r"(?<=\S)  +", line)  # what has several numbers in columns is left as it is
+        if not 40 <= width < len(line) or len(columns) > 3:
+            yield line
+            continue
+        start = min(len(line) - len(columns[-1].lstrip()), width // 2)
+        yield from textwrap.wrap(
+            line, width, subsequent_indent=" " * start, break_long_words=False, break_on_hyphens=False,
+            drop_whitespace=True, replace_whitespace=False,
+        )  # fmt: skip
 
 
 def put(stream: TextIO, text: str) -> None:

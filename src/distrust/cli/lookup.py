@@ -19,6 +19,7 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="triggers, attacks, distillers, defenses … or models.")] = None,
 ) -> int:
     """List methods (of one kind, then with their papers), or models."""
+    from ..cards import works_on
     from ..files import remembered
     from ..marks import KINDS
     from ..registry import registry
@@ -29,12 +30,15 @@ def list_(
     found, lines = {}, []
     for name in [kind] if kind else kinds:
         methods = {} if name == "models" else registry.cards(name)
-        summaries = {entry: facts["summary"] for entry, facts in methods.items()}
-        found[name] = remembered("models", _families) if name == "models" else summaries
+        said = {entry: facts["words"] for entry, facts in methods.items()}
+        found[name] = remembered("models", _families) if name == "models" else said
         lines += [f"{name}:"] if found[name] or kind else []
-        for entry, summary in found[name].items():
-            paper = [f"{'':26} {methods[entry]['paper']}"] if kind and methods else []
-            lines += [f"  {entry:<24} {summary}", *paper]
+        carriers = {entry: works_on(facts) for entry, facts in methods.items()}
+        wide = max(map(len, carriers.values()), default=0)
+        for entry, told in found[name].items():
+            carrier = f"{carriers[entry]:<{wide}}  " if wide else ""
+            paper = [f"{'':24}{'':{len(carrier)}}{methods[entry]['paper']}"] if kind and methods else []
+            lines += [f"  {entry:<21} {carrier}{told}", *paper]
     return face.show(found, *lines)
 
 

@@ -79,7 +79,9 @@ def _run(
         planned.check_code()
     planned.check()
     if dry_run:
-        return face.show(facts, cost, *planned.breaches)
+        kinds, cells = planned.by_kind(), {} if planned.grid.large else planned.to_do()
+        facts |= {"by_kind": kinds, "cell_ids": [*cells]}
+        return face.show(facts, cost, *_kinds(kinds), *_ids(cells), *planned.breaches)
     for line in (cost, *planned.breaches):
         face.say(line)
     with face.progress(planned) as tell:
@@ -92,8 +94,31 @@ def _run(
     failures = found.failures
     facts |= {"differences": found.differences, "failures": failures, "states": dict(found.states)}
     facts |= {"answer": None if found.large else found.answer}  # of so many cells, whoever wants it asks `results`
-    face.show(facts, *str(found).split("\n"), *found.differences, *failures, f"Report: {report}" if report else "")
+    face.show(
+        facts, *found.text(face.width).split("\n"), *found.differences, *failures, f"Report: {report}" if report else ""
+    )
     return 1 if found.differences else 2 if failures else 0 if found.states.get("done") else 3
+
+
+def _kinds(rows: list[dict[str, Any]]) -> list[str]:
+    """Stages kind by kind, a line each."""
+    from ..reporting.text import duration
+
+    lines = [f"{'stage':<12} {'all':>6} {'to run':>7}  about"]
+    for row in rows:
+        seconds = row["estimated_seconds"]
+        told = "not timed here" if seconds is None else duration(seconds) if row["to_run"] else "–"
+        lines.append(f"{row['kind']:<12} {row['stages']:>6,} {row['to_run']:>7,}  {told}")
+    return lines
+
+
+def _ids(cells: dict[str, int]) -> list[str]:
+    """Cells by id, each with the stages that it waits for; of a very large study none."""
+    return (
+        []
+        if not cells
+        else ["cells, and how many stages each waits for:", *(f"  {n:>3}  {name}" for name, n in cells.items())]
+    )
 
 
 def _typed() -> str:
@@ -112,6 +137,7 @@ def results(
             help="Write finished cells as runs: tensorboard:FOLDER or mlflow:URI, e.g. mlflow:http://HOST:5000."
         ),
     ] = "",
+    cells: Annotated[bool, typer.Option("--cells", help="With --json: every cell, too.")] = False,
 ) -> int:
     """Show the cells of a study, over seeds, with intervals and flags."""
     from ..study.cells import in_bulk
@@ -121,7 +147,9 @@ def results(
         if to:
             written = found.export(to)
             return face.show({"exported": written, "to": to}, f"{to}: {written} new runs of {len(found.cells)} cells")
-        return face.show({"cells": found.cells, "answer": found.answer}, *str(found).split("\n"))
+        facts = {"answer": found.answer, "rows": [row.record() for row in found.rows]} if face.json_ else {}
+        facts |= {"cells": found.cells} if cells else {}
+        return face.show(facts, *found.text(face.width).split("\n"))
 
 
 @command

@@ -16,6 +16,7 @@ from ..study.store import Store
 if TYPE_CHECKING:
     from ..study.graph import Plan
     from ..study.runner import Outcome
+    from .rows import Row
 
 
 class Large(NamedTuple):
@@ -79,6 +80,13 @@ class Results:
         return shortened(self.cells)
 
     @functools.cached_property
+    def rows(self) -> list[Row]:
+        """The cells over seeds."""
+        from .rows import over_seeds
+
+        return over_seeds(self._short)
+
+    @functools.cached_property
     def failures(self) -> list[str]:
         """What failed of all that the cells need, controls included; no candidate that another one replaces."""
         if self.large:
@@ -91,14 +99,25 @@ class Results:
         return self.large.states if self.large else Counter(cell["state"] for cell in self.cells)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int = 0) -> str:
+        """A table and the answer.
+
+        Args:
+            width: in characters, of where it is read: a table that is wider is given without its runs and intervals. 0:
+                as wide as it comes.
+        """
         from .table import overview
 
         if self.large:
             told = ", ".join(f"{n:,} {state}" for state, n in self.states.items())
             return f"{sum(self.states.values()):,} cells: {told}" + (f"; in {self.folder}" if self.folder else "")
-        return "\n".join(
-            part for part in (overview(self._short).to("text").rstrip(), self.answer.replace("\n", " ")) if part
-        )
+        made = overview(self._short)
+        table = made.to("text").rstrip()
+        if 0 < width < max(map(len, table.split("\n"))):
+            table = dataclasses.replace(made, intervals="none").to("text").rstrip()
+        return "\n".join(part for part in (table, self.answer.replace("\n", " ")) if part)
 
     def export(self, to: str) -> int:
         """Write finished cells as runs of "tensorboard:FOLDER" or "mlflow:URI"; returns how many were new there.

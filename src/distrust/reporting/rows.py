@@ -80,6 +80,18 @@ class Row:
         """Of a metric, None where no seed has it."""
         return self.values[metric].mean if metric in self.values else None
 
+    def record(self) -> dict[str, Any]:
+        """As plain values for JSON: rates 0..1, of each metric its mean, its runs and their interval."""
+        facts: dict[str, Any] = {
+            **self.axes,
+            "place": self.place,
+            "seeds": self.seeds,
+            "state": self.state,
+            "n": self.n,
+        }
+        facts |= {"flags": self.flags, "errors": self.errors}
+        return facts | {name: value._asdict() for name, value in self.values.items()}
+
     @property
     def setting(self) -> tuple[Any, ...]:
         """What its student shares with others."""
