@@ -33,7 +33,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from ..allowed import code_from, typed
 from ..errors import DistrustError, Notice
-from ..flags import MEANING
+from ..flags import MEANING, Flag
 
 
 class _Group(typer.core.TyperGroup):
@@ -308,7 +308,8 @@ def _noticed(face: Face) -> Iterator[None]:
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            face.say(str(message)) if issubclass(category, Notice) else usual(message, category, *rest, **more)
+            told = issubclass(category, Notice | Flag)
+            face.say(str(message)) if told else usual(message, category, *rest, **more)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
