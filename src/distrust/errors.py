@@ -22,13 +22,13 @@ class NotFound(DistrustError, LookupError):
     """A name (method, model, layer, option, image set, key) that is not known here."""
 
     @classmethod
-    def among(cls, what: str, asked: str, known: Iterable[str]) -> NotFound:
-        """Build the error for `asked`, with near matches: `no defense 'nda'. Did you mean 'nad'? Known: …`"""
+    def among(cls, what: str, asked: str, known: Iterable[str], more: str = "") -> NotFound:
+        """Build the error for `asked`, with near matches: `no defense 'nda'. Did you mean 'nad'? Known: …. More`."""
         known = sorted(known)
         near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         listing = ", ".join(known[:40]) + (f", … ({len(known)} in all)" if len(known) > 40 else "")
-        return cls(f"no {what} {asked!r}.{hint} Known: {listing or 'none'}.")
+        return cls(f"no {what} {asked!r}.{hint} Known: {listing or 'none'}.{more and f' {more}'}")
 
 
 class UnsafeFile(DistrustError):

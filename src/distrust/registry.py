@@ -137,21 +137,22 @@ def _syntax(path: Path) -> str:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
+PLUGIN = "One in a file of yours takes --plugin FILE.py."
+
+
 def load_package(package: str) -> dict[str, Any]:
     """Import every public module of a kind's folder; return {file name: its marked function}."""
     found = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if not module.name.startswith("_"):
-            found[module.name] = _marked(importlib.import_module(f"{package}.{module.name}"), module.name)
+            (found[module.name],) = _marked(importlib.import_module(f"{package}.{module.name}"))
     return found
 
 
-def _marked(module: Any, name: str) -> Any:
+def _marked(module: Any) -> list[Any]:
+    """What is marked in a file, and not brought from another one."""
     marked = [value for value in vars(module).values() if isinstance(getattr(value, "method", None), Mark)]
-    own = [value for value in marked if value.__module__ == module.__name__]
-    if len(own) != 1:
-        raise BadInput(f"{name}.py holds {len(own)} marked methods; a method file holds exactly one.")
-    return own[0]
+    return [value for value in marked if value.__module__ == module.__name__]
 
 
 def _facts() -> dict[str, Any]:
@@ -232,26 +233,31 @@ class Registry:
         """
         methods = self._kinds.get(kind) or self.kind(kind)
         if name not in methods:
-            raise NotFound.among(kind.removesuffix("s"), name, methods)
+            raise NotFound.among(kind.removesuffix("s"), name, methods, PLUGIN)
         return methods[name]
 
     def find(self, name: str) -> Method:
         """One method, of whatever kind; the first kind that knows the name wins."""
         every = {method.name: method for kind in reversed(KINDS) for method in self.kind(kind).values()}
         if name not in every:
-            raise NotFound.among("method", name, every)
+            raise NotFound.among("method", name, every, PLUGIN)
         return every[name]
 
     def add(self, path: str | Path) -> Method:
-        """Register the one marked method of a user's Python file (this runs the file).
+        """Register the marked methods of a user's Python file (this runs the file).
+
+        A single one has the file's name, several have their own.
+
+        Returns:
+            The first of them.
 
         Raises:
             NotFound: no such file.
-            BadInput: the file fails, or does not hold exactly one marked method.
+            BadInput: the file fails, or holds no marked method.
         """
         path = Path(path).resolve()
         if not path.is_file():
-            raise NotFound(f"no plug-in file {path}. Give a Python file that holds one marked method.")
+            raise NotFound(f"no plug-in file {path}. Give a Python file that holds a marked method.")
         name = f"distrust_plugin_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
@@ -263,12 +269,16 @@ class Registry:
             if isinstance(error, DistrustError):
                 raise
             raise BadInput(f"{path} failed: {type(error).__name__}: {error}. Mend it, then ask again.") from error
-        call = _marked(module, path.stem)
-        method = Method(path.stem, call.method, call)
-        self.kind(call.method.kind)
-        self._kinds[call.method.kind][path.stem] = method
+        if not (calls := _marked(module)):
+            raise BadInput(
+                f"{path.name} holds no marked method. Put a mark above a function, such as @defense(paper=…)."
+            )
+        methods = [Method(path.stem if len(calls) == 1 else call.__name__, call.method, call) for call in calls]
+        for method in methods:
+            self.kind(method.mark.kind)
+            self._kinds[method.mark.kind][method.name] = method
         self.files.append(path)
-        return method
+        return methods[0]
 
 
 registry = Registry()

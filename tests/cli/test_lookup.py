@@ -83,7 +83,7 @@ def test_check_says_what_a_file_is(distrust, stranger, tmp_path):
         assert distrust("check", file).out == f"{told.facts['text']}\nNext: {told.facts['next']}\n"
     assert distrust("check", "trial.toml", "--json").facts["cells"] == 4
     assert "1347 train, 450 test, 1×8×8, 10 classes" in distrust("check", stranger.images).out
-    for file, message in {"bad.toml": "'finetune'", "torn.pt": "damaged", "two.py": "0 marked methods"}.items():
+    for file, message in {"bad.toml": "'finetune'", "torn.pt": "damaged", "two.py": "no marked method"}.items():
         said = distrust("check", file)
         assert said.code == 2 and message in said.err
 

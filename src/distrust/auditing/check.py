@@ -193,13 +193,14 @@ def _method(path: Path, text: str) -> Facts:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadInput(f"{path} is not Python ({error}).") from None
     marked = _marked(text)
-    if len(marked) != 1:
+    if not marked:
         raise BadInput(
-            f"{path} holds {len(marked)} marked methods; a method file holds exactly one. If it makes a network, name "
-            f"it, and it is run: --model {path}:FACTORY."
+            f"{path} holds no marked method. If it makes a network, name it, and it is run: --model {path}:FACTORY."
         )
-    facts = {"is": "method", "name": marked[0], "text": f"a method: {marked[0]} (parsed, not run)"}
-    return {**facts, "next": f"distrust show {marked[0]} --plugin {quote(str(path))}, which runs it"}
+    name = path.stem if len(marked) == 1 else marked[0]  # a single one is called as its file is
+    told = f"a method: {name}" if len(marked) == 1 else f"{len(marked)} methods: {', '.join(marked)}"
+    facts = {"is": "method", "name": name, "text": f"{told} (parsed, not run)"}
+    return {**facts, "next": f"distrust show {name} --plugin {quote(str(path))}, which runs it"}
 
 
 def _tensors(path: Path, key: str | None, experiment: int | None) -> Facts:
