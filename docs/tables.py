@@ -172,8 +172,16 @@ def _average(values: Iterable[float | None]) -> float | None:
 
 
 def judged(folder: Path) -> str:
-    """What an audit says of the models of a shelf, family by family, each judged by the clean ones of other seeds."""
+    """What an audit says of the models of a shelf: alone and, if they taught, with their students, too."""
     known = Shelf.read(folder.name)
+    if known.alone == known:
+        return _judged(known)
+    taught = " and ".join(f"`{name}`" for name in known.about["students"])
+    return f"Alone:\n\n{_judged(known.alone)}\nWith students by {taught}:\n\n{_judged(known)}"
+
+
+def _judged(known: Shelf) -> str:
+    """Family by family, each model judged by the clean ones of other seeds."""
     by: dict[str, list[Judged]] = {}
     for one in known.judged():
         by.setdefault(family(one.look.attack), []).append(one)
@@ -181,12 +189,15 @@ def judged(folder: Path) -> str:
     areas = {name: auroc(own, far[""]) for name, own in far.items()}
     lines = []
     for name, some in sorted(by.items()):
-        worked = [one.look.asr for one in some if one.look.asr is not None]
-        asr = f"{percent(min(worked))} to {percent(max(worked))}" if worked else "–"
+        asr = [_reached(one.look.asr for one in some)]
+        asr += [
+            f"{distiller} {_reached(one.look.inherited.get(distiller) for one in some)}"
+            for distiller in some[0].look.inherited
+        ]
         hits = [one.named for one in some if one.called]
         told = [f"{areas[name]:.2f}", f"{sum(hits)} of {len(hits)}" if hits else "–"] if name else ["–", "–"]
         unlike = str(sum(one.unlike for one in some))
-        lines.append([f"`{name}`" if name else "nobody", asr, *_called(rates[name]), *told, unlike])
+        lines.append([f"`{name}`" if name else "nobody", "; ".join(asr), *_called(rates[name]), *told, unlike])
     alarms, attacked = rates.pop(""), [*rates]
     halves = [(0.5, Share(alarms.of - alarms.hits, alarms.of)), *((0.5 / len(attacked), one) for one in rates.values())]
     right, (low, high) = weighted(halves)
@@ -198,6 +209,11 @@ def judged(folder: Path) -> str:
         f"models, {percent(right)} % [{percent(low)}, {percent(high)}]; Brier score {brier:.2f}, of chance "
         "0.25.\n"
     )
+
+
+def _reached(rates: Iterable[float | None]) -> str:
+    known = [rate for rate in rates if rate is not None]
+    return f"{percent(min(known))} to {percent(max(known))}" if known else "–"
 
 
 def _called(hits: Share) -> tuple[str, str]:

@@ -103,6 +103,14 @@ def test_each_model_is_judged_by_the_clean_ones_of_other_seeds():
     assert two.called and two.named and two.compared.by == "one"
 
 
+def test_who_teaches_nobody_is_compared_with_the_shelfs_models_alone():
+    taught = Look(
+        {"one": 1.0, "one@kd": 9.0}, {"one": 1, "one@kd": 2}, {"acc": 0.9, "acc@kd": 0.8}, inherited={"kd": 1.0}
+    )
+    alone = shelf(taught, students=["kd"]).alone.looks[0]
+    assert (alone.scores, alone.named, alone.like) == ({"one": 1.0}, {"one": 1}, {"acc": 0.9})
+
+
 def test_a_suspect_that_is_unlike_the_shelf_is_told():
     known = shelf(look(1, acc=0.8), look(2, acc=0.9), look(3, acc=0.2, attack="badnets"))
     assert known.unlike(look(1, acc=0.99)) == [] == known.unlike(look(1))

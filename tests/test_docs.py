@@ -21,6 +21,7 @@ from distrust.selectors import parse_one
 from distrust.study import Outcome, make_plan, score_cells
 from distrust.study.spec import study_from
 from distrust.study.store import Store
+from distrust.training.options import FIELDS, MOVES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -252,6 +253,28 @@ def test_tables_are_current():
     for page in tables.PAGES:
         assert "<!-- results:" in page.read_text()
         assert tables.current(page) == page.read_text(), "python docs/tables.py"
+
+
+def test_a_shelfs_look_holds_what_was_said_of_a_model_and_of_its_students():
+    made = {"attack": "adba[target=5]", "target": 5, "seed": 1, "confidence": 0.9, "weights": 2.0}
+    own = {
+        **made,
+        "distiller": "none",
+        "detector": "twins[steps=3]",
+        "score": 0.5,
+        "suspect": 3,
+        "acc": 0.91,
+        "asr": 0.99,
+    }
+    kd = {**made, "distiller": "kd[epochs=3]", "detector": "twins[steps=3]", "score": 0.7, "suspect": 5, "acc": 0.85}
+    look = script("shelves")._look([{**kd, "asr": 0.98}, own])
+    assert look.scores == {"twins": 0.5, "twins@kd": 0.7} and look.named == {"twins": 3, "twins@kd": 5}
+    assert look.like == {"acc": 0.91, "confidence": 0.9, "weights": 2.0, "acc@kd": 0.85}
+    assert (look.attack, look.target, look.asr, look.inherited) == ("adba[target=5]", 5, 0.99, {"kd": 0.98})
+    lesson = script("shelves")._lesson("kd[temperature=2]", "shelf-inherited")
+    assert lesson == "kd[epochs=12,batch_size=64,flip=false,crop=2,temperature=2]"
+    options = {*parse_one(lesson).options} - {*FIELDS, *MOVES}
+    assert options == {"temperature"} and "temperature" in registry.get("distillers", "kd").options
 
 
 def test_shelves_are_current():

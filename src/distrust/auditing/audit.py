@@ -236,6 +236,8 @@ def audit(
         shelf = Shelf.read(shelf)
     shelf = shelf or alike(kind, getattr(suspect.model, "spec", {}), clean)
     students = [_as_on(shelf, text) for text in students]
+    if shelf and not students:
+        shelf = shelf.alone
     asked_of = tuple(panel or (shelf.about["panel"] if shelf else PANEL[kind]))
     tell(f"{suspect.source}: a {kind}, shown {len(clean)} images of {suspect.images}; {len(asked_of)} detectors")
     until = None if minutes is None else began + 60 * minutes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +26,12 @@ class Look:
     Args:
         scores: detector, or detector@distiller of a student of the model → how suspicious.
         named: detector → the most suspicious class' number.
-        like: what a model is like that has nothing to do with a backdoor: `acc`, `confidence`, both 0..1, `weights`.
+        like: what a model is like that has nothing to do with a backdoor: `acc`, `confidence`, both 0..1, `weights`;
+            `acc@distiller` of its student.
         attack: of one that was attacked, by what; "" of a clean one.
         target: of the attack.
         asr: its success rate, 0..1.
+        inherited: distiller → its success rate in the student that the model taught, 0..1.
         seed: of the run that made the model.
     """
 
@@ -39,6 +41,7 @@ class Look:
     attack: str = ""
     target: int | None = None
     asr: float | None = None
+    inherited: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -123,6 +126,16 @@ class Shelf:
     def clean(self) -> tuple[Look, ...]:
         """Models that nobody attacked."""
         return tuple(look for look in self.looks if not look.attack)
+
+    @property
+    def alone(self) -> Shelf:
+        """The same models, of whose students nothing is said: what a suspect is compared with that teaches none."""
+
+        def own(facts: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in facts.items() if not student_of(name)}
+
+        looks = (replace(k, scores=own(k.scores), named=own(k.named), like=own(k.like)) for k in self.looks)
+        return replace(self, looks=tuple(looks))
 
     def compared(self, suspect: Look, clean: Sequence[Look] | None = None) -> Compared:
         """The suspect among the clean ones, by what all detectors say together.
