@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 KILLS ?= 30
 
-.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench board docs clean
+.PHONY: demo audit-demo test slow mutants faults cluster fuzz lint bench verdicts board docs clean
 
 demo: $(READY)
 	$(BIN)/distrust demo
@@ -40,6 +40,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+verdicts: $(READY)
+	$(BIN)/python -m tests.verdicts
 
 board: $(READY)
 	$(BIN)/distrust board build

@@ -1,11 +1,12 @@
 """Rewrite the result tables of README.md and the pages, and their drawings, from results/: `python docs/tables.py`.
 
 Tables stand between `<!-- results:STUDY -->` and `<!-- /results -->`, or `choices`, `neurons`, `map`, `headline`,
-`shelf` in place of `results`. A test checks that they are up to date.
+`shelf` in place of `results`, or `verdicts`. A test checks that they are up to date.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -56,7 +57,9 @@ DRAWINGS = {  # study, head and option along which curves are drawn
     ROOT / "docs" / "mimic-steps.svg": ("mimic-ablation", "mlp", "epochs"),
     ROOT / "docs" / "mimic-clean.svg": ("mimic", "linear", "clean"),
 }
-MARKED = re.compile(r"(<!-- (results|choices|neurons|map|headline|shelf):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (results|choices|neurons|map|headline|shelf|verdicts):([\w-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL
+)
 SEEDS = "Mean over seeds, and the runs or, of five and more, their 95 % t-interval; of one run its own interval"
 CLEANED = (
     "defence", "carried still, points", "ACC %", "costs, points of ACC", "destroyed", "cleans", "beside",
@@ -82,6 +85,7 @@ def current(page: Path, results: Path = ROOT / "results") -> str:
     def filled(found: re.Match[str]) -> str:
         folder = results / found[3]
         made = {"choices": choices, "neurons": neurons, "map": plain_map, "headline": headline, "shelf": judged}
+        made |= {"verdicts": lambda folder: ten(ROOT / "tests" / f"{folder.name}.json")}
         return found[1] + made.get(found[2], lambda folder: table(folder, glossary))(folder) + found[4]
 
     return MARKED.sub(filled, page.read_text())
@@ -178,6 +182,21 @@ def judged(folder: Path) -> str:
         return _judged(known)
     taught = " and ".join(f"`{name}`" for name in known.about["students"])
     return f"Alone:\n\n{_judged(known.alone)}\nWith students by {taught}:\n\n{_judged(known)}"
+
+
+def ten(file: Path) -> str:
+    """What an audit says of models that nothing was settled on, a line each."""
+    heads = ("attacked by", "target", "ASR %", "ACC %", "verdict", "class", "*p*")
+    return markdown(
+        heads,
+        [
+            [
+                "nobody" if one["attack"] == "none" else f"`{one['attack']}`", str(one["target"] or "–"),
+                percent(one["asr"]), percent(one["acc"]), one["verdict"], str(one.get("class", "–")), str(one.get("p", "–")),
+            ]
+            for one in json.loads(file.read_text())
+        ],
+    )  # fmt: skip
 
 
 def _judged(known: Shelf) -> str:

@@ -36,7 +36,7 @@ def text(page):
     """Without tables, code and headings, each paragraph and list item in one line."""
     found = (ROOT / page).read_text()
     for block in (
-        r"<!-- (results|choices|neurons|map|headline|shelf|claims)\b.*?<!-- /\1 -->",
+        r"<!-- (results|choices|neurons|map|headline|shelf|claims|verdicts)\b.*?<!-- /\1 -->",
         r"```.*?```",
         r"^# .*?$",
     ):
