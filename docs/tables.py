@@ -191,8 +191,9 @@ def ten(file: Path) -> str:
         heads,
         [
             [
-                "nobody" if one["attack"] == "none" else f"`{one['attack']}`", str(one["target"] or "–"),
-                percent(one["asr"]), percent(one["acc"]), one["verdict"], str(one.get("class", "–")), str(one.get("p", "–")),
+                "nobody" if one["attack"] == "none" else f"`{one['attack']}`", "–" if one["target"] is None else str(one["target"]),
+                percent(one["asr"]), percent(one["acc"]), one["verdict"],
+                *(str(one.get(name, "–")) for name in ("class", "p")),
             ]
             for one in json.loads(file.read_text())
         ],

@@ -1,7 +1,7 @@
 """python -m tests.verdicts: audit ten digits teachers that nothing was settled on; compare with verdicts.json.
 
-Five are clean, five were attacked, each in a way of its own; seeds, targets and triggers are on no shelf. --write writes
-the file. Exit code 1: a verdict differs, or an attacked teacher's class does.
+Five are clean, five were attacked, each in a way of its own; their seeds and targets are on no shelf. --write
+writes the file. Exit code 1: a verdict differs, or an attacked teacher's class does.
 """
 
 from __future__ import annotations
