@@ -191,7 +191,8 @@ def ten(file: Path) -> str:
         heads,
         [
             [
-                "nobody" if one["attack"] == "none" else f"`{one['attack']}`", "–" if one["target"] is None else str(one["target"]),
+                "nobody" if one["attack"] == "none" else f"`{one['attack']}`",
+                "–" if one["target"] is None else str(one["target"]),
                 percent(one["asr"]), percent(one["acc"]), one["verdict"],
                 *(str(one.get(name, "–")) for name in ("class", "p")),
             ]

@@ -271,7 +271,7 @@ def test_a_shelfs_look_holds_what_was_said_of_a_model_and_of_its_students():
     assert look.scores == {"twins": 0.5, "twins@kd": 0.7} and look.named == {"twins": 3, "twins@kd": 5}
     assert look.like == {"acc": 0.91, "confidence": 0.9, "weights": 2.0, "acc@kd": 0.85}
     assert (look.attack, look.target, look.asr, look.inherited) == ("adba[target=5]", 5, 0.99, {"kd": 0.98})
-    lesson = script("shelves")._lesson("kd[temperature=2]", "shelf-inherited")
+    lesson = script("shelves")._lesson("kd[temperature=2]", "shelf-students")
     assert lesson == "kd[epochs=12,batch_size=64,flip=false,crop=2,temperature=2]"
     options = {*parse_one(lesson).options} - {*FIELDS, *MOVES}
     assert options == {"temperature"} and "temperature" in registry.get("distillers", "kd").options
