@@ -36,6 +36,7 @@ WHOLE = {
     "own-model.md",
     "own-data.md",
     "stores.md",
+    "ten-minutes.md",
 }  # every command of these pages runs, in order, between the page's code
 LANGUAGES = {"python", "sh", "toml", "yaml", ""}
 COMMANDS = typer.main.get_command(app).commands
@@ -45,7 +46,7 @@ LEAVES = {  # commands, and those of groups by both words
     for inner, leaf in getattr(one, "commands", {"": one}).items()
 }
 
-SLOW = ("own-model.md", "clean-teacher.md", "poisoned_teacher.py", "audit_two_teachers.py")
+SLOW = ("own-model.md", "ten-minutes.md", "clean-teacher.md", "poisoned_teacher.py", "audit_two_teachers.py")
 
 
 def in_time(files):

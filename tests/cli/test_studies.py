@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -182,6 +183,9 @@ def test_results_by_name_and_by_folder(distrust, ran, monkeypatch):
     assert first["acc"]["interval"] == cells[0]["acc_interval"] and "one-seed" in first["flags"]
     said = distrust("results", "trial")
     assert said.code == 0 and said.out.splitlines()[0].split()[:2] == ["attack", "distiller"] and "finetune" in said.out
+    (ran.folder / "trial" / "cat").mkdir(parents=True, exist_ok=True)
+    assert distrust("results", "trial", "--json").facts == by_name, "a folder of pictures is no results"
+    shutil.rmtree(ran.folder / "trial")
     said = distrust("results", "trail")
     assert said.code == 2 and "Did you mean 'runs/results/trial'?" in said.err
     assert distrust("results", "trial", "--store", "elsewhere").code == 2

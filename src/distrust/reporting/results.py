@@ -163,10 +163,10 @@ def results(study: str | Path, *, store: str = "runs", where: str = "") -> Resul
     """
     asked = Path(study)
     places = (asked, folder_of(asked.name, store), Path("results") / asked.name)
-    likely = [
-        place for place in places[len(asked.parts) == 1 :] if place.parent.is_dir()
-    ]  # an error names what is near
-    folder = next((place for place in places if place.is_dir()), [*likely, asked][0])
+    near = [place for place in places[len(asked.parts) == 1 :] if place.parent.is_dir()]  # what an error speaks of
+    there = [place for place in places if place.is_dir()]  # one of pictures may be called as the study is
+    full = [place for place in there if any(place.glob("*.json")) or any(place.glob("*/*.json"))]
+    folder = [*full, *there, *near, asked][0]
     inside = {file.parent for file in folder.glob("*/*.json")}  # of other budgets
     if len(inside) == 1 and not any(folder.glob("*.json")):
         (folder,) = inside
