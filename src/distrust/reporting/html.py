@@ -18,7 +18,7 @@ from .answer import sentences
 from .data import Report, packed
 from .detection import detections
 from .features import MOST
-from .heatmap import facets, models
+from .heatmap import defenses, panels
 from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import Verdict, comparisons, verdicts
 
@@ -36,15 +36,14 @@ def page(study: Report) -> str:
         The text of the file; write it as UTF-8.
     """
     rows = over_seeds(study.cells)
-    maps = facets(rows)
     moving = varying(row.axes for row in rows)
     said_once = [name for name in SETTING if name not in ("study", "attack", *moving)]
     fixed = {name: row.axes[name] for row in rows[:1] for name in said_once if given(row.axes, name)}
-    defenses = [facet.defense for facet in maps]
+    names = defenses(rows)
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
     shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
-    drawn, said = figures.frontiers(rows, defenses), verdicts(rows)
+    drawn, said = figures.frontiers(rows, names), verdicts(rows)
     strips, pictures = _shared(study.pictures)
     data = {
         "rows": [_told(row, said.get(row)) for row in rows],
@@ -62,11 +61,9 @@ def page(study: Report) -> str:
     return shelf.get_template("page.html.j2").render(
         study=study,
         sentences=sentences(study.cells),
-        facets=maps,
-        models=models(rows),
-        varying=moving,
+        panels=panels(rows),
         frontiers=drawn,
-        marks=figures.marks(defenses),
+        marks=figures.marks(names),
         pictures=strips,
         embeddings=study.embeddings[:MOST],
         beside=varying(study.embeddings[:MOST]),

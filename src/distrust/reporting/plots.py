@@ -22,7 +22,7 @@ from ..study.cells import Cell
 from ..study.graph import Plan
 from ..study.store import Store
 from . import figures
-from .heatmap import facets
+from .heatmap import defenses
 from .labels import labels, read, shortened
 from .rows import SETTING, Column, Row, columns, given, is_teacher, label, over_seeds, varying
 from .table import UNITS, bare, chosen_rows, order
@@ -188,13 +188,12 @@ def _map(rows: Sequence[Row], column: Column) -> Drawing:
     several = len({row.axes["student"] for row in measured if given(row.axes, "student")}) > 1
     beside = varying((row.axes for row in measured), SETTING)
     across = dict.fromkeys(label(_bared(row), beside, "\n") for row in measured)
-    for facet in facets(measured):
-        for _, places in facet.lines:
-            for (distiller, student), place in zip(facet.models, places, strict=True):
-                model = f"{distiller or student or 'teacher'}{f' {student}' if distiller and several else ''}"
-                name = model if facet.defense == "none" else f"{model}, {bare(facet.defense)}"
-                if place is not None:
-                    tiles.setdefault(name, {})[label(_bared(measured[place]), beside, "\n")] = measured[place]
+    names = defenses(measured)
+    for row in sorted(measured, key=lambda row: (names.index(row.axes["defense"]), not is_teacher(row.axes))):
+        distiller, student = given(row.axes, "distiller"), given(row.axes, "student")
+        model = f"{distiller or student or 'teacher'}{f' {student}' if distiller and several else ''}"
+        name = model if row.axes["defense"] == "none" else f"{model}, {bare(row.axes['defense'])}"
+        tiles.setdefault(name, {})[label(_bared(row), beside, "\n")] = row
     if all(name.startswith("teacher") for name in tiles):
         tiles = {name.removeprefix("teacher, ").replace("teacher", "no defence"): own for name, own in tiles.items()}
 
