@@ -394,6 +394,18 @@ def test_a_map_has_no_empty_lines_and_no_heading_that_never_changes():
     assert [[*lines] for _, _, lines in shape([*TEACHER, failed])] == [["badnets", "none"]]
 
 
+def test_columns_that_never_change_stand_in_the_head():
+    def heads(cells):
+        made = page(Report("t", cells))
+        return re.findall(r'<th scope="col"[^>]* data-key="(\w+)"', made.split('id="cells"')[0]), made
+
+    assert heads(TEACHER)[0] == ["attack", "seed", "n", "flags"], "and no verdict without a student"
+    alone, made = heads(student("kd", 0.9))
+    assert alone == ["attack", "seed", "n", "verdict", "flags"]
+    assert "<b>distiller</b> kd" in made and "<b>student</b> wrn16-1" in made
+    assert heads(TEACHER + student("kd", 0.9))[0] == ["attack", "distiller", "student", "seed", "n", "verdict", "flags"]
+
+
 def test_labels_keep_what_tells_selectors_apart():
     attack = "badnets[trigger=patch:grid,rate=0.1]"
     cells = [

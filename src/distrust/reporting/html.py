@@ -19,7 +19,7 @@ from .data import Report, packed
 from .detection import detections
 from .features import MOST
 from .heatmap import defenses, panels
-from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
+from .rows import NAMES, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import Verdict, comparisons, verdicts
 
 PICTURES_BUDGET = 600_000  # bytes of PNG, each counted once: the page stays under 2 MB
@@ -36,8 +36,8 @@ def page(study: Report) -> str:
         The text of the file; write it as UTF-8.
     """
     rows = over_seeds(study.cells)
-    moving = varying(row.axes for row in rows)
-    said_once = [name for name in SETTING if name not in ("study", "attack", *moving)]
+    moving = varying((row.axes for row in rows), NAMES)
+    said_once = [name for name in NAMES if name not in ("study", "attack", *moving)]
     fixed = {name: row.axes[name] for row in rows[:1] for name in said_once if given(row.axes, name)}
     names = defenses(rows)
     raised = Counter(flag for row in rows for flag in row.flags)
@@ -70,7 +70,8 @@ def page(study: Report) -> str:
         comparisons=comparisons(study.cells),
         detections=detections(study.cells),
         rows=rows,
-        axes=[axis for axis in TABLE if axis.name not in fixed and any(given(r.axes, axis.name) for r in rows)],
+        axes=[axis for axis in TABLE if axis.name in ("attack", *moving)],
+        judged=any(said.values()),
         metrics=[column for column in shown if not column.detail],
         fixed=fixed.items(),
         glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},
