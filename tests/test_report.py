@@ -20,6 +20,7 @@ from distrust.reporting import Report, page
 from distrust.reporting.answer import answer, sentences
 from distrust.reporting.features import feature_map
 from distrust.reporting.figures import curves, frontiers, marks
+from distrust.reporting.gather import lineage_of, plan_behind
 from distrust.reporting.heatmap import panels
 from distrust.reporting.labels import shortened
 from distrust.reporting.pictures import strip
@@ -27,6 +28,7 @@ from distrust.reporting.rows import columns, over_seeds
 from distrust.reporting.text import reach
 from distrust.reporting.verdict import comparisons
 from distrust.study import read_cells
+from distrust.study.store import Store
 
 T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
 
@@ -404,6 +406,18 @@ def test_columns_that_never_change_stand_in_the_head():
     assert alone == ["attack", "seed", "n", "verdict", "flags"]
     assert "<b>distiller</b> kd" in made and "<b>student</b> wrn16-1" in made
     assert heads(TEACHER + student("kd", 0.9))[0] == ["attack", "distiller", "student", "seed", "n", "verdict", "flags"]
+
+
+def test_the_lineage_of_committed_cells_comes_from_their_study_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(STUDIES[0].parents[1])
+    cells, store = read_cells("results/nad-mini"), Store(tmp_path)
+    plan = plan_behind(cells, Path())
+    found = lineage_of(cells, store, plan.stages)
+    assert {key for c in cells for key in c["keys"].values()} <= found.keys()
+    assert all(found.keys() >= set(stage["parents"]) for stage in found.values())
+    tuned = next(found[c["keys"]["choose"]] for c in cells if "choose" in c["keys"])
+    assert tuned["kind"] == "choose" and tuned["seconds"] is None and len(tuned["parents"]) > 1
+    assert lineage_of(cells, store, {}) == {}
 
 
 def test_labels_keep_what_tells_selectors_apart():
