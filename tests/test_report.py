@@ -336,6 +336,19 @@ def test_variants_of_a_defence_share_its_mark_and_make_a_curve_in_order():
     assert all(f">{told}<" in drawn["svg"] for told in ("nad, epochs 5", "epochs 20", "p x"))
 
 
+def test_variants_that_differ_in_numbers_make_a_curve_of_what_is_carried():
+    def variants(*values, also=""):
+        return [c for v in values for c in defended(f"nad[beta={v}{also.format(v)}]", 0.8, v / 10)]
+
+    made = page(Report("t", TEACHER + variants(1, 2, 4)))
+    assert "Along an option" in made and made.count("data-figure=") == 2
+    curve, frontier = embedded(made)["figures"]
+    assert 'aria-label="Carried along beta' in curve and "ACC against ASR" in frontier and "#010203" not in curve
+    assert "Along an option" not in page(Report("t", TEACHER + variants(1, 2))), "two points are in the map"
+    together = page(Report("t", TEACHER + variants(1, 2, 4, also=",epochs={}")))
+    assert together.count("data-figure=") == 2 and "beta, and with it epochs" in embedded(together)["figures"][0]
+
+
 def test_every_head_of_an_encoder_has_a_drawing_of_its_own():
     rows = [
         {**c, "encoder": "simclr", "student": s} for c in TEACHER + defended("nad", 0.8, 0.1) for s in ("knn", "mlp")

@@ -90,14 +90,16 @@ def _svg(name: str, rows: Sequence[Row], drawn: Mapping[str, Mark], within: tupl
         label_variants = frontier(figure.subplots(), rows, drawn, within)
         figure.draw_without_rendering()
         label_variants()
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    # the <svg> element alone, which the page sizes and colours, with a name for screen readers
+        return inline(figure, f"ACC against ASR for {name}; the table below has the numbers")
+
+
+def inline(figure: Figure, told: str) -> str:
+    """The <svg> element alone, which the page sizes and colours, with words for screen readers; drawn in STYLE."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
-    named = f'<svg role="img" aria-label="{escape(f"ACC against ASR for {name}; the table below has the numbers")}" '
     opening, rest = svg[svg.index("<svg ") :].replace(INK, "currentColor").split(">", 1)
+    named = f'<svg role="img" aria-label="{escape(told)}" '
     return re.sub(r' (width|height)="[^"]*"', "", opening).replace("<svg ", named) + ">" + rest
 
 

@@ -19,6 +19,7 @@ from .data import Report, packed
 from .detection import detections
 from .features import MOST
 from .heatmap import defenses, panels
+from .plots import inline_curves
 from .rows import NAMES, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import Verdict, comparisons, verdicts
 
@@ -44,13 +45,14 @@ def page(study: Report) -> str:
     glossary = {**MEANING, **study.glossary}
     shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
     drawn, said = figures.frontiers(rows, names), verdicts(rows)
+    curves = [curve for column in shown if column.key == "carried" for curve in inline_curves(rows, column)]
     strips, pictures = _shared(study.pictures)
     data = {
         "rows": [_told(row, said.get(row)) for row in rows],
         "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
         "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
-        "pictures": pictures, "figures": [figure["svg"] for figure in drawn],
+        "pictures": pictures, "figures": [figure["svg"] for figure in (*curves, *drawn)],
     }  # fmt: skip
     shelf = Environment(
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
@@ -62,8 +64,9 @@ def page(study: Report) -> str:
         study=study,
         sentences=sentences(study.cells),
         panels=panels(rows),
+        curves=curves,
         frontiers=drawn,
-        marks=figures.marks(names),
+        marks=[(name, *mark[1:]) for name, mark in figures.marks(names).items()],
         pictures=strips,
         embeddings=study.embeddings[:MOST],
         beside=varying(study.embeddings[:MOST]),

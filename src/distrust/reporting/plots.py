@@ -32,6 +32,7 @@ KINDS = ("map", "frontier", "curve", "triggers")
 COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of a page
 TURNED = 2  # columns of a map, beyond which their names are turned
 MANY = 3  # panels beside each other
+LEAST = 3  # points of a curve on a page
 STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none",
     "svg.hashsalt": "distrust", "savefig.dpi": 300,
@@ -270,6 +271,27 @@ def knobs(rows: Sequence[Row]) -> dict[str, list[dict[float, Row]]]:
                     lines.setdefault(others, {})[value] = row
                 found.setdefault(option, []).extend(dict(sorted(one.items())) for one in lines.values() if len(one) > 1)
     return {option: lines for option, lines in found.items() if lines}
+
+
+def inline_curves(rows: Sequence[Row], column: Column) -> list[dict[str, Any]]:
+    """For a page: curves along each option that takes three values or more; of options that go together, the first.
+
+    Returns:
+        Per option {"name", "svg", "legend": name, glyph and colour of each curve}.
+    """
+    found, seen = list[dict[str, Any]](), set[Row]()
+    for option, lines in knobs([row for row in rows if column.key in row.values]).items():
+        own = {row for line in lines for row in line.values()}
+        if max(map(len, lines)) < LEAST or own <= seen:
+            continue
+        seen |= own
+        with rc_context(figures.STYLE):
+            figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+            _draw(_curve(rows, column, option), [figure.subplots()])
+            svg = figures.inline(figure, f"{column.heading} along {option}; the table below has the numbers")
+        legend = [(name, *figures.mark(i + 1)[1:]) for i, name in enumerate(_along(lines, option)[1])]
+        found.append({"name": option, "svg": svg, "legend": legend})
+    return found
 
 
 def _curve(rows: Sequence[Row], column: Column, over: str) -> Drawing:
