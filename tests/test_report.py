@@ -345,6 +345,10 @@ def test_variants_that_differ_in_numbers_make_a_curve_of_what_is_carried():
     curve, frontier = embedded(made)["figures"]
     assert 'aria-label="Carried along beta' in curve and "ACC against ASR" in frontier and "#010203" not in curve
     assert "Along an option" not in page(Report("t", TEACHER + variants(1, 2))), "two points are in the map"
+    many = [c for i in range(4) for c in attacked(f"a{i}", variants(1, 2, 4) + variants(1, 2, 4, also=",p=x"))]
+    assert page(Report("t", many)).count("<figcaption>beta</figcaption>") == 1
+    many += [{**c, "teacher": "wrn16-1"} for c in many]
+    assert re.findall("<figcaption>(beta.*?)</", page(Report("t", many))) == [f"beta · a{i}" for i in range(4)]
     together = page(Report("t", TEACHER + variants(1, 2, 4, also=",epochs={}")))
     assert together.count("data-figure=") == 2 and "beta, and with it epochs" in embedded(together)["figures"][0]
 

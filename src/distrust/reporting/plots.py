@@ -32,7 +32,7 @@ KINDS = ("map", "frontier", "curve", "triggers")
 COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of a page
 TURNED = 2  # columns of a map, beyond which their names are turned
 MANY = 3  # panels beside each other
-LEAST = 3  # points of a curve on a page
+LEAST, MOST = 3, 10  # points of a curve on a page, and curves in a drawing there
 STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none",
     "svg.hashsalt": "distrust", "savefig.dpi": 300,
@@ -279,18 +279,22 @@ def inline_curves(rows: Sequence[Row], column: Column) -> list[dict[str, Any]]:
     Returns:
         Per option {"name", "svg", "legend": name, glyph and colour of each curve}.
     """
-    found, seen = list[dict[str, Any]](), set[Row]()
-    for option, lines in knobs([row for row in rows if column.key in row.values]).items():
-        own = {row for line in lines for row in line.values()}
-        if max(map(len, lines)) < LEAST or own <= seen:
+    found, seen, drawn = list[dict[str, Any]](), set[Row](), [row for row in rows if column.key in row.values]
+    for option, lines in knobs(drawn).items():
+        own = [row for line in lines for row in line.values()]
+        if max(map(len, lines)) < LEAST or seen.issuperset(own):
             continue
-        seen |= own
-        with rc_context(figures.STYLE):
-            figure = Figure(figsize=(4.4, 3.2), layout="constrained")
-            _draw(_curve(rows, column, option), [figure.subplots()])
-            svg = figures.inline(figure, f"{column.heading} along {option}; the table below has the numbers")
-        legend = [(name, *figures.mark(i + 1)[1:]) for i, name in enumerate(_along(lines, option)[1])]
-        found.append({"name": option, "svg": svg, "legend": legend})
+        seen.update(own)
+        panels: dict[str, list[Row]] = {}
+        for row in own:  # too many curves for one drawing: one for each attack
+            panels.setdefault(f" · {read(row.axes['attack']).name}" * (len(lines) > MOST), []).append(row)
+        for name, some in panels.items():
+            with rc_context(figures.STYLE):
+                figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+                _draw(_curve(some, column, option), [figure.subplots()])
+                svg = figures.inline(figure, f"{column.heading} along {option}{name}; the table below has the numbers")
+            legend = [(told, *figures.mark(i + 1)[1:]) for i, told in enumerate(_along(knobs(some)[option], option)[1])]
+            found.append({"name": option + name, "svg": svg, "legend": legend})
     return found
 
 
