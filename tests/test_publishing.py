@@ -210,7 +210,7 @@ def test_a_frontier_is_drawn_on_axes_of_somebodys_and_their_style_stays():
     assert one.axes[0].get_title() == "blend"
 
 
-def test_labels_hide_neither_points_nor_each_other():
+def test_labels_hide_neither_points_nor_curves_nor_each_other():
     cells = dt.results(ROOT / "results" / "mimic-ablation").cells
     figure = plots.alone(drawn("frontier", cells, student=["mlp"], attack=["badencoder"]))
     figure.draw_without_rendering()
@@ -218,6 +218,8 @@ def test_labels_hide_neither_points_nor_each_other():
     boxes = [Text.get_window_extent(one) for one in axes.texts if isinstance(one, Annotation)]
     assert len(boxes) > 10 and all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    ways = [line.get_path().transformed(line.get_transform()) for line in axes.lines]
+    assert not any(way.intersects_bbox(box, filled=False) for way in ways for box in boxes if len(way.vertices) > 1)
 
 
 def test_marks_of_many_methods_are_all_different():

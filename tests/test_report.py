@@ -20,13 +20,15 @@ from distrust.reporting import Report, page
 from distrust.reporting.answer import answer, sentences
 from distrust.reporting.features import feature_map
 from distrust.reporting.figures import curves, frontiers, marks
-from distrust.reporting.heatmap import facets
+from distrust.reporting.gather import lineage_of, plan_behind
+from distrust.reporting.heatmap import panels
 from distrust.reporting.labels import shortened
 from distrust.reporting.pictures import strip
 from distrust.reporting.rows import columns, over_seeds
 from distrust.reporting.text import reach
 from distrust.reporting.verdict import comparisons
 from distrust.study import read_cells
+from distrust.study.store import Store
 
 T_975_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom (NIST Engineering Statistics Handbook, 1.3.6.7.2: 4.303)
 
@@ -334,6 +336,23 @@ def test_variants_of_a_defence_share_its_mark_and_make_a_curve_in_order():
     assert all(f">{told}<" in drawn["svg"] for told in ("nad, epochs 5", "epochs 20", "p x"))
 
 
+def test_variants_that_differ_in_numbers_make_a_curve_of_what_is_carried():
+    def variants(*values, also=""):
+        return [c for v in values for c in defended(f"nad[beta={v}{also.format(v)}]", 0.8, v / 10)]
+
+    made = page(Report("t", TEACHER + variants(1, 2, 4)))
+    assert "Along an option" in made and made.count("data-figure=") == 2
+    curve, frontier = embedded(made)["figures"]
+    assert 'aria-label="Carried along beta' in curve and "ACC against ASR" in frontier and "#010203" not in curve
+    assert "Along an option" not in page(Report("t", TEACHER + variants(1, 2))), "two points are in the map"
+    many = [c for i in range(4) for c in attacked(f"a{i}", variants(1, 2, 4) + variants(1, 2, 4, also=",p=x"))]
+    assert page(Report("t", many)).count("<figcaption>beta</figcaption>") == 1
+    many += [{**c, "teacher": "wrn16-1"} for c in many]
+    assert re.findall("<figcaption>(beta.*?)</", page(Report("t", many))) == [f"beta · a{i}" for i in range(4)]
+    together = page(Report("t", TEACHER + variants(1, 2, 4, also=",epochs={}")))
+    assert together.count("data-figure=") == 2 and "beta, and with it epochs" in embedded(together)["figures"][0]
+
+
 def test_every_head_of_an_encoder_has_a_drawing_of_its_own():
     rows = [
         {**c, "encoder": "simclr", "student": s} for c in TEACHER + defended("nad", 0.8, 0.1) for s in ("knn", "mlp")
@@ -344,19 +363,78 @@ def test_every_head_of_an_encoder_has_a_drawing_of_its_own():
     ]
 
 
-def test_an_unmeasured_null_row_is_shown_only_beside_a_defence():
-    assert [f.defense for f in facets(over_seeds(TEACHER))] == ["none"]
-    beside = facets(over_seeds(TEACHER + defended("nad", 0.88, 0.04)))
-    sifted = over_seeds(TEACHER + defended("consistency", 0.88, 0.04, lost=0.05))
-    assert [f.defense for f in facets(sifted)] == ["none", "consistency"]
-    assert [(f.defense, bool(f.lines)) for f in beside] == [("none", True), ("finetune", False), ("nad", True)]
+def shape(cells):
+    """Of each panel its title, what stands across, and its lines with their tiles."""
+    return [
+        (
+            panel.title.name,
+            [label.name for label in panel.across],
+            {line.name + line.small: i for line, i in panel.lines},
+        )
+        for panel in panels(over_seeds(cells))
+    ]
 
 
-def test_a_facet_has_the_settings_and_models_that_met_its_defence():
-    rows = over_seeds(TEACHER + student("kd", 0.9) + [{**c, "attack": "blend"} for c in defended("nad", 0.88, 0.04)])
-    none, _, nad = facets(rows)
-    assert (none.models, [tiles for _, tiles in none.lines]) == ([(None, None), ("kd", "wrn16-1")], [[0, 1]])
-    assert [(axes["attack"], tiles) for axes, tiles in nad.lines] == [("blend", [2])]
+def attacked(attack, cells):
+    return [{**c, "attack": attack} for c in cells]
+
+
+def test_defences_of_one_model_make_one_panel_and_variants_stand_by_their_method():
+    tried = [c for name in ("nad[p=20]", "prune", "finetune", "nad[p=3]", "nad") for c in defended(name, 0.88, 0.04)]
+    cells = tried + TEACHER + attacked("blend", TEACHER)
+    ((title, across, lines),) = shape(cells)
+    assert (title, across) == ("teacher", ["badnets", "blend"])
+    assert [*lines] == ["no defence", "finetune", "nad", "nadp=3", "nadp=20", "prune"]
+    assert lines["no defence"] == [5, 6] and lines["prune"] == [1, None]
+    assert not re.search("finetune<", page(Report("t", TEACHER))), "what was not tried has no line"
+
+
+def test_a_map_takes_the_panels_with_the_least_room():
+    """Many defences on one attack, two on the others: a panel for each attack, with the defences down."""
+    heads = [c for d in ("kd", "at", "rkd") for c in student(d, 0.9)]
+    tried = [{**c, "defense": f"d{i}"} for i in range(8) for c in heads]
+    others = [c for attack in ("blend", "sig", "wanet") for c in attacked(attack, heads[:3])]
+    found = shape(heads + tried + others)
+    assert [(title, len(across), len(lines)) for title, across, lines in found] == [
+        ("badnets", 3, 9), ("blend", 1, 1), ("sig", 1, 1), ("wanet", 1, 1),
+    ]  # fmt: skip
+    many = [c for i in range(9) for c in attacked(f"a{i}", heads)]
+    ((title, across, lines),) = shape(many)
+    assert (title, len(across), len(lines)) == ("no defence", 3, 9), "without defences, attacks go down"
+
+
+def test_a_map_has_no_empty_lines_and_no_heading_that_never_changes():
+    clean = [cell(attack="none", place=None, asr=None, carried=None, seed=seed) for seed in range(3)]
+    assert [[*lines] for _, _, lines in shape(TEACHER + clean)] == [["badnets"]]
+    assert panels(over_seeds(clean)) == [] and 'id="map"' not in page(Report("t", clean))
+    alone = re.search(r'<div id="map".*?</section>', page(Report("t", TEACHER + clean)), re.S).group()
+    assert "no defence · teacher" in alone and "<thead>" not in alone
+    failed = unmeasured("failed", "Diverged", attack="none", place=None)
+    assert [[*lines] for _, _, lines in shape([*TEACHER, failed])] == [["badnets", "none"]]
+
+
+def test_columns_that_never_change_stand_in_the_head():
+    def heads(cells):
+        made = page(Report("t", cells))
+        return re.findall(r'<th scope="col"[^>]* data-key="(\w+)"', made.split('id="cells"')[0]), made
+
+    assert heads(TEACHER)[0] == ["attack", "seed", "n", "flags"], "and no verdict without a student"
+    alone, made = heads(student("kd", 0.9))
+    assert alone == ["attack", "seed", "n", "verdict", "flags"]
+    assert "<b>distiller</b> kd" in made and "<b>student</b> wrn16-1" in made
+    assert heads(TEACHER + student("kd", 0.9))[0] == ["attack", "distiller", "student", "seed", "n", "verdict", "flags"]
+
+
+def test_the_lineage_of_committed_cells_comes_from_their_study_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(STUDIES[0].parents[1])
+    cells, store = read_cells("results/nad-mini"), Store(tmp_path)
+    plan = plan_behind(cells, Path())
+    found = lineage_of(cells, store, plan.stages)
+    assert {key for c in cells for key in c["keys"].values()} <= found.keys()
+    assert all(found.keys() >= set(stage["parents"]) for stage in found.values())
+    tuned = next(found[c["keys"]["choose"]] for c in cells if "choose" in c["keys"])
+    assert tuned["kind"] == "choose" and tuned["seconds"] is None and len(tuned["parents"]) > 1
+    assert lineage_of(cells, store, {}) == {}
 
 
 def test_labels_keep_what_tells_selectors_apart():

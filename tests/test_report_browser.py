@@ -1,6 +1,7 @@
 """The report in a real browser: Debian's chromium, driven by Playwright."""
 
 import contextlib
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -36,7 +37,7 @@ def browser():
 
 
 @contextlib.contextmanager
-def opened(browser, file):
+def opened(browser, file, at=""):
     """The page, opened from a file. What it asks for or complains about is collected, and must be nothing."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -44,7 +45,7 @@ def opened(browser, file):
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(file.as_uri())
+    page.goto(file.as_uri() + at)
     page.wait_for_selector("main:not([aria-busy])")
     yield page
     context.close()
@@ -94,6 +95,48 @@ def test_a_click_on_a_cell_opens_it(report):
     assert panel.locator("img").count() >= 3, "clean, triggered, difference"
     report.keyboard.press("Escape")
     assert report.locator("dialog[open]").count() == 0
+
+
+def test_the_address_opens_a_cell_and_a_cell_has_its_address(browser, tmp_path):
+    hostile = [cell(id=f"a b&c=#%/{seed}", attack="<i>", seed=seed, untriggered=0.123, base=0.077) for seed in (0, 1)]
+    file = tmp_path / "report.html"
+    file.write_text(render(Report("t", [*hostile, cell(id="other")])), encoding="utf-8")
+    with opened(browser, file) as page:
+        panel = page.locator("dialog[open]")
+        page.locator(".tile").first.click()
+        panel.wait_for()
+        first = page.url
+        assert "untriggered 12.3 % control 7.7 %" in " ".join(panel.locator(".bars").inner_text().split())
+        panel.locator("summary", has_text="Seed 1").click()
+        panel.locator("details", has_text="Seed 1").get_by_role("link").click()
+        assert page.url != first and panel.locator("details[open] summary").all_inner_texts() == ["Seed 1 · 12.0 s"]
+        at = page.url.removeprefix(file.as_uri())
+        page.go_back()
+        panel.locator("details[open]", has_text="Seed 0").wait_for()
+        page.keyboard.press("Escape")
+        page.wait_for_url(file.as_uri())
+    with opened(browser, file, at) as page:
+        panel = page.locator("dialog[open]")
+        panel.locator("details[open]", has_text="Seed 1").wait_for()
+        assert "<i> → teacher" in panel.inner_text()
+        page.evaluate("location.hash = '#cell=nobody'")
+        panel.wait_for(state="detached")
+        page.wait_for_url(file.as_uri())
+
+
+def test_what_is_carried_stays_in_sight_in_the_table_over_seeds(large):
+    large.set_viewport_size({"width": 420, "height": 800})
+    table = large.locator("#rows")
+    table.scroll_into_view_if_needed()
+    seen = """table => {
+        const [box, cell] = [table.parentElement, table.querySelector("tbody:not(.far) td.pinned")]
+            .map((node) => node.getBoundingClientRect());
+        return cell.left >= box.left - 1 && cell.right <= box.right + 1;
+    }"""
+    for left in (0, 600, 10_000):
+        table.evaluate("(table, left) => table.parentElement.scrollTo(left, 0)", left)
+        assert table.evaluate(seen)
+    assert table.evaluate("table => table.parentElement.scrollLeft") > 600, "there was something to scroll"
 
 
 def test_a_flag_is_explained_where_it_is_raised(report):
@@ -166,7 +209,6 @@ def test_a_filter_finds_a_far_line_and_a_click_opens_it(large, thousand):
     assert large.locator('[data-count="cells"]').inner_text() == "1 of 1000"
     line.locator("button.open").click()
     panel = large.locator("dialog[open]")
-    panel.locator("summary", has_text="Seed 4").click()
     assert "attack3 → overhaul → wrn16-1 · nad[beta=100]" in panel.inner_text()
     assert wanted["reproduce"] in panel.inner_text()
     assert all(key in panel.inner_text() for key in wanted["keys"].values()), "its lineage"
@@ -222,9 +264,23 @@ def test_it_turns_dark(report):
     assert report.evaluate(colour) != before
 
 
-def test_a_narrow_screen_does_not_scroll_sideways(report):
-    report.set_viewport_size({"width": 400, "height": 800})
-    assert report.evaluate("document.documentElement.scrollWidth") <= 400
+def test_a_narrow_screen_does_not_scroll_sideways(browser, tmp_path):
+    """Neither the page, nor the drawer, nor a map of six attacks and defences with long options."""
+    attacks = ("badnets", "blend", "clean_label", "refool", "sig", "trojan")
+    names = ("none", "nad[clean=0.01,epochs=100,mine_epochs=100]", "finepruning", *(f"d{i}" for i in range(9)))
+    cells = [cell(attack=attack, defense=name, carried=-0.331) for attack in attacks for name in names]
+    file = tmp_path / "report.html"
+    file.write_text(render(Report("t", cells)), encoding="utf-8")
+    with opened(browser, file) as page:
+        page.set_viewport_size({"width": 420, "height": 800})
+        wide = "nodes => nodes.filter(node => node.scrollWidth > node.clientWidth).length"
+        assert page.locator("html, .facet").evaluate_all(wide) == 0
+        labels = page.locator(".facet th[scope=col]").evaluate_all(
+            "all => all.map(th => th.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert len(labels) == 6 and all(one[1] <= two[0] for one, two in itertools.pairwise(labels))
+        page.locator(".tile").nth(7).click()
+        assert page.locator("dialog[open]").evaluate_all(wide) == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

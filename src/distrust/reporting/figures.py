@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MultipleLocator
 from matplotlib.transforms import Bbox
@@ -88,14 +90,16 @@ def _svg(name: str, rows: Sequence[Row], drawn: Mapping[str, Mark], within: tupl
         label_variants = frontier(figure.subplots(), rows, drawn, within)
         figure.draw_without_rendering()
         label_variants()
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    # the <svg> element alone, which the page sizes and colours, with a name for screen readers
+        return inline(figure, f"ACC against ASR for {name}; the table below has the numbers")
+
+
+def inline(figure: Figure, told: str) -> str:
+    """The <svg> element alone, which the page sizes and colours, with words for screen readers; drawn in STYLE."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
-    named = f'<svg role="img" aria-label="{escape(f"ACC against ASR for {name}; the table below has the numbers")}" '
     opening, rest = svg[svg.index("<svg ") :].replace(INK, "currentColor").split(">", 1)
+    named = f'<svg role="img" aria-label="{escape(told)}" '
     return re.sub(r' (width|height)="[^"]*"', "", opening).replace("<svg ", named) + ">" + rest
 
 
@@ -128,8 +132,7 @@ def frontier(
     axes.xaxis.set_major_locator(MultipleLocator(20))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=rcParams["text.color"], alpha=0.1, linewidth=0.6)
-    points = [(100 * row.values["asr"].mean, 100 * row.values["acc"].mean) for row in rows]
-    return lambda: _label(axes, points, labels)
+    return lambda: _label(axes, labels)
 
 
 def curves(rows: Sequence[Row], axis: str = "defense") -> list[list[Row]]:
@@ -182,12 +185,10 @@ def _point(axes: Axes, row: Row, shape: str, color: str) -> tuple[float, float]:
     return x, y
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[Label]) -> None:
-    """Put each label where it hides no point and no other label, the nearest place first."""
+def _label(axes: Axes, labels: Sequence[Label]) -> None:
+    """Put each label where it hides no point, no curve and no other label, the nearest place first."""
     dot = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr] # pixels of a point
-    taken = [
-        Bbox.from_bounds(x - 4.5 * dot, y - 4.5 * dot, 9 * dot, 9 * dot) for x, y in axes.transData.transform(points)
-    ]
+    taken = [box for line in axes.lines for box in _boxes(line, dot)]
     for x, y, told, color in labels:
         text = axes.annotate(
             told, (x, y), (0, 0), textcoords="offset points", fontsize=6, color=color, parse_math=False, ha="center",
@@ -200,10 +201,21 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[L
             dy = math.sin(turn) * (far * dot + size.height / 2)
             box = Bbox.from_bounds(at_x + dx - size.width / 2, at_y + dy - size.height / 2, size.width, size.height)
             inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 and axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
-            if inside and not any(map(box.overlaps, taken)):
+            if inside and not box.count_overlaps(taken):
                 text.set_position((dx / dot, dy / dot))
                 text.arrow_patch.set_visible(far > NEAR)  # type: ignore[union-attr]
                 taken.append(box)
                 break
         else:  # no room; what the curve means is in the table
             text.remove()
+
+
+def _boxes(line: Line2D, dot: float) -> list[Bbox]:
+    """What a line of a plot covers: its markers, or, where they are joined, small pieces of the way between them."""
+    spots = line.get_transform().transform(line.get_xydata())
+    half = 0.7 * dot * line.get_markersize()
+    if line.get_linestyle() != "None" and len(spots):
+        steps = np.linspace(0, len(spots) - 1, 60 * (len(spots) - 1) + 1)
+        spots = np.stack([np.interp(steps, range(len(spots)), along) for along in spots.T], axis=1)
+        half = dot
+    return [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in spots]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..study.plan import make_plan
 from ..study.records import Damaged, Record
 from ..study.spec import read_study
 from ..study.store import Store
-from ..study.work import product
+from ..study.work import described, product
 from .data import Report
 from .features import MOST, feature_map
 from .labels import labels, shortened
@@ -47,7 +47,7 @@ def report_of(cells: Sequence[Cell], plan: Plan | None, store: Store, made_by: s
         cells=shown,
         embeddings=embeddings_of(plan, store, shown) if plan else [],
         pictures={short["attack"][name]: strip for name, strip in strips.items() if name in short["attack"]},
-        lineage=lineage_of(cells, store),
+        lineage=lineage_of(cells, store, plan.stages if plan else {}),
         published=[{k: short.get(k, {}).get(v, v) for k, v in row.items()} for row in published],
         made_by=made_by,
         question=plan.study.question if plan else "",
@@ -62,8 +62,8 @@ def plan_behind(cells: Sequence[Cell], demo: Path) -> Plan | None:
     return None
 
 
-def lineage_of(cells: Sequence[Cell], store: Store) -> dict[str, Record]:
-    """The record of every stage behind the cells that the store still has."""
+def lineage_of(cells: Sequence[Cell], store: Store, planned: Mapping[str, Stage]) -> dict[str, Record]:
+    """The record of every stage behind the cells; of one that the store does not have, what the plan says."""
     found: dict[str, Record] = {}
     waiting, seen = [key for cell in cells for key in cell["keys"].values()], set[str]()
     while waiting:
@@ -75,10 +75,11 @@ def lineage_of(cells: Sequence[Cell], store: Store) -> dict[str, Record]:
             record = store.record(key)
         except Damaged as error:
             notice(f"{error} It is left out.")
-        if record is None:
+        if record is None and key not in planned:
             continue
+        record = record or described(planned[key])
         waiting += record["parents"]
-        found[key] = {name: record[name] for name in ("kind", "seconds", "parents", "flags", "state")}
+        found[key] = {name: record.get(name) for name in ("kind", "seconds", "parents", "flags", "state")}
         found[key] |= {"method": record["label"], "options": _options(record["recipe"])}
         if record["kind"] == "choose":
             found[key]["options"]["chosen"] = record.get("notes", {}).get("option")

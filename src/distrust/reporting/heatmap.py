@@ -1,48 +1,97 @@
-"""The heat map of what is carried: one facet per defence, attacks down, distillers across."""
+"""The heat map of what is carried: settings, models and defences, in the panels that take the least room."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from .rows import Row, given
+from .labels import read
+from .rows import Row, finite, given, varying
 from .verdict import plain
 
-Model = tuple[str | None, str | None]  # distiller and student
+
+class Label(NamedTuple):
+    """A setting, a model or a defence: what tells it from others, its name, and small words below that."""
+
+    key: Any
+    name: str
+    small: str = ""
 
 
-class Facet(NamedTuple):
-    """One defence: its models, and for each setting its axes and the place of each model's row; empty: not measured."""
+class Panel(NamedTuple):
+    """What one of the three has: the places of its rows, down and across; None where nothing was measured."""
 
-    defense: str
-    models: list[Model]
-    lines: list[tuple[dict[str, str], list[int | None]]]
-
-
-def models(rows: Iterable[Row]) -> list[Model]:
-    """The columns, teachers first."""
-    return sorted(dict.fromkeys(map(_model, rows)), key=any)
+    title: Label
+    across: list[Label]
+    lines: list[tuple[Label, list[int | None]]]
 
 
-def facets(rows: Sequence[Row]) -> list[Facet]:
-    """Arrange rows, with the null row of the defences always among them, so that its lack is seen.
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """Arrange rows by defence, setting or model, whichever takes the least room; of the other two the more go down.
 
-    A facet has the settings and the models on which its defence was tried: of many studies together, few meet.
+    A panel has the lines and columns in which something was tried. Models that nobody attacked carry nothing: they are
+    left out, unless one did not finish.
     """
-    own: dict[str, dict[int, Row]] = {}
-    for i, row in enumerate(rows):
-        own.setdefault(row.axes["defense"], {})[i] = row
-    found = {name: _facet(name, tried) for name, tried in own.items()}
-    null = plain(found)
-    names = dict.fromkeys(["none", null, *found] if null else found)
-    return [found.get(name) or Facet(name, [], []) for name in names]
+    beside = varying(row.axes for row in rows)
+    several = len({row.axes["student"] for row in rows if given(row.axes, "distiller")}) > 1
+    tiles: dict[tuple[Label, ...], int] = {
+        (_defense(row), _setting(row, beside), _model(row, several)): i
+        for i, row in enumerate(rows)
+        if given(row.axes, "attack") or row.state != "done"
+    }
+    names = defenses(rows)
+    labels = [list(dict.fromkeys(spot[axis] for spot in tiles)) for axis in range(3)]
+    labels[0].sort(key=lambda label: names.index(label.key))
+    labels[2].sort(key=lambda label: any(label.key))  # teachers first
+    return min((_panels(tiles, labels, by) for by in range(3)), key=_room)
 
 
-def _facet(name: str, tried: dict[int, Row]) -> Facet:
-    across, settings = models(tried.values()), {row.setting: row.axes for row in tried.values()}
-    place = {(row.setting, _model(row)): i for i, row in tried.items()}
-    return Facet(name, across, [(axes, [place.get((at, model)) for model in across]) for at, axes in settings.items()])
+def _panels(tiles: Mapping[tuple[Label, ...], int], labels: Sequence[list[Label]], by: int) -> list[Panel]:
+    across, down = sorted({0, 1, 2} - {by}, key=lambda axis: (len(labels[axis]), -axis))
+    found = []
+    for title in labels[by]:
+        own = {(spot[down], spot[across]): i for spot, i in tiles.items() if spot[by] == title}
+        lines, columns = (
+            [label for label in labels[axis] if any(label == spot[place] for spot in own)]
+            for place, axis in enumerate((down, across))
+        )
+        places = [(line, [own.get((line, column)) for column in columns]) for line in lines]
+        found.append(Panel(title, columns, places))
+    return found
 
 
-def _model(row: Row) -> Model:
-    return given(row.axes, "distiller"), given(row.axes, "student")
+def _room(some: Sequence[Panel]) -> int:
+    """In tiles; the names and the edge of a panel are as large as four of them each way."""
+    return sum((len(panel.lines) + 4) * (len(panel.across) + 4) for panel in some)
+
+
+def defenses(rows: Iterable[Row]) -> list[str]:
+    """In the order of the map and of legends: none, plain fine-tuning, the others; variants beside their method."""
+    found = dict.fromkeys(row.axes["defense"] for row in rows)
+    known = {name: read(name) for name in dict.fromkeys(["none", plain(found), *found]) if name in found}
+    methods = [selector.name for selector in known.values()]
+
+    def place(name: str) -> tuple[int, list[str], list[float]]:
+        options = known[name].options
+        return methods.index(known[name].name), [*options], [*filter(finite, options.values())]
+
+    return sorted(known, key=place)
+
+
+def _setting(row: Row, beside: Sequence[str]) -> Label:
+    return _label(row.setting, row.axes["attack"], *(row.axes[name] for name in beside))
+
+
+def _model(row: Row, several: bool) -> Label:
+    distiller, student = given(row.axes, "distiller"), given(row.axes, "student")
+    return _label((distiller, student), distiller or student or "teacher", student if distiller and several else None)
+
+
+def _defense(row: Row) -> Label:
+    return _label(row.axes["defense"], given(row.axes, "defense") or "no defence")
+
+
+def _label(key: Any, name: str, *beside: str | None) -> Label:
+    """A method, with its options and what stands beside it below."""
+    method, _, options = name.partition("[")
+    return Label(key, method, " · ".join(filter(None, (options.removesuffix("]").replace(",", ", "), *beside))))

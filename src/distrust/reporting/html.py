@@ -18,8 +18,9 @@ from .answer import sentences
 from .data import Report, packed
 from .detection import detections
 from .features import MOST
-from .heatmap import facets, models
-from .rows import SETTING, Cell, Row, columns, describe, finite, given, over_seeds, varying
+from .heatmap import defenses, panels
+from .plots import inline_curves
+from .rows import NAMES, Cell, Row, columns, describe, finite, given, over_seeds, varying
 from .verdict import Verdict, comparisons, verdicts
 
 PICTURES_BUDGET = 600_000  # bytes of PNG, each counted once: the page stays under 2 MB
@@ -36,22 +37,22 @@ def page(study: Report) -> str:
         The text of the file; write it as UTF-8.
     """
     rows = over_seeds(study.cells)
-    maps = facets(rows)
-    moving = varying(row.axes for row in rows)
-    said_once = [name for name in SETTING if name not in ("study", "attack", *moving)]
+    moving = varying((row.axes for row in rows), NAMES)
+    said_once = [name for name in NAMES if name not in ("study", "attack", *moving)]
     fixed = {name: row.axes[name] for row in rows[:1] for name in said_once if given(row.axes, name)}
-    defenses = [facet.defense for facet in maps]
+    names = defenses(rows)
     raised = Counter(flag for row in rows for flag in row.flags)
     glossary = {**MEANING, **study.glossary}
     shown = [column for column in columns() if any(finite(cell.get(column.key)) for cell in study.cells)]
-    drawn, said = figures.frontiers(rows, defenses), verdicts(rows)
+    drawn, said = figures.frontiers(rows, names), verdicts(rows)
+    curves = [curve for column in shown if column.key == "carried" for curve in inline_curves(rows, column)]
     strips, pictures = _shared(study.pictures)
     data = {
         "rows": [_told(row, said.get(row)) for row in rows],
         "cells": [_neurons(cell) for cell in study.cells],
         "columns": [column._asdict() for column in shown], "axes": list(AXES), "title": study.title,
         "lineage": study.lineage, "published": study.published, "glossary": glossary, "made_by": study.made_by,
-        "pictures": pictures, "figures": [figure["svg"] for figure in drawn],
+        "pictures": pictures, "figures": [figure["svg"] for figure in (*curves, *drawn)],
     }  # fmt: skip
     shelf = Environment(
         loader=PackageLoader("distrust.reporting", ""), autoescape=True, undefined=StrictUndefined,
@@ -62,18 +63,18 @@ def page(study: Report) -> str:
     return shelf.get_template("page.html.j2").render(
         study=study,
         sentences=sentences(study.cells),
-        facets=maps,
-        models=models(rows),
-        varying=moving,
+        panels=panels(rows),
+        curves=curves,
         frontiers=drawn,
-        marks=figures.marks(defenses),
+        marks=[(name, *mark[1:]) for name, mark in figures.marks(names).items()],
         pictures=strips,
         embeddings=study.embeddings[:MOST],
         beside=varying(study.embeddings[:MOST]),
         comparisons=comparisons(study.cells),
         detections=detections(study.cells),
         rows=rows,
-        axes=[axis for axis in TABLE if axis.name not in fixed and any(given(r.axes, axis.name) for r in rows)],
+        axes=[axis for axis in TABLE if axis.name in ("attack", *moving)],
+        judged=any(said.values()),
         metrics=[column for column in shown if not column.detail],
         fixed=fixed.items(),
         glossary={name: glossary[name] for name in sorted(glossary, key=lambda name: not raised[name])},

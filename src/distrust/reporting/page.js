@@ -8,7 +8,8 @@ function bars(row) {
   const box = make("div", { class: "bars" });
   const lines = [
     ["ACC", mean(row, "acc"), true], ["control", mean(row, "acc_control")], ["undefended", mean(row, "undefended_acc")],
-    ["ASR", mean(row, "asr"), true], ["control", mean(row, "base")], ["undefended", mean(row, "undefended_asr")],
+    ["ASR", mean(row, "asr"), true], ["untriggered", mean(row, "untriggered")], ["control", mean(row, "base")],
+    ["undefended", mean(row, "undefended_asr")],
   ];
   for (const [name, value, ours] of lines) {
     if (missing(value)) continue;
@@ -74,12 +75,15 @@ function chain(cell) {
     const stage = data.lineage[key];
     if (!stage) return make("li", {}, make("code", {}, key));
     const options = Object.entries(stage.options ?? {}).map(([k, v]) => `${k}=${JSON.stringify(v)}`).join(", ");
-    const state = stage.state && stage.state !== "done" ? ` · ${stage.state}` : "";
-    return make("li", {}, make("b", {}, stage.method ?? stage.kind), ` ${stage.kind} · ${duration(stage.seconds)}${state} `,
+    const took = missing(stage.seconds) ? null : duration(stage.seconds);  // the plan alone does not know
+    const state = stage.state === "done" ? null : stage.state;
+    return make("li", {}, make("b", {}, stage.method ?? stage.kind), ` ${[stage.kind, took, state].filter(Boolean).join(" · ")} `,
       ...flagged(stage.flags ?? []), make("code", {}, [key, options].filter(Boolean).join(" · ")));
   });
   return make("ol", { class: "chain", "aria-label": "Lineage" }, ...steps);
 }
+
+const address = (id) => `#${new URLSearchParams({ cell: id })}`;
 
 function run(cell, open) {
   const button = make("button", { type: "button", "aria-label": `Copy the command for seed ${cell.seed}` }, "Copy");
@@ -87,7 +91,8 @@ function run(cell, open) {
   const note = cell.state === "done" ? duration(cell.seconds) : cell.state;
   const box = make("details", { class: "seed" }, make("summary", {}, `Seed ${cell.seed} · ${note}`),
     cell.error ? make("p", { class: "error" }, cell.error) : null,
-    cell.reproduce ? make("div", { class: "command" }, make("code", {}, cell.reproduce), button) : null, chain(cell));
+    cell.reproduce ? make("div", { class: "command" }, make("code", {}, cell.reproduce), button) : null,
+    make("p", { class: "note" }, make("a", { href: address(cell.id) }, "Link to this cell")), chain(cell));
   box.open = open;
   return box;
 }
@@ -105,8 +110,12 @@ function published(row) {
     make("table", { class: "data" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ours, ...lines)))];
 }
 
-function show(index) {
-  const row = data.rows[index];
+// Opens the cell that the address names, among the seeds of its row; an address without one closes it.
+const rowOf = new Map(data.rows.flatMap((row) => row.cells.map((id) => [id, row])));
+function show() {
+  const asked = new URLSearchParams(location.hash.slice(1)).get("cell");
+  const row = rowOf.get(asked);
+  if (!row) return panel.close();
   const members = row.cells.map((id) => cells.get(id));
   const { axes } = row;
   const distiller = given(axes, "distiller");
@@ -124,34 +133,35 @@ function show(index) {
   parts.push(...neurons(members), ...published(row));
   for (const strip of document.querySelectorAll("main .strip"))
     if (strip.dataset.attack === axes.attack) parts.push(make("h3", {}, "Images"), strip.cloneNode(true));
-  parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell, i) => run(cell, i === 0)));
+  parts.push(make("h3", {}, "Reproduce, and lineage"), ...members.map((cell) => run(cell, cell.id === asked)));
   document.getElementById("panel-body").replaceChildren(...parts);
-  panel.showModal();
+  if (!panel.open) panel.showModal();
   panel.scrollTop = 0;
   document.getElementById("panel-title").focus();
 }
 
 document.addEventListener("click", ({ target }) => {
-  const button = target.closest("[data-row]");
-  if (button) show(Number(button.dataset.row));
+  const button = target.closest("[data-cell]");
+  if (button) location.hash = address(button.dataset.cell);
 });
+addEventListener("hashchange", show);
+panel.addEventListener("close", () => history.replaceState(null, "", location.href.split("#")[0]));
 panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
 
 // A line of a table, flat: a word or number for each column that is no metric, and the values of those that are.
-function lineOf(index, seed, n, state, flags, values) {
-  const { axes, verdict } = data.rows[index];
+function lineOf(id, seed, n, state, flags, values) {
+  const { axes, verdict, name } = rowOf.get(id);
   const words = data.axes.map((axis) => [axis, given(axes, axis) ?? (["attack", "defense"].includes(axis) ? "none" : null)]);
-  return { ...Object.fromEntries(words), seed, n: n || null, verdict, state, flags, values, index };
+  return { ...Object.fromEntries(words), seed, n: n || null, verdict, state, flags, values, id, name };
 }
 function valuesOf(cell) {
   const measured = data.columns.filter(({ key }) => cell.state === "done" && Number.isFinite(cell[key]));
   return Object.fromEntries(measured.map(({ key }) => [key, [cell[key], cell[`${key}_interval`]]]));
 }
-const rowOf = new Map(data.rows.flatMap((row, index) => row.cells.map((id) => [id, index])));
 const lines = {
-  rows: data.rows.map((row, index) => lineOf(index, row.seeds.length, row.n, row.state, row.flags, row.values)),
+  rows: data.rows.map((row) => lineOf(row.cells[0], row.seeds.length, row.n, row.state, row.flags, row.values)),
   cells: data.cells.map((cell) =>
-    lineOf(rowOf.get(cell.id), cell.seed, cell.state === "done" ? cell.n : null, cell.state, cell.flags ?? [], valuesOf(cell))),
+    lineOf(cell.id, cell.seed, cell.state === "done" ? cell.n : null, cell.state, cell.flags ?? [], valuesOf(cell))),
 };
 
 // A column: the words that its cell shows of a line, the first of them large, and what it sorts by.
@@ -215,8 +225,8 @@ function tabulate(table) {
     head.cells[i].append(make("div", { class: "widest", "aria-hidden": "true" }, ...column.content(words)));
   });
   function row({ line, words }, place) {
-    const button = make("button", { type: "button", class: "open", "data-row": line.index,
-      "aria-label": `Details of ${data.rows[line.index].name}` }, "⋯");
+    const button = make("button", { type: "button", class: "open", "data-cell": line.id,
+      "aria-label": `Details of ${line.name}` }, "⋯");
     const state = line.state === "done" ? {} : { class: "gone" };
     return make("tr", { ...state, "aria-rowindex": place + 2 },
       ...columns.map((column, i) => make("td", { class: column.className }, ...column.content(words[i]))), make("td", {}, button));
@@ -265,7 +275,9 @@ function told({ name, state, errors, values, seeds, n, flags }) {
   return `${name}: ${state === "done" ? numbers : `${state}: ${errors.join("; ")}`}${flags.length ? `; flags: ${flags.join(", ")}` : ""}`;
 }
 for (const tile of document.querySelectorAll(".tile")) {
-  tile.title = told(data.rows[tile.dataset.row]);
+  const row = data.rows[tile.dataset.row];
+  tile.dataset.cell = row.cells[0];
+  tile.title = told(row);
   tile.setAttribute("aria-label", tile.title);
 }
 for (const image of document.querySelectorAll("[data-picture]"))
@@ -285,4 +297,5 @@ document.getElementById("save").addEventListener("click", () => {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 });
 
+show();
 document.querySelector("main").removeAttribute("aria-busy");

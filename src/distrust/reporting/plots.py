@@ -22,7 +22,7 @@ from ..study.cells import Cell
 from ..study.graph import Plan
 from ..study.store import Store
 from . import figures
-from .heatmap import facets
+from .heatmap import defenses
 from .labels import labels, read, shortened
 from .rows import SETTING, Column, Row, columns, given, is_teacher, label, over_seeds, varying
 from .table import UNITS, bare, chosen_rows, order
@@ -32,6 +32,7 @@ KINDS = ("map", "frontier", "curve", "triggers")
 COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of a page
 TURNED = 2  # columns of a map, beyond which their names are turned
 MANY = 3  # panels beside each other
+LEAST, MOST = 3, 10  # points of a curve on a page, and curves in a drawing there
 STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "pdf.fonttype": 42, "svg.fonttype": "none",
     "svg.hashsalt": "distrust", "savefig.dpi": 300,
@@ -188,13 +189,12 @@ def _map(rows: Sequence[Row], column: Column) -> Drawing:
     several = len({row.axes["student"] for row in measured if given(row.axes, "student")}) > 1
     beside = varying((row.axes for row in measured), SETTING)
     across = dict.fromkeys(label(_bared(row), beside, "\n") for row in measured)
-    for facet in facets(measured):
-        for _, places in facet.lines:
-            for (distiller, student), place in zip(facet.models, places, strict=True):
-                model = f"{distiller or student or 'teacher'}{f' {student}' if distiller and several else ''}"
-                name = model if facet.defense == "none" else f"{model}, {bare(facet.defense)}"
-                if place is not None:
-                    tiles.setdefault(name, {})[label(_bared(measured[place]), beside, "\n")] = measured[place]
+    names = defenses(measured)
+    for row in sorted(measured, key=lambda row: (names.index(row.axes["defense"]), not is_teacher(row.axes))):
+        distiller, student = given(row.axes, "distiller"), given(row.axes, "student")
+        model = f"{distiller or student or 'teacher'}{f' {student}' if distiller and several else ''}"
+        name = model if row.axes["defense"] == "none" else f"{model}, {bare(row.axes['defense'])}"
+        tiles.setdefault(name, {})[label(_bared(row), beside, "\n")] = row
     if all(name.startswith("teacher") for name in tiles):
         tiles = {name.removeprefix("teacher, ").replace("teacher", "no defence"): own for name, own in tiles.items()}
 
@@ -271,6 +271,31 @@ def knobs(rows: Sequence[Row]) -> dict[str, list[dict[float, Row]]]:
                     lines.setdefault(others, {})[value] = row
                 found.setdefault(option, []).extend(dict(sorted(one.items())) for one in lines.values() if len(one) > 1)
     return {option: lines for option, lines in found.items() if lines}
+
+
+def inline_curves(rows: Sequence[Row], column: Column) -> list[dict[str, Any]]:
+    """For a page: curves along each option that takes three values or more; of options that go together, the first.
+
+    Returns:
+        Per option {"name", "svg", "legend": name, glyph and colour of each curve}.
+    """
+    found, seen, drawn = list[dict[str, Any]](), set[Row](), [row for row in rows if column.key in row.values]
+    for option, lines in knobs(drawn).items():
+        own = [row for line in lines for row in line.values()]
+        if max(map(len, lines)) < LEAST or seen.issuperset(own):
+            continue
+        seen.update(own)
+        panels: dict[str, list[Row]] = {}
+        for row in own:  # too many curves for one drawing: one for each attack
+            panels.setdefault(f" · {read(row.axes['attack']).name}" * (len(lines) > MOST), []).append(row)
+        for name, some in panels.items():
+            with rc_context(figures.STYLE):
+                figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+                _draw(_curve(some, column, option), [figure.subplots()])
+                svg = figures.inline(figure, f"{column.heading} along {option}{name}; the table below has the numbers")
+            legend = [(told, *figures.mark(i + 1)[1:]) for i, told in enumerate(_along(knobs(some)[option], option)[1])]
+            found.append({"name": option + name, "svg": svg, "legend": legend})
+    return found
 
 
 def _curve(rows: Sequence[Row], column: Column, over: str) -> Drawing:
