@@ -18,7 +18,7 @@ from .measure import COLUMNS, Row, Scale, environment, machine
 
 USUAL = (
     "fit", "distill", "together", "predict", "craft", "condense", "search", "attacks", "pretrain", "plan", "engine",
-    "workers", "page", "decode", "table",
+    "workers", "page", "board", "decode", "table",
 )  # fmt: skip
 ASIDE = ("audit", "mine", "large", "memory", "many")  # slow, and nobody's loop
 ANYWHERE = ("fit", "distill", "together", "predict", "craft", "search", "table")  # on a GPU, too

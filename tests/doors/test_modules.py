@@ -219,11 +219,10 @@ def test_a_short_last_batch_of_one_image_is_no_failure(distrust):
     assert Path("made").exists()
 
 
-@pytest.mark.filterwarnings("ignore::distrust.flags.Flag")
+@pytest.mark.filterwarnings("always::distrust.flags.Flag")
 def test_a_teacher_of_probabilities_is_flagged(distrust):
     words = ["--model", "net.py:Soft", *WITH, "--student", "resnet8", "--epochs", 1, "--out", "made"]
-    with pytest.warns(dt.flags.Flag, match="probabilities"):
-        distrust("distill", *words)
+    assert "\nprobabilities: The teacher's outputs are probabilities" in "\n" + distrust("distill", *words).err
 
 
 def test_a_library_that_is_not_there_is_told_with_what_to_type(distrust):

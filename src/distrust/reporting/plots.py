@@ -380,7 +380,7 @@ def _triggers(rows: Sequence[Row], cells: Sequence[Cell], plan: Plan | None, sto
     def draw(axes: Axes) -> None:
         for y, strip in enumerate(shown.values()):
             for x, kind in enumerate(KINDS_OF_PICTURE):
-                image = Image.open(io.BytesIO(strip[kind][0])).convert("RGB")
+                image = Image.open(io.BytesIO(strip[kind][0]), formats=("PNG",)).convert("RGB")
                 axes.imshow(np.asarray(image), extent=(x - 0.48, x + 0.48, y + 0.48, y - 0.48), interpolation="nearest")
                 axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, edgecolor="grey", linewidth=0.4))
         axes.set(xlim=(-0.5, len(KINDS_OF_PICTURE) - 0.5), ylim=(len(shown) - 0.5, -0.5), aspect="equal")
