@@ -249,7 +249,7 @@ def test_the_demo_gives_an_answer_and_writes_a_report(distrust, monkeypatch):
     short = (
         api.DEMO.read_text()
         .replace("epochs = 12", "epochs = 2")
-        .replace("epochs=20", "epochs=1")
+        .replace("epochs=15", "epochs=1")
         .replace("tune(0.2,0.1,0.02)", "tune(0.1)")
     )
     monkeypatch.setattr(api, "DEMO", Path("demo.toml"))
