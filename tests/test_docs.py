@@ -441,7 +441,7 @@ def test_notebooks_run_and_show_what_they_say(notebook, desk):
             assert "<" in shown[-1]._repr_html_()
     carried = [one.carried for one in shown if getattr(one, "carried", None) is not None]
     stayed, passed = carried[1], carried[2]
-    assert carried[0] > 0.9 and abs(stayed) < 0.05 < passed and carried[3] < passed
+    assert carried[0] > 0.9 and abs(stayed) < 0.1 and passed > 0.8 and carried[3] < passed
 
 
 def test_the_page_on_own_methods_shows_the_example():
