@@ -52,9 +52,9 @@ def _look(cells: Sequence[Cell]) -> Look:
     own = [cell for cell in cells if not given(cell, "distiller")]
     taught = {_name(cell["distiller"]): cell for cell in cells if given(cell, "distiller")}
     first = own[0]
-    called = {
+    called = {  # the model itself before its students
         _name(cell["detector"]) + (f"@{_name(cell['distiller'])}" if given(cell, "distiller") else ""): cell
-        for cell in (*own, *(cell for cell in cells if cell not in own))
+        for cell in sorted(cells, key=lambda cell: bool(given(cell, "distiller")))
     }
     like = {fact: first[fact] for fact in ("acc", "confidence", "weights") if first.get(fact) is not None}
     like |= {f"acc@{distiller}": cell["acc"] for distiller, cell in taught.items()}

@@ -108,9 +108,10 @@ class Planned:
         for kind, stages in found.items():
             left = [stage for stage in stages if stage.key in waiting]
             cost = speed.estimate(left, self.sample.weights)
-            seconds = None if cost.unknown else round(cost.seconds)
-            rows.append({"kind": kind, "stages": self.sample.count(stages), "to_run": self.sample.count(left)})
-            rows[-1] |= {"estimated_seconds": seconds}
+            rows.append({
+                "kind": kind, "stages": self.sample.count(stages), "to_run": self.sample.count(left),
+                "estimated_seconds": None if cost.unknown else round(cost.seconds),
+            })  # fmt: skip
         return rows
 
     def to_do(self) -> dict[str, int]:

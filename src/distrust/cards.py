@@ -15,17 +15,9 @@ from .marks import Mark
 if TYPE_CHECKING:
     from .registry import Method
 
-EVERY = {
-    "name",
-    "kind",
-    "summary",
-    "words",
-    "paper",
-    "options",
-    "training",
-    "further",
-    "differs",
-}  # told in their own way
+EVERY = {  # told in their own way
+    "name", "kind", "summary", "words", "paper", "options", "training", "further", "differs",
+}  # fmt: skip
 TOLD = {"kind", "paper", "version", "cost", "later"}  # elsewhere on the card, or nobody's but the planner's
 
 TRAINED_ON = "the images that the suspect was trained on, which a study has and purify does not"

@@ -79,14 +79,8 @@ class Compared(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return {
-            "p": self.p,
-            "least_p": self.least,
-            "believed": self.believed,
-            "as_far": self.far,
-            "of": self.of,
-            "by": self.by,
-        }
+        facts = {"p": self.p, "least_p": self.least, "believed": self.believed}
+        return {**facts, "as_far": self.far, "of": self.of, "by": self.by}
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,8 @@ def _kinds(rows: list[dict[str, Any]]) -> list[str]:
 
 def _ids(cells: dict[str, int]) -> list[str]:
     """Cells by id, each with the stages that it waits for; of a very large study none."""
-    return (
-        []
-        if not cells
-        else ["cells, and how many stages each waits for:", *(f"  {n:>3}  {name}" for name, n in cells.items())]
-    )
+    lines = [f"  {n:>3}  {name}" for name, n in cells.items()]
+    return ["cells, and how many stages each waits for:", *lines] if lines else []
 
 
 def _typed() -> str:

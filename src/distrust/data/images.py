@@ -82,12 +82,12 @@ class ImageSet(Rows):
 
     def _repr_html_(self) -> str:
         """Some images of each class, for a notebook: a row each."""
-        rows = [self.hard.eq(k).nonzero().flatten()[:SHEET] for k in range(len(self.classes))]
-        there = [(k, taken) for k, taken in enumerate(rows) if len(taken)][:SHEET]
-        many = min(len(taken) for _, taken in there)
-        names = ", ".join(self.classes[k] for k, _ in there)
+        there = self.hard.unique().tolist()[:SHEET]
+        rows = [self.hard.eq(k).nonzero().flatten()[:SHEET] for k in there]
+        many = min(map(len, rows))
+        names = ", ".join(self.classes[k] for k in there)
         more = "" if len(there) == len(self.classes) else f", {len(there)} of the classes"
-        drawn = sheet([self.pixels(taken[:many]) for _, taken in there])
+        drawn = sheet([self.pixels(row[:many]) for row in rows])
         return figure(repr(self), drawn, f"Rows{more}: {names}.")
 
     def replace(self, **changes: Any) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..intervals import LEAST, TEACHER_CARRIES
 from ..registry import registry
 from .detection import detections
-from .labels import shortened
+from .labels import on, shortened
 from .rows import DOUBT, Cell, Row, given, is_teacher, maker, over_seeds
 from .text import count, listing, percent
 from .verdict import (
@@ -106,13 +106,13 @@ def _told(students: Sequence[Row], attack: str) -> str:
     backdoor = f"the {attack} backdoor" if attack else "a backdoor"
     whose = f"{'' if named == attack else f'that of {named} '}{ways[top]}"
     if not judged:
-        shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
-        strong = [row for row in settings if row.values["carried"].mean >= TEACHER_CARRIES and not drifts(row)]
-        none = not strong
-        if len(strong) < len(settings):
-            shown = f"{len(strong)} of {count(len(settings), 'student')} show{'s' * (len(strong) == 1)} {backdoor}, "
-            shown += f"{'most of all ' * (len(strong) > 1)}{whose}"
-        told += f" {f'no student showed {backdoor}' if none else shown}; {FEW[max(len(r.seeds) for r in settings)]}"
+        strong = sum(row.values["carried"].mean >= TEACHER_CARRIES and not drifts(row) for row in settings)
+        shown = f"{strong} of {count(len(settings), 'student')} show{'s' * (strong == 1)} {backdoor}, "
+        shown += f"{'most of all ' * (strong > 1)}{whose}"
+        if strong in (0, len(settings)):
+            shown = f"at most {percent(carried)} points of {backdoor} reached a student, {whose}"
+            shown = shown if strong else f"no student showed {backdoor}"
+        told += f" {shown}; {FEW[max(len(r.seeds) for r in settings)]}"
     elif len({*ways.values()}) == len(settings) <= SPELLED_OUT:
         by = {v: listing([ways[row] for row in found[v]], "or" if v is Verdict.NO else "and") for v in CLAUSE}
         told += f" the student {', and '.join(f'{CLAUSE[v].format(backdoor)} {way}' for v, way in by.items() if way)}"
@@ -188,8 +188,8 @@ def _origin(row: Row) -> str:
 
 def _via(row: Row, several: bool) -> str:
     distiller = row.axes["distiller"]
-    noise = "on=noise" in distiller  # not on the images, as everybody takes it
-    through = f"through {f'{_bare(distiller)} on noise' if noise else _called(distiller)}"
+    called = on(distiller)
+    through = f"through {f'{_bare(distiller)}{called}' if called else _called(distiller)}"
     through += f" into {row.axes['student']}" * several
     return f"as {row.axes['student']}" if maker(row.axes) else through
 

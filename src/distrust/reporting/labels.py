@@ -61,6 +61,12 @@ def _short(texts: set[str]) -> dict[str, str]:
     return found
 
 
+def on(distiller: str) -> str:
+    """What its student is shown, if it is not the images, in words: " on noise"."""
+    shown = read(distiller).options.get("on")
+    return f" on {shown}" if shown else ""
+
+
 def read(text: str) -> Selector:
     """A selector; somebody else's label, which is none, is a name as it stands."""
     try:

@@ -20,14 +20,13 @@ from ...files import replaceable, write_file
 from ...intervals import LEAST
 from ...marks import KINDS
 from ...registry import Method, registry
-from ...selectors import parse_one
 from ...study.axes import TABLE
 from ...study.cells import Cell, flaw, numbers_of_metrics
 from ...study.records import KEY, Record
 from ...study.store import Store
-from ..labels import shortened
+from ..labels import read, shortened
 from ..results import results
-from ..rows import describe, finite, given, over_seeds
+from ..rows import Axes, describe, finite, given, over_seeds
 
 FORM = 1  # of the file; another one is refused
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -130,7 +129,7 @@ def submit(
     records = _records(cells, found.store)
     entry = {
         "generator": f"Distrust {__version__}", "form": FORM, "by": by, "source": source,
-        "methods": [facts.model_dump() for facts in _methods(cells, records)], "study_file": _study_file(cells),
+        "methods": [facts.model_dump() for facts in _methods(cells, records)], "study_file": study_file(cells),
         "cells": cells, "lineage": {key: _stage(record) for key, record in records.items()},
         "pictures": _pictures(cells, found.store),
     }  # fmt: skip
@@ -189,7 +188,7 @@ def _odd(entry: Entry) -> Iterator[str]:
             for name in ("id", "study", "budget", *(axis.name for axis in TABLE))
             if not (cell.get(name) or "").isprintable()
         )
-        if missing := set(_stands(cell)) - stand:
+        if missing := set(stands(cell)) - stand:
             yield f"methods: {' '.join(min(missing))} of cells.{i} is not among them"
     if not entry.by.isprintable():
         yield "by: it has characters that cannot be printed"
@@ -231,8 +230,8 @@ def _hold(cells: Sequence[Cell], where: str) -> None:
             )
 
 
-def _stands(cell: Cell) -> Iterator[tuple[str, str]]:
-    """The methods on the axes of a cell, by kind and name."""
+def stands(cell: Axes) -> Iterator[tuple[str, str]]:
+    """The methods on the axes of a cell or of a row, by kind and name."""
     for axis in TABLE:
         if axis.kind and (text := given(cell, axis.name)):
             yield axis.kind, bare(text)
@@ -247,15 +246,13 @@ def words_of(cell: Cell) -> list[str]:
 
 def bare(text: str) -> str:
     """The name in a selector; of somebody else's label all that stands before a bracket."""
-    with contextlib.suppress(BadInput):
-        return parse_one(text).name
-    return text.partition("[")[0]
+    return read(text).name.partition("[")[0]
 
 
 def _methods(cells: Iterable[Cell], records: dict[str, Record]) -> list[MethodFacts]:
     """What is known of the methods in cells; their versions from the stages, else as they are here."""
     ran = dict(pair for record in records.values() for pair in _versions(record["recipe"]))
-    stand = dict.fromkeys(pair for cell in cells for pair in _stands(cell))
+    stand = dict.fromkeys(pair for cell in cells for pair in stands(cell))
     found = []
     for kind, name in stand:
         method = registry.get(kind, name)
@@ -305,7 +302,7 @@ def _stage(record: Record) -> Record:
     }  # fmt: skip
 
 
-def _study_file(cells: Sequence[Cell]) -> str:
+def study_file(cells: Sequence[Cell]) -> str:
     """The text of the study file that the cells name, if it is here."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         file = Path(words_of(cells[0])[2])

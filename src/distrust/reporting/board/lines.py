@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,16 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...bounds import bounded
 from ...errors import NotFound
 from ...intervals import Interval
 from ...study.axes import TABLE
 from ...study.cells import Cell, read_cells
 from .. import text
-from ..labels import shortened
+from ..labels import on, shortened
 from ..rows import Estimate, Row, given, is_teacher, over_seeds
 from ..verdict import once, verdicts
-from .entry import Entry, bare, read_entry, words_of
+from .entry import Entry, bare, read_entry, stands, study_file
 
 RUN = "distrust run studies/nad-mini.toml --results results/nad-mini"  # what an empty board is told to type
 SHOWN = ("acc", "asr", "base", "carried", "untriggered", "acc_control", "teacher_asr")
@@ -75,9 +75,7 @@ class Line:
 
     def stands(self) -> Iterator[tuple[str, str]]:
         """The methods on its axes, by kind and name."""
-        for axis in TABLE:
-            if axis.kind and (label := given(self.row.axes, axis.name)):
-                yield axis.kind, bare(label)
+        return stands(self.row.axes)
 
 
 class Board(NamedTuple):
@@ -138,11 +136,10 @@ def _ours(folder: Path) -> Iterator[Source]:
 
 def _asked(cells: Sequence[Cell]) -> tuple[str, str]:
     """The question of a study whose file is here, and the file."""
-    try:
-        content = bounded(words_of(cells[0])[2], "study").decode()
+    content = study_file(cells)
+    with contextlib.suppress(ValueError, RecursionError):
         return str(tomllib.loads(content).get("question", "")), content
-    except (IndexError, ValueError, OSError, RecursionError):  # BadInput is a ValueError
-        return "", ""
+    return "", ""
 
 
 def _theirs(entries: Iterable[str | Path]) -> Iterator[Source]:
@@ -198,8 +195,7 @@ def way(row: Row) -> tuple[str, str]:
         return "condenser", bare(maker)
     if is_teacher(axes):
         return "teacher", "teacher"
-    shown = re.search(r"[\[,]on=(\w+)", axes["distiller"])  # what is no image: another question
-    return "distiller", bare(axes["distiller"]) + (f" on {shown[1]}" if shown else "")
+    return "distiller", bare(axes["distiller"]) + on(axes["distiller"])
 
 
 def _estimate(one: Estimate) -> dict[str, Any]:
