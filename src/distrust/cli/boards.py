@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +9,9 @@ import typer
 
 import distrust as dt
 
-from .command import Face, Overwrite, app, command
+from .command import Face, Overwrite, group
 
-board = typer.Typer(
-    help="The carry-over board: build it from results and entries, and enter results of yours.",
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
-app.add_typer(board, name="board")
-boarded = functools.partial(command, group=board)
+boarded = group("board", "The carry-over board: build it from results and entries, and enter results of yours.")
 
 
 @boarded

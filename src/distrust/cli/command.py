@@ -181,6 +181,16 @@ class _Command(typer.core.TyperCommand):
         return super().parse_args(ctx, [*words])
 
 
+def group(name: str, about: str) -> Callable[..., Any]:
+    """A group of commands, `distrust NAME COMMAND`; what registers one of them, as `command` does."""
+    made = typer.Typer(
+        help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.add_typer(made, name=name)
+    return functools.partial(command, group=made)
+
+
 def command(body: Callable[..., Any], group: typer.Typer = app) -> Callable[..., Any]:
     """Register `body(face, …) -> exit code` as a command, or as one of a group; errors are told as `main` says.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +9,9 @@ import typer
 
 import distrust as dt
 
-from .command import Budget, Face, Seeds, app, assignments, command
+from .command import Budget, Face, Seeds, assignments, command, group
 
-store = typer.Typer(
-    help="Look after a store: list, clean and verify it; take stages out of it, or into it.",
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)  # fmt: skip
-app.add_typer(store, name="store")
-stored = functools.partial(command, group=store)
+stored = group("store", "Look after a store: list, clean and verify it; take stages out of it, or into it.")
 
 Studies = Annotated[list[Path] | None, typer.Argument(help="Only the stages of these study files.")]
 
