@@ -79,7 +79,7 @@ def defenses(rows: Iterable[Row]) -> list[str]:
 
 
 def _setting(row: Row, beside: Sequence[str]) -> Label:
-    return _label(row.setting, row.axes["attack"], *(row.axes[name] for name in beside))
+    return _label(row.setting, row.axes["attack"], *(given(row.axes, name) for name in beside))
 
 
 def _model(row: Row, several: bool) -> Label:
